@@ -1,0 +1,166 @@
+/**
+ * All that agent code may assume about a database. Positions (timeline + LSN), not clocks, are the coordinates.
+ * Layout, checksums of stored blocks, compression, throttling, retries, retention and state machines belong to the
+ * core and never to an engine. PostgreSQL is the first engine (engine/postgres/engine.ts makes one).
+ */
+import type { Lsn, Timeline } from '../foundation/lsn.ts';
+
+export type LogPoint = { readonly timeline: Timeline; readonly lsn: Lsn };
+
+/** How to reach one running instance on this node, from the agent's configuration. */
+export type InstanceConfig = {
+  readonly name: string;
+  readonly host: string;
+  readonly port: number;
+  readonly user: string;
+  readonly database: string;
+  /** Reads the password when it is needed; undefined: none. Never logged. */
+  readonly password: (() => Promise<string>) | undefined;
+  /** Overrides what the server reports, for a data directory seen under another path. */
+  readonly dataDirectory: string | undefined;
+};
+
+export type InstanceIdentity = {
+  readonly systemIdentifier: bigint;
+  readonly serverVersion: string;
+  readonly major: number;
+  readonly role: 'primary' | 'standby';
+  readonly timeline: Timeline;
+  /** End of the log now: insert position on a primary, replayed position on a standby. */
+  readonly lsn: Lsn;
+  /** The server's clock, microseconds since 1970. */
+  readonly clockUs: bigint;
+  readonly dataDirectory: string;
+  readonly segmentSizeBytes: number;
+  readonly blockSizeBytes: number;
+  /** 0: page checksums are off. */
+  readonly pageChecksumVersion: number;
+};
+
+export type CheckItem = {
+  readonly name: string;
+  readonly passed: boolean;
+  readonly found: string;
+  readonly wanted: string;
+  /** The statement or setting that mends it. */
+  readonly fix: string;
+};
+
+export type FileKind = 'main' | 'fsm' | 'vm' | 'init' | 'other' | 'control' | 'external';
+
+/** One file of a data directory as found by the listing. */
+export type DataFile = {
+  /** Relative to the data directory, '/'-separated; through `pg_tblspc/<oid>/…` for tablespaces; `external/<base name>` for files outside. */
+  readonly path: string;
+  /** Where to open it. */
+  readonly absolutePath: string;
+  readonly kind: FileKind;
+  readonly sizeBytes: number;
+  readonly mode: number;
+  readonly modifiedMs: number;
+};
+
+export type DataListing = {
+  readonly files: readonly DataFile[];
+  /** Every directory to recreate, parents first, with its mode; those whose contents are left out included. */
+  readonly directories: readonly { readonly path: string; readonly mode: number }[];
+  readonly tablespaces: readonly TablespaceInfo[];
+};
+
+export type TablespaceInfo = { readonly oid: number; readonly name: string; readonly location: string; readonly inPlace: boolean };
+
+export type BackupStart = {
+  readonly start: LogPoint;
+  readonly checkpoint: LogPoint;
+  readonly startUs: bigint;
+  readonly fromStandby: boolean;
+};
+
+export type BackupStop = {
+  readonly stop: LogPoint;
+  /** The server's clock just after the stop. */
+  readonly stopUs: bigint;
+  /** backup_label, byte for byte as the stop function gave it. */
+  readonly label: Buffer;
+  /** tablespace_map, byte for byte; empty when there is none. */
+  readonly tablespaceMap: Buffer;
+};
+
+export type DatabaseFacts = {
+  readonly databases: readonly { readonly oid: number; readonly name: string }[];
+  /** name, value and file of every setting that a restore or a person needs; secrets left out. */
+  readonly settings: readonly { readonly name: string; readonly value: string; readonly sourceFile: string }[];
+  readonly catalogVersion: number;
+};
+
+/** An open, non-exclusive backup: it ends with `stop`, or is given up when it is disposed. */
+export interface BackupWindow extends AsyncDisposable {
+  readonly started: BackupStart;
+  stop(signal: AbortSignal): Promise<BackupStop>;
+  /** Rejects as soon as the session that holds the backup open is lost. */
+  readonly lost: Promise<never>;
+}
+
+/** A page check's verdict on one block of an extent. */
+export type SuspectPage = { readonly pageNo: number; readonly pageLsn: Lsn };
+
+export type ExtentFacts = {
+  /** Newest page LSN in the extent; 0 when no page holds one. */
+  readonly newestPageLsn: Lsn;
+  /** Pages whose checksum is wrong. Whether that is a torn page or damage is for the caller to find out (correctness 5). */
+  readonly suspects: readonly SuspectPage[];
+};
+
+/** Checks the pages of `extent`, whose first page is block `firstBlock` of its relation fork (counted over all segments). Pure. */
+export type CheckExtent = (extent: Uint8Array, firstBlock: number, checksums: boolean) => ExtentFacts;
+
+/** Opened replication stream: raw log, in order, from the position asked for. */
+export interface LogStream extends AsyncDisposable {
+  readonly timeline: Timeline;
+  /** Chunks as the server sends them, each directly behind the one before. Ends when the server ends this timeline or closes. */
+  [Symbol.asyncIterator](): AsyncIterator<LogChunk>;
+  /** Tells the server what is durable. Sent at once, and again with every keep-alive the server asks for. */
+  acknowledge(durable: Lsn): void;
+}
+
+export type LogChunk = {
+  /** Position of the first byte of `data`. */
+  readonly begin: Lsn;
+  readonly data: Buffer;
+  /** End of the log on the server, and its clock in microseconds, as the server said in this message. */
+  readonly serverEnd: Lsn;
+  readonly serverClockUs: bigint;
+};
+
+export type SlotState = {
+  readonly exists: boolean;
+  readonly active: boolean;
+  readonly restartLsn: Lsn | undefined;
+  /** reserved, extended, unreserved, lost; empty when it does not exist. */
+  readonly walStatus: string;
+  readonly invalidationReason: string;
+};
+
+/** One instance, connected. Methods throw SERVER_UNREACHABLE when it cannot be reached (may be retried). */
+export interface Instance extends AsyncDisposable {
+  readonly config: InstanceConfig;
+  identify(signal: AbortSignal): Promise<InstanceIdentity>;
+  /** What must hold before archiving or a backup; every item, passed or not. */
+  precheck(purpose: 'archive' | 'backup', signal: AbortSignal): Promise<readonly CheckItem[]>;
+  facts(signal: AbortSignal): Promise<DatabaseFacts>;
+  /** Insert position and server clock, read together: what was acknowledged before `clockUs` lies before `lsn`. */
+  insertPosition(signal: AbortSignal): Promise<{ readonly lsn: Lsn; readonly clockUs: bigint; readonly timeline: Timeline }>;
+  slotState(slotName: string, signal: AbortSignal): Promise<SlotState>;
+  /** Makes the slot if it is not there and reserves the log from now on. Returns where the reserved log begins. */
+  ensureSlot(slotName: string, signal: AbortSignal): Promise<Lsn>;
+  dropSlot(slotName: string, signal: AbortSignal): Promise<void>;
+  /** LOG_GAP when the server no longer has `from`. */
+  openLogStream(slotName: string, from: LogPoint, signal: AbortSignal): Promise<LogStream>;
+  /** The timeline's history file; undefined for timeline 1. */
+  timelineHistory(timeline: Timeline, signal: AbortSignal): Promise<Buffer | undefined>;
+  beginBackup(label: string, signal: AbortSignal): Promise<BackupWindow>;
+  /** The data directory's files after the backup began, minus what a backup leaves out (reference 5.3), control file included. */
+  listFiles(signal: AbortSignal): Promise<DataListing>;
+  /** The control file, re-read until its checksum holds. */
+  readControlFile(signal: AbortSignal): Promise<Buffer>;
+}
