@@ -67,7 +67,12 @@ export type DataListing = {
   readonly tablespaces: readonly TablespaceInfo[];
 };
 
-export type TablespaceInfo = { readonly oid: number; readonly name: string; readonly location: string; readonly inPlace: boolean };
+export type TablespaceInfo = {
+  readonly oid: number;
+  readonly name: string;
+  readonly location: string;
+  readonly inPlace: boolean;
+};
 
 export type BackupStart = {
   readonly start: LogPoint;
@@ -89,7 +94,11 @@ export type BackupStop = {
 export type DatabaseFacts = {
   readonly databases: readonly { readonly oid: number; readonly name: string }[];
   /** name, value and file of every setting that a restore or a person needs; secrets left out. */
-  readonly settings: readonly { readonly name: string; readonly value: string; readonly sourceFile: string }[];
+  readonly settings: readonly {
+    readonly name: string;
+    readonly value: string;
+    readonly sourceFile: string;
+  }[];
   readonly catalogVersion: number;
 };
 
@@ -149,7 +158,9 @@ export interface Instance extends AsyncDisposable {
   precheck(purpose: 'archive' | 'backup', signal: AbortSignal): Promise<readonly CheckItem[]>;
   facts(signal: AbortSignal): Promise<DatabaseFacts>;
   /** Insert position and server clock, read together: what was acknowledged before `clockUs` lies before `lsn`. */
-  insertPosition(signal: AbortSignal): Promise<{ readonly lsn: Lsn; readonly clockUs: bigint; readonly timeline: Timeline }>;
+  insertPosition(
+    signal: AbortSignal,
+  ): Promise<{ readonly lsn: Lsn; readonly clockUs: bigint; readonly timeline: Timeline }>;
   slotState(slotName: string, signal: AbortSignal): Promise<SlotState>;
   /** Makes the slot if it is not there and reserves the log from now on. Returns where the reserved log begins. */
   ensureSlot(slotName: string, signal: AbortSignal): Promise<Lsn>;
@@ -164,3 +175,53 @@ export interface Instance extends AsyncDisposable {
   /** The control file, re-read until its checksum holds. */
   readControlFile(signal: AbortSignal): Promise<Buffer>;
 }
+
+// ---- reading the log --------------------------------------------------------------------------------------------
+
+/** Something in the log that a person or a target may name. `begin` is where its record starts, `end` where the next may start. */
+export type LogEvent = { readonly begin: Lsn; readonly end: Lsn } & (
+  | { readonly kind: 'commit' | 'abort'; readonly xid: number; readonly timeUs: bigint }
+  | { readonly kind: 'restorePoint'; readonly name: string; readonly timeUs: bigint }
+  | { readonly kind: 'checkpoint'; readonly redo: Lsn; readonly timeUs: bigint; readonly shutdown: boolean }
+  | {
+      readonly kind: 'endOfRecovery';
+      readonly timeline: Timeline;
+      readonly previousTimeline: Timeline;
+      readonly timeUs: bigint;
+    }
+  | { readonly kind: 'walLevel'; readonly walLevel: number }
+  | { readonly kind: 'createTablespace'; readonly oid: number; readonly location: string }
+  | { readonly kind: 'switch' }
+);
+
+/**
+ * Reads one timeline's log as it is pushed, finds record borders, checks page headers and record checksums, and
+ * collects events. Positions are byte positions as in the server; a record belongs to where it ENDS.
+ */
+export interface LogInspector {
+  /**
+   * The next bytes; `begin` must be the end of the previous push. Throws WAL_UNREADABLE (bad page header, bad record
+   * checksum, unknown page magic: names position and version), SYSTEM_IDENTIFIER_MISMATCH.
+   */
+  push(begin: Lsn, data: Uint8Array): void;
+  /** End of everything pushed. */
+  readonly position: Lsn;
+  /** End of the last whole record. */
+  readonly endOfRecords: Lsn;
+  /** Where the unfinished last record began; undefined when `position` is a record border (or only padding follows). */
+  readonly unfinishedRecordBegin: Lsn | undefined;
+  /** Events of the records that ended since the last call. */
+  takeEvents(): readonly LogEvent[];
+}
+
+export type LogInspectorOptions = {
+  readonly segmentSizeBytes: number;
+  readonly timeline: Timeline;
+  /** Checked against the long page headers, when given. */
+  readonly systemIdentifier: bigint | undefined;
+  /**
+   * Where the first push will begin: a record's beginning, or a segment's (then a continued record at its head is
+   * skipped).
+   */
+  readonly begin: Lsn;
+};

@@ -27,7 +27,13 @@ const GRPC = {
   dataLoss: 15,
 } as const;
 
-function facts(number: number | null, sqlState: string, grpc: number, exitCode: number, retryable = false): ErrorFacts {
+function facts(
+  number: number | null,
+  sqlState: string,
+  grpc: number,
+  exitCode: number,
+  retryable = false,
+): ErrorFacts {
   return { number, sqlState, grpc, exitCode, retryable };
 }
 
@@ -124,8 +130,11 @@ export function isError(error: unknown, ...codes: readonly ErrorCode[]): error i
 /** Any thrown thing as a HoldfastError; one that is none becomes INTERNAL with the cause kept. */
 export function toHoldfastError(error: unknown): HoldfastError {
   if (error instanceof HoldfastError) return error;
-  if (error instanceof Error && error.name === 'AbortError') return new HoldfastError('CANCELLED', error.message, { cause: error });
-  return new HoldfastError('INTERNAL', error instanceof Error ? error.message : String(error), { cause: error });
+  if (error instanceof Error && error.name === 'AbortError')
+    return new HoldfastError('CANCELLED', error.message, { cause: error });
+  return new HoldfastError('INTERNAL', error instanceof Error ? error.message : String(error), {
+    cause: error,
+  });
 }
 
 /** `OB-9040 BACKUP_CAN_NOT_START: log archive of tenant "orders" is STOP`, or without a number `DATA_CORRUPT: …`. */

@@ -20,7 +20,9 @@ export function toLsn(value: bigint): Lsn {
 export function parseLsn(text: string): Lsn {
   const match = /^([0-9A-Fa-f]{1,8})\/([0-9A-Fa-f]{1,8})$/.exec(text.trim());
   if (match === null || match[1] === undefined || match[2] === undefined) {
-    throw new HoldfastError('INVALID_ARGUMENT', `not a log position: "${text}"`, { hint: 'Write it as X/X, for example 0/3000148.' });
+    throw new HoldfastError('INVALID_ARGUMENT', `not a log position: "${text}"`, {
+      hint: 'Write it as X/X, for example 0/3000148.',
+    });
   }
   return toLsn((BigInt(`0x${match[1]}`) << 32n) | BigInt(`0x${match[2]}`));
 }
@@ -32,7 +34,8 @@ export function formatLsn(lsn: bigint): string {
 
 /** Makes a timeline of a number already known to be one. Throws a RangeError outside 1 .. 2^32-1. */
 export function toTimeline(value: number): Timeline {
-  if (!Number.isInteger(value) || value < 1 || value > 0xffff_ffff) throw new RangeError(`timeline out of range: ${value}`);
+  if (!Number.isInteger(value) || value < 1 || value > 0xffff_ffff)
+    throw new RangeError(`timeline out of range: ${value}`);
   return value as Timeline; // the brand is made here only
 }
 
