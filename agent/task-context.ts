@@ -1,0 +1,62 @@
+/**
+ * What every task function of the agent is given besides its task. A task function has the shape
+ * `(context, task, report, signal) => Promise<result>`: `report` sends progress upward (at most once a second leaves
+ * the agent; the newest wins), `signal` fires when the task is cancelled or its deadline has passed. It throws a
+ * HoldfastError when the task failed.
+ */
+import type { Logger } from 'pino';
+import type { Instance, InstanceConfig } from '../engine/engine.ts';
+import type { Clock } from '../foundation/clock.ts';
+import type { Lsn } from '../foundation/lsn.ts';
+
+/** One instance of this node as the configuration (or a RESTORE on this node) declares it. */
+export type DeclaredInstance = InstanceConfig & {
+  readonly tenant: string;
+  readonly partitionGroup: string;
+  /** Set when a RESTORE on this node made the instance. */
+  readonly restoredTenantId: bigint | undefined;
+};
+
+export type RestoreSettings = {
+  /** Where restored data directories are laid down: an existing or creatable directory. */
+  readonly directory: string;
+  /** Where `postgres` and `pg_ctl` of each major version are. */
+  readonly binDirectories: ReadonlyMap<number, string>;
+  /** Who the restored servers run as; undefined: whoever the agent is. */
+  readonly runAs: { readonly uid: number; readonly gid: number } | undefined;
+  /** Ports for restored servers, [begin, end). */
+  readonly portRange: { readonly begin: number; readonly end: number };
+  /** How the agent connects to what it restored. */
+  readonly connect: { readonly host: string; readonly user: string; readonly database: string };
+};
+
+export type ServerIdentity = { readonly serverId: bigint; readonly ip: string; readonly port: number };
+
+/** Orders that reach a running task, other than its cancellation. */
+export type TaskControl = {
+  /** Fires when the task is to finish what it has and end well (an archiver: flush, seal, end). */
+  readonly drain: AbortSignal;
+  /** Calls `listener` for every FlushLog from now on, and at once for the highest one that came before. */
+  onFlushLog(listener: (lsn: Lsn) => void): void;
+};
+
+export type TaskContext = {
+  readonly logger: Logger;
+  readonly clock: Clock;
+  /** Connects to a declared instance; the caller disposes it. INVALID_ARGUMENT when this agent declares none of that name. */
+  instance(name: string, signal: AbortSignal): Promise<Instance>;
+  instanceConfig(name: string): DeclaredInstance;
+  /** The agent's own directory; a task that keeps files makes a directory of its own below it. */
+  readonly stateDirectory: string;
+  /** Undefined: this agent takes no restores. */
+  readonly restore: RestoreSettings | undefined;
+  readonly server: ServerIdentity;
+  readonly control: TaskControl;
+};
+
+export type TaskFunction<Task, Progress, Result> = (
+  context: TaskContext,
+  task: Task,
+  report: (progress: Progress) => void,
+  signal: AbortSignal,
+) => Promise<Result>;
