@@ -1,21 +1,27 @@
-/** Time as an argument: what decides by time or waits takes a Clock, so that tests can turn it. */
-import { setTimeout as delay } from 'node:timers/promises';
+/** Time as an argument: code that reads a clock or waits takes a `Clock`, so that a test can stand in for it. */
+import { setTimeout as wait } from 'node:timers/promises';
 
 export type Clock = {
-  /** Milliseconds since 1970. */
+  /** Wall clock, milliseconds since 1970. */
   nowMs(): number;
-  /** Resolves after `ms`; rejects with the signal's reason as soon as it fires. */
-  sleep(ms: number, signal: AbortSignal): Promise<void>;
+  /** Wall clock, microseconds since 1970. */
+  nowUs(): bigint;
+  /** Milliseconds that only ever grow, for durations. */
+  monotonicMs(): number;
+  /** Waits. Rejects with the signal's reason when it is aborted. */
+  sleep(durationMs: number, signal: AbortSignal): Promise<void>;
 };
 
 export const systemClock: Clock = {
   nowMs: () => Date.now(),
-  async sleep(ms, signal) {
+  nowUs: () => BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)),
+  monotonicMs: () => performance.now(),
+  async sleep(durationMs, signal) {
+    signal.throwIfAborted();
     try {
-      await delay(ms, undefined, { signal });
+      await wait(durationMs, undefined, { signal });
     } catch (error) {
-      signal.throwIfAborted();
-      throw error;
+      throw signal.aborted ? signal.reason : error;
     }
   },
 };
