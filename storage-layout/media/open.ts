@@ -37,11 +37,11 @@ export async function openMedium(uri: string, signal?: AbortSignal): Promise<Med
 
 /** The URI for people and logs: credentials before an `@` and all parameters but the harmless ones become `***`. */
 export function maskUri(uri: string): string {
-  const [path = '', query] = splitOnce(uri, '?');
+  const [path, query] = splitOnce(uri, '?');
   const masked = path.replace(/^([a-z][a-z0-9+.-]*:\/\/)[^/]*@/i, '$1***@');
   if (query === undefined) return masked;
   const parameters = query.split('&').map((parameter) => {
-    const [name = '', value] = splitOnce(parameter, '=');
+    const [name, value] = splitOnce(parameter, '=');
     return value === undefined || PLAIN_PARAMETERS.has(name.toLowerCase()) ? parameter : `${name}=***`;
   });
   return `${masked}?${parameters.join('&')}`;

@@ -1,0 +1,177 @@
+/**
+ * Files of many records, written once from front to end: a file header, the records, an end mark. A file without its end
+ * mark is not whole. Payloads are kept at or below 1 MiB by whoever writes them, so that a reader needs little memory.
+ */
+import { createHash, type Hash } from 'node:crypto';
+import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
+import type { Compression } from '../macroblock/compress.ts';
+import type { Medium, StoredFileWriter } from '../media/medium.ts';
+import {
+  type DecodedRecord,
+  decodeFileEnd,
+  decodeFileHeader,
+  decodeRecord,
+  encodeFileEnd,
+  encodeFileHeader,
+  encodeRecord,
+  RECORD,
+  type RecordType,
+} from './framing.ts';
+import { corrupt, decodeHeader, HEADER_BYTES, type RecordSource } from './header.ts';
+import { encodeMessage, recordTypeOf } from './messages.ts';
+import { recordName } from './types.ts';
+
+/** What a list's payload may reach before its next chunk begins. */
+export const CHUNK_BYTES = 2 ** 20;
+const READ_BYTES = 2 ** 20;
+const COMPRESS_FROM_BYTES = 512;
+
+/** A whole file's length and SHA-256, as `FileDigest` holds them. */
+export type FileFacts = { readonly sizeBytes: bigint; readonly sha256: Uint8Array };
+/** Where a record stands in its file, header included. */
+export type RecordPlace = { readonly offset: number; readonly length: number };
+
+/** Writes such a file. Disposing without `close` abandons it. */
+export class RecordFileWriter implements AsyncDisposable {
+  readonly #file: StoredFileWriter;
+  readonly #compression: Compression;
+  readonly #sha256: Hash = createHash('sha256');
+  #sizeBytes = 0;
+  #recordCount = 0;
+
+  private constructor(file: StoredFileWriter, compression: Compression) {
+    this.#file = file;
+    this.#compression = compression;
+  }
+
+  /** `contents`: the record type that the file is about. Throws FILE_EXISTS. */
+  static async create(
+    medium: Medium,
+    key: string,
+    contents: RecordType,
+    signal?: AbortSignal,
+    compression: Compression = 'zstd:3',
+  ): Promise<RecordFileWriter> {
+    const writer = new RecordFileWriter(await medium.createFile(key, signal), compression);
+    await writer.#write(encodeFileHeader(contents));
+    return writer;
+  }
+
+  /** Appends one record. */
+  async append(type: RecordType, payload: Uint8Array): Promise<RecordPlace> {
+    const compression = payload.length < COMPRESS_FROM_BYTES ? 'none' : this.#compression;
+    return await this.#write(encodeRecord({ type, payload, compression }));
+  }
+
+  /** Appends one message as a record of its type. */
+  async appendMessage<Desc extends DescMessage>(
+    schema: Desc,
+    message: MessageShape<Desc>,
+  ): Promise<RecordPlace> {
+    return await this.append(recordTypeOf(schema), encodeMessage(schema, message));
+  }
+
+  /** Writes the end mark and makes the file durable. */
+  async close(): Promise<FileFacts> {
+    await this.#write(encodeFileEnd({ recordCount: this.#recordCount, sizeBytes: this.#sizeBytes }));
+    await this.#file.close();
+    return { sizeBytes: BigInt(this.#sizeBytes), sha256: this.#sha256.digest() };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file[Symbol.asyncDispose]();
+  }
+
+  async #write(record: Buffer): Promise<RecordPlace> {
+    const place = { offset: this.#sizeBytes, length: record.length };
+    this.#sha256.update(record);
+    await this.#file.write([record]);
+    this.#sizeBytes += record.length;
+    this.#recordCount += 1;
+    return place;
+  }
+}
+
+/** A record and where it stands. */
+export type PlacedRecord = DecodedRecord & { readonly offset: number };
+
+/**
+ * Every record between the file header and the end mark, in order, holding about 1 MiB at a time. Throws DATA_CORRUPT when
+ * the file is about something else, is damaged, or has no end mark; FORMAT_UNKNOWN; FILE_NOT_FOUND.
+ */
+export async function* readRecordFile(
+  medium: Medium,
+  key: string,
+  contents: RecordType,
+  signal?: AbortSignal,
+): AsyncIterable<PlacedRecord> {
+  const source = { file: key };
+  let recordCount = 0;
+  for await (const record of readRecords(medium, key, signal)) {
+    if (recordCount === 0) checkContents(record, contents, source);
+    else if (record.type === RECORD.fileEnd) {
+      await checkEnd(medium, record, recordCount, source, signal);
+      return;
+    } else yield record;
+    recordCount += 1;
+  }
+  throw corrupt(source, 0, 'the file has no end mark: it was not written to its end');
+}
+
+/** Every record of any file of this format, file header and end mark included, up to the end of the file. */
+export async function* readRecords(
+  medium: Medium,
+  key: string,
+  signal?: AbortSignal,
+): AsyncIterable<PlacedRecord> {
+  let base = 0; // position in the file of window[0]
+  let window: Buffer = Buffer.alloc(0);
+  let atEnd = false;
+  const grow = async (needBytes: number) => {
+    while (window.length < needBytes && !atEnd) {
+      const begin = base + window.length;
+      const length = Math.max(READ_BYTES, needBytes - window.length);
+      const more = await medium.readRange(key, begin, begin + length, undefined, signal);
+      atEnd = more.length < length;
+      window = window.length === 0 ? more : Buffer.concat([window, more]);
+    }
+  };
+  for (;;) {
+    const source = { file: key, base };
+    await grow(HEADER_BYTES);
+    if (window.length === 0) return;
+    await grow(window.length < HEADER_BYTES ? HEADER_BYTES : window.readUInt16LE(10));
+    const header = decodeHeader(window, 0, source);
+    await grow(header.headerBytes + header.codedBytes);
+    const record = decodeRecord(window, 0, source);
+    yield { ...record, offset: base };
+    base += record.next;
+    window = window.subarray(record.next);
+  }
+}
+
+function checkContents(record: PlacedRecord, contents: RecordType, source: RecordSource): void {
+  const header = decodeFileHeader(record, source);
+  if (header.contents !== contents) {
+    throw corrupt(
+      source,
+      0,
+      `a ${recordName(header.contents)} file where a ${recordName(contents)} should be`,
+    );
+  }
+}
+
+async function checkEnd(
+  medium: Medium,
+  record: PlacedRecord,
+  recordCount: number,
+  source: RecordSource,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const end = decodeFileEnd(record, record.offset, source);
+  if (end.recordCount !== recordCount || end.sizeBytes !== record.offset)
+    throw corrupt(source, record.offset, 'the end mark counts other records than the file holds');
+  const after = record.offset + record.header.headerBytes + record.header.codedBytes;
+  if ((await medium.readRange(source.file, after, after + 1, undefined, signal)).length > 0)
+    throw corrupt(source, after, 'bytes behind the end mark');
+}
