@@ -1,0 +1,115 @@
+/**
+ * `npm test`: Debian packages, `npm run check`, then unit tests, end-to-end tests and fault tests. Everything runs even when
+ * something before it failed. The last line is `<n> passed, <n> failed`; a failed check counts as a failed test.
+ *
+ *   --matrix             every test on PostgreSQL 14 to 18 (HOLDFAST_TEST_MAJORS=14,15,16,17,18)
+ *   --only unit,e2e,...  some parts only: check, unit, e2e, faults
+ */
+import { readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { formatError, HoldfastError, toHoldfastError } from '../foundation/errors.ts';
+import { didYouMean } from '../foundation/suggest.ts';
+import { runChecks } from './check.ts';
+import { ensureDebianPackages, TEST_PACKAGES } from './debian-packages.ts';
+import { formatDuration, runStep } from './run-step.ts';
+
+const PARTS = ['check', 'unit', 'e2e', 'faults'] as const;
+type Part = (typeof PARTS)[number];
+type Counts = { readonly passed: number; readonly failed: number; readonly skipped: number };
+
+const { values } = parseArgs({ options: { matrix: { type: 'boolean' }, only: { type: 'string' } } });
+
+async function main(): Promise<number> {
+  const parts = chosenParts(values.only);
+  if (parts.includes('e2e') || parts.includes('faults')) await ensureDebianPackages(TEST_PACKAGES);
+  const begin = performance.now();
+  const all: Counts[] = [];
+  for (const part of parts) {
+    console.log(`\n== ${part} ==`);
+    all.push(part === 'check' ? { ...(await runChecks()), skipped: 0 } : await runTests(part));
+  }
+  const sum = (pick: (counts: Counts) => number) => all.reduce((total, counts) => total + pick(counts), 0);
+  const skipped = sum((counts) => counts.skipped);
+  console.log(
+    `\n${parts.join(', ')} in ${formatDuration(performance.now() - begin)}${skipped > 0 ? `, ${skipped} skipped` : ''}`,
+  );
+  console.log(`${sum((counts) => counts.passed)} passed, ${sum((counts) => counts.failed)} failed`);
+  return sum((counts) => counts.failed) === 0 && sum((counts) => counts.passed) > 0 ? 0 : 1;
+}
+
+function chosenParts(only: string | undefined): readonly Part[] {
+  if (only === undefined) return PARTS;
+  const wanted = only.split(',').map((part) => part.trim());
+  for (const part of wanted) {
+    if (!(PARTS as readonly string[]).includes(part))
+      throw new HoldfastError('INVALID_ARGUMENT', `--only: there is no part "${part}"`, {
+        hint: `The parts are ${PARTS.join(', ')}.${didYouMean(part, PARTS)}`,
+      });
+  }
+  return PARTS.filter((part) => wanted.includes(part));
+}
+
+/** Runs one vitest project. A run that ends without a report, or a file that cannot be loaded, is a failure. */
+async function runTests(project: Part): Promise<Counts> {
+  const report = join(tmpdir(), `holdfast-test-${process.pid}-${project}.json`);
+  const result = await runStep({
+    name: project,
+    command: 'vitest',
+    arguments: [
+      'run',
+      '--project',
+      project,
+      '--passWithNoTests',
+      '--reporter=default',
+      '--reporter=json',
+      `--outputFile.json=${report}`,
+    ],
+    output: 'inherit',
+    environment: values.matrix === true ? { HOLDFAST_TEST_MAJORS: '14,15,16,17,18' } : {},
+  });
+  const counts = await readReport(report);
+  await rm(report, { force: true });
+  // A leaked process or an unhandled rejection fails the run without failing a test.
+  return result.passed || counts.failed > 0 ? counts : { ...counts, failed: 1 };
+}
+
+async function readReport(path: string): Promise<Counts> {
+  try {
+    const report = JSON.parse(await readFile(path, 'utf8')) as VitestReport; // written by vitest a moment ago
+    const unloaded = report.testResults.filter(
+      (file) => file.status === 'failed' && file.assertionResults.every((each) => each.status !== 'failed'),
+    ).length;
+    return {
+      passed: report.numPassedTests,
+      failed: report.numFailedTests + unloaded,
+      skipped: report.numPendingTests + report.numTodoTests,
+    };
+  } catch {
+    return { passed: 0, failed: 1, skipped: 0 }; // no report: vitest itself broke, and said why
+  }
+}
+
+/** The part of vitest's JSON report that is read here. */
+type VitestReport = {
+  readonly numPassedTests: number;
+  readonly numFailedTests: number;
+  readonly numPendingTests: number;
+  readonly numTodoTests: number;
+  readonly testResults: readonly {
+    readonly status: string;
+    readonly assertionResults: readonly { readonly status: string }[];
+  }[];
+};
+
+try {
+  process.exitCode = await main();
+} catch (thrown) {
+  const error = toHoldfastError(thrown);
+  console.error(
+    [formatError(error), error.detail, error.hint].filter((text) => text !== undefined).join('\n'),
+  );
+  console.log('0 passed, 1 failed');
+  process.exitCode = 1;
+}
