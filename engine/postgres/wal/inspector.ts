@@ -1,0 +1,48 @@
+/** The engine's LogInspector for PostgreSQL: the parser, and the events of the records it hands out. */
+import type { Lsn } from '../../../foundation/lsn.ts';
+import type { LogEvent, LogInspector, LogInspectorOptions } from '../../engine.ts';
+import { RecordDecoder } from './blocks.ts';
+import { eventOf, mayHoldEvent } from './events.ts';
+import { WalParser } from './parser.ts';
+
+/** Inspects one timeline's log from `options.begin` on. Errors as LogInspector says; after one, every push throws it. */
+export function createLogInspector(options: LogInspectorOptions): LogInspector {
+  return new PostgresLogInspector(options);
+}
+
+class PostgresLogInspector implements LogInspector {
+  readonly #parser: WalParser;
+  readonly #decoder = new RecordDecoder();
+  #events: LogEvent[] = [];
+
+  constructor(options: LogInspectorOptions) {
+    this.#parser = new WalParser(options, (record) => {
+      if (!mayHoldEvent(record)) return true;
+      const event = eventOf(record, this.#decoder);
+      if (event !== undefined) this.#events.push(event);
+      return true;
+    });
+  }
+
+  push(begin: Lsn, data: Uint8Array): void {
+    this.#parser.push(begin, data);
+  }
+
+  get position(): Lsn {
+    return this.#parser.position;
+  }
+
+  get endOfRecords(): Lsn {
+    return this.#parser.endOfRecords;
+  }
+
+  get unfinishedRecordBegin(): Lsn | undefined {
+    return this.#parser.unfinishedRecordBegin;
+  }
+
+  takeEvents(): readonly LogEvent[] {
+    const events = this.#events;
+    this.#events = [];
+    return events;
+  }
+}
