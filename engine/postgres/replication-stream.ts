@@ -1,0 +1,192 @@
+/**
+ * The log as the server streams it: START_REPLICATION on a physical slot. Bounded memory: at most
+ * `BUFFERED_MESSAGES` messages (128 KiB each at most) wait for the reader; beyond that the socket is not read.
+ *
+ * While it is open a status update goes out every 10 s even when nothing moves, so that the server does not give us up
+ * (wal_sender_timeout) while the destination is slow; a server that says nothing for 60 s although asked is lost.
+ */
+import { setInterval } from 'node:timers';
+import type pg from 'pg';
+import { both } from 'pg-copy-streams';
+import { assert } from '../../foundation/assert.ts';
+import { HoldfastError } from '../../foundation/errors.ts';
+import { formatLsn, type Lsn, type Timeline } from '../../foundation/lsn.ts';
+import type { InstanceConfig, LogChunk, LogPoint, LogStream } from '../engine.ts';
+import { clientSocket, connectClient, translateServerError } from './connection.ts';
+import { decodeReplicationMessage, encodeStatusUpdate } from './replication-protocol.ts';
+
+const BUFFERED_MESSAGES = 8;
+const STATUS_INTERVAL_MS = 10_000;
+const SILENCE_LIMIT_MS = 60_000;
+/** 'X' and its length: ends the session, as the protocol wants it. */
+const TERMINATE = Buffer.from([0x58, 0, 0, 0, 4]);
+
+/**
+ * Starts streaming at `from`. Returns when the server has begun to answer or failed to: LOG_GAP when it no longer has
+ * that log or the slot was lost, LOG_CONFLICT when that position is not in its history, SERVER_UNREACHABLE (may be
+ * retried) otherwise.
+ */
+export async function openReplicationStream(
+  config: InstanceConfig,
+  slotName: string,
+  from: LogPoint,
+  signal: AbortSignal,
+): Promise<LogStream> {
+  const client = await connectClient(config, 'replication', signal);
+  return new ReplicationStream(client, config, slotName, from, signal);
+}
+
+class ReplicationStream implements LogStream {
+  readonly timeline: Timeline;
+  readonly #client: pg.Client;
+  readonly #config: InstanceConfig;
+  readonly #copy: ReturnType<typeof both>;
+  readonly #timer: NodeJS.Timeout;
+  readonly #signal: AbortSignal;
+  readonly #from: LogPoint;
+  readonly #onAbort: () => void;
+  #durable: Lsn;
+  #position: Lsn;
+  #lastHeardMs = Date.now();
+  #waiting = false;
+  #closed = false;
+
+  constructor(
+    client: pg.Client,
+    config: InstanceConfig,
+    slotName: string,
+    from: LogPoint,
+    signal: AbortSignal,
+  ) {
+    this.timeline = from.timeline;
+    this.#client = client;
+    this.#config = config;
+    this.#from = from;
+    // Before anything of this stream is durable nothing is claimed; 0 is "unknown" to the server.
+    this.#durable = 0n as Lsn; // zero is the protocol's own "none"
+    this.#position = from.lsn;
+    this.#signal = signal;
+    const command = `START_REPLICATION SLOT "${slotName}" PHYSICAL ${formatLsn(from.lsn)} TIMELINE ${from.timeline}`;
+    const copy = both(command, {
+      alignOnCopyDataFrame: true,
+      readableObjectMode: true, // keeps each message a chunk of its own
+      readableHighWaterMark: BUFFERED_MESSAGES,
+    });
+    // At the end of a timeline the server answers our CopyDone with a row (next timeline and its start). Those facts are
+    // read from the history file instead, but pg must find somewhere to put the row.
+    Object.assign(copy, { handleRowDescription: () => undefined, handleDataRow: () => undefined });
+    copy.on('error', () => undefined); // the iterator reports it
+    this.#copy = client.query(copy);
+    this.#timer = setInterval(() => this.#tick(), STATUS_INTERVAL_MS);
+    this.#onAbort = () => this.#cut();
+    signal.addEventListener('abort', this.#onAbort, { once: true });
+    if (signal.aborted) this.#cut();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<LogChunk, void, undefined> {
+    try {
+      this.#waiting = true;
+      for await (const message of this.#copy as AsyncIterable<Buffer>) {
+        this.#waiting = false;
+        this.#lastHeardMs = Date.now();
+        const decoded = decodeReplicationMessage(message);
+        if (decoded.kind === 'keepalive') {
+          if (decoded.replyRequested) this.#sendStatus(false);
+        } else {
+          if (decoded.begin !== this.#position) this.#refuseJump(decoded.begin);
+          this.#position = (decoded.begin + BigInt(decoded.data.length)) as Lsn; // an LSN plus a length is one
+          yield decoded;
+        }
+        this.#waiting = true;
+      }
+    } catch (error) {
+      this.#signal.throwIfAborted();
+      throw translateStreamError(error, this.#config, this.#from);
+    } finally {
+      this.#waiting = false;
+    }
+    this.#signal.throwIfAborted();
+  }
+
+  acknowledge(durable: Lsn): void {
+    assert(durable >= this.#durable, 'what was durable stays durable');
+    assert(durable <= this.#position, 'nothing is durable that was not received');
+    this.#durable = durable;
+    this.#sendStatus(false);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return;
+    const socket = clientSocket(this.#client);
+    const gone = socket.destroyed
+      ? Promise.resolve()
+      : new Promise<void>((resolve) => {
+          socket.once('close', () => resolve());
+        });
+    if (!socket.destroyed) {
+      socket.write(TERMINATE);
+      socket.destroySoon();
+    }
+    const timer = setTimeout(() => this.#cut(), 1000);
+    await gone;
+    clearTimeout(timer);
+    this.#cut();
+  }
+
+  #refuseJump(begin: Lsn): never {
+    throw new HoldfastError(
+      'LOG_GAP',
+      `instance "${this.#config.name}": the server sent log from ${formatLsn(begin)} where ${formatLsn(this.#position)} was due`,
+    );
+  }
+
+  #tick(): void {
+    const silentMs = Date.now() - this.#lastHeardMs;
+    if (this.#waiting && silentMs > SILENCE_LIMIT_MS) {
+      this.#copy.destroy(
+        new Error(`no word from the server for ${Math.round(silentMs / 1000)} s, although asked`),
+      );
+      this.#cut();
+      return;
+    }
+    this.#sendStatus(true);
+  }
+
+  #sendStatus(replyRequested: boolean): void {
+    if (this.#closed || this.#copy.destroyed || this.#copy.writableEnded) return;
+    const nowUs = BigInt(Date.now()) * 1000n;
+    this.#copy.write(encodeStatusUpdate(this.#durable, nowUs, replyRequested));
+  }
+
+  #cut(): void {
+    this.#closed = true;
+    clearInterval(this.#timer);
+    this.#signal.removeEventListener('abort', this.#onAbort);
+    this.#copy.destroy();
+    clientSocket(this.#client).destroy();
+  }
+}
+
+/** What the walsender says when it will not or can no longer stream, by its own words (walsender.c, slot.c, xlogreader.c). */
+export function translateStreamError(error: unknown, config: InstanceConfig, from: LogPoint): HoldfastError {
+  const text = error instanceof Error ? error.message : String(error);
+  const where = `instance "${config.name}": log from ${formatLsn(from.lsn)} on timeline ${from.timeline}`;
+  if (
+    /has already been removed/.test(text) ||
+    /can no longer (?:get changes|access)|cannot read from replication slot/.test(text)
+  ) {
+    return new HoldfastError('LOG_GAP', `${where} is gone: ${text}`, {
+      cause: error,
+      hint: 'Take a full backup; raise max_slot_wal_keep_size so that the server keeps its log while the archive is behind.',
+    });
+  }
+  if (
+    /is ahead of the WAL flush position|not in this server's history|requested timeline .* is not/.test(text)
+  ) {
+    return new HoldfastError('LOG_CONFLICT', `${where} is not in the server's history: ${text}`, {
+      cause: error,
+      hint: 'The server was restored or rewound to an earlier state: start a new round and take a full backup.',
+    });
+  }
+  return translateServerError(error, config, `stream the log from ${formatLsn(from.lsn)}`);
+}

@@ -1,0 +1,107 @@
+/** Physical replication slots: what makes the server keep its log for the archiver. */
+import type pg from 'pg';
+import { HoldfastError } from '../../foundation/errors.ts';
+import { type Lsn, parseLsn } from '../../foundation/lsn.ts';
+import type { SlotState } from '../engine.ts';
+
+const DUPLICATE_OBJECT = '42710';
+const UNDEFINED_OBJECT = '42704';
+
+/** Throws INVALID_ARGUMENT unless `name` is one that PostgreSQL takes (63 of a-z, 0-9 and _); it may then stand in a command. */
+export function checkSlotName(name: string): void {
+  if (!/^[a-z0-9_]{1,63}$/.test(name)) {
+    throw new HoldfastError('INVALID_ARGUMENT', `not a replication slot's name: "${name}"`, {
+      hint: 'Use at most 63 lower-case letters, digits and underscores.',
+    });
+  }
+}
+
+/** invalidation_reason exists since 17; before it only wal_status tells. */
+export async function readSlot(client: pg.Client, major: number, slotName: string): Promise<SlotState> {
+  const reason = major >= 17 ? "coalesce(invalidation_reason, '')" : "''";
+  const { rows } = await client.query<{
+    slot_type: string;
+    active: boolean;
+    restart_lsn: string | null;
+    wal_status: string | null;
+    reason: string;
+  }>(
+    `SELECT slot_type, active, restart_lsn::text, wal_status, ${reason} AS reason
+       FROM pg_replication_slots WHERE slot_name = $1`,
+    [slotName],
+  );
+  const row = rows[0];
+  if (row === undefined)
+    return { exists: false, active: false, restartLsn: undefined, walStatus: '', invalidationReason: '' };
+  if (row.slot_type !== 'physical') {
+    throw new HoldfastError(
+      'SERVER_PRECHECK_FAILED',
+      `replication slot "${slotName}" is ${row.slot_type}, not physical`,
+      {
+        hint: `Drop it if nobody uses it: SELECT pg_drop_replication_slot('${slotName}').`,
+      },
+    );
+  }
+  return {
+    exists: true,
+    active: row.active,
+    restartLsn: row.restart_lsn === null ? undefined : parseLsn(row.restart_lsn),
+    walStatus: row.wal_status ?? '',
+    invalidationReason: row.reason,
+  };
+}
+
+/**
+ * Makes the slot with the log reserved from the last checkpoint's redo position, or leaves one alone that already
+ * reserves log. One that exists but reserves nothing holds nothing: it is made anew. Returns where the reserved log begins.
+ * LOG_GAP when the slot was invalidated.
+ */
+export async function ensurePhysicalSlot(client: pg.Client, major: number, slotName: string): Promise<Lsn> {
+  checkSlotName(slotName);
+  const found = await readSlot(client, major, slotName);
+  if (found.exists && isSlotLost(found)) {
+    throw new HoldfastError(
+      'LOG_GAP',
+      `replication slot "${slotName}" was invalidated (${describeSlot(found)})`,
+      {
+        hint: 'The server gave up log that was not archived: raise max_slot_wal_keep_size, start a new round, take a full backup.',
+      },
+    );
+  }
+  if (found.restartLsn !== undefined) return found.restartLsn;
+  if (found.exists) await dropPhysicalSlot(client, slotName);
+  try {
+    await client.query('SELECT pg_create_physical_replication_slot($1, true)', [slotName]);
+  } catch (error) {
+    if (sqlState(error) !== DUPLICATE_OBJECT) throw error; // made by another session just now: read it below
+  }
+  const made = await readSlot(client, major, slotName);
+  if (made.restartLsn === undefined)
+    throw new HoldfastError('SERVER_UNREACHABLE', `replication slot "${slotName}" reserves no log yet`);
+  return made.restartLsn;
+}
+
+/** No error when there is no such slot. */
+export async function dropPhysicalSlot(client: pg.Client, slotName: string): Promise<void> {
+  try {
+    await client.query('SELECT pg_drop_replication_slot($1)', [slotName]);
+  } catch (error) {
+    if (sqlState(error) !== UNDEFINED_OBJECT) throw error;
+  }
+}
+
+export function isSlotLost(slot: SlotState): boolean {
+  return slot.walStatus === 'lost' || slot.invalidationReason !== '';
+}
+
+/** `reserved`, `lost: wal_removed`, `missing`. */
+export function describeSlot(slot: SlotState): string {
+  if (!slot.exists) return 'missing';
+  return slot.invalidationReason === ''
+    ? slot.walStatus || 'unreserved'
+    : `${slot.walStatus}: ${slot.invalidationReason}`;
+}
+
+function sqlState(error: unknown): string | undefined {
+  return (error as { code?: string }).code; // pg's DatabaseError has the SQLSTATE there; anything else compares unequal
+}
