@@ -11,6 +11,7 @@ import {
   FileListSchema,
   LogFileInfoSchema,
   LogIndexInfoSchema,
+  MacroBlockFileInfoSchema,
   MetaIndexSchema,
   MountFileSchema,
   PartitionGroupListSchema,
@@ -43,6 +44,7 @@ const MESSAGES: readonly (readonly [DescMessage, RecordType])[] = [
   [FileListSchema, RECORD.fileList],
   [DirectoryListSchema, RECORD.directoryList],
   [MetaIndexSchema, RECORD.metaIndex],
+  [MacroBlockFileInfoSchema, RECORD.macroBlockFile],
   [LogFileInfoSchema, RECORD.logFile],
   [LogIndexInfoSchema, RECORD.logIndex],
 ];

@@ -26,6 +26,7 @@ export const RECORD = {
   // macroblocks
   macroBlock: 64,
   macroBlockIndex: 65,
+  macroBlockFile: 66,
   // the log
   logFile: 80,
   logBlock: 81,

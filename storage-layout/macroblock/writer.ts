@@ -1,0 +1,170 @@
+/**
+ * A macroblock file: file header, a macroBlockFile record, at most 512 macroBlock records, an end mark. Made for worker
+ * threads: blocks are coded synchronously into one of two 4 MiB buffers, and one of them is being written while the other
+ * is filled. The buffers are kept for the thread's next file.
+ */
+import { create } from '@bufbuild/protobuf';
+import { assert } from '../../foundation/assert.ts';
+import { MacroBlockFileInfoSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { crc32c } from '../crc32c.ts';
+import type { Medium, StoredFileWriter } from '../media/medium.ts';
+import { encodeFileEnd, encodeFileHeader, encodeRecord, RECORD } from '../records/framing.ts';
+import { encodeHeader, HEADER_BYTES } from '../records/header.ts';
+import { encodeMessage } from '../records/messages.ts';
+import { BlockCompressor, type Compression } from './compress.ts';
+import { MACROBLOCK_BYTES, MAX_MACROBLOCKS_PER_FILE, type MacroBlockPlace } from './index.ts';
+
+const BATCH_BYTES = 4 * 1024 * 1024;
+const KEPT_BUFFERS = 4;
+const keptBuffers: Buffer[] = [];
+
+export type MacroBlockFileId = { readonly setId: bigint; readonly subTaskId: number; readonly group: string };
+/** Where an appended block went; spread into its index entry. */
+export type AppendedMacroBlock = MacroBlockPlace & { readonly plainBytes: number };
+
+export class MacroBlockFileWriter implements AsyncDisposable {
+  readonly #file: StoredFileWriter;
+  readonly #id: MacroBlockFileId;
+  readonly #compressor: BlockCompressor;
+  #batch: Buffer = takeBuffer();
+  #batchBytes = 0;
+  #spare: Buffer | undefined = takeBuffer();
+  /** The write of the other buffer; it is awaited before that buffer is filled again. */
+  #inFlight: Promise<void> | undefined;
+  #sizeBytes = 0;
+  #recordCount = 0;
+  #blockCount = 0;
+
+  private constructor(file: StoredFileWriter, id: MacroBlockFileId, compressor: BlockCompressor) {
+    this.#file = file;
+    this.#id = id;
+    this.#compressor = compressor;
+  }
+
+  /** Begins the file. Throws FILE_EXISTS: a retry takes new sub task ids. Disposing without `close` abandons it. */
+  static async create(
+    medium: Medium,
+    key: string,
+    id: MacroBlockFileId,
+    compression: Compression,
+    signal?: AbortSignal,
+  ): Promise<MacroBlockFileWriter> {
+    const file = await medium.createFile(key, signal);
+    const writer = new MacroBlockFileWriter(file, id, new BlockCompressor(compression));
+    const info = create(MacroBlockFileInfoSchema, {
+      backupSetId: id.setId,
+      subTaskId: id.subTaskId,
+      partitionGroup: id.group,
+    });
+    await writer.#append(encodeFileHeader(RECORD.macroBlock));
+    await writer.#append(
+      encodeRecord({
+        type: RECORD.macroBlockFile,
+        payload: encodeMessage(MacroBlockFileInfoSchema, info),
+      }),
+    );
+    return writer;
+  }
+
+  /** Bytes of the file so far. */
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  get blockCount(): number {
+    return this.#blockCount;
+  }
+
+  get isFull(): boolean {
+    return this.#blockCount === MAX_MACROBLOCKS_PER_FILE;
+  }
+
+  /**
+   * Appends one macroblock, 1 byte to 2 MiB; `plain` may be reused when the promise has resolved. Rejects when this or an
+   * earlier block could not be written: the file is then lost.
+   */
+  async append(plain: Uint8Array): Promise<AppendedMacroBlock> {
+    assert(plain.length > 0 && plain.length <= MACROBLOCK_BYTES, 'a macroblock has 1 byte to 2 MiB');
+    assert(!this.isFull, 'a macroblock file has at most 512 macroblocks');
+    const { data, codec } = this.#compressor.compress(plain);
+    const codedCrc32c = crc32c(data);
+    const storedBytes = HEADER_BYTES + data.length;
+    await this.#reserve(storedBytes);
+    const dataOffset = encodeHeader(this.#batch, this.#batchBytes, {
+      type: RECORD.macroBlock,
+      compression: codec,
+      plainBytes: plain.length,
+      codedBytes: data.length,
+      codedCrc32c,
+    });
+    this.#batch.set(data, dataOffset);
+    const offset = this.#sizeBytes;
+    this.#count(storedBytes);
+    this.#blockCount += 1;
+    return {
+      setId: this.#id.setId,
+      subTaskId: this.#id.subTaskId,
+      offset,
+      storedBytes,
+      plainBytes: plain.length,
+      crc32c: codec === 'none' ? codedCrc32c : crc32c(plain),
+      compression: codec,
+    };
+  }
+
+  /** Writes the end mark and makes the file durable. */
+  async close(): Promise<{ readonly sizeBytes: number; readonly blockCount: number }> {
+    await this.#append(encodeFileEnd({ recordCount: this.#recordCount, sizeBytes: this.#sizeBytes }));
+    await this.#flush();
+    await this.#inFlight;
+    await this.#file.close();
+    return { sizeBytes: this.#sizeBytes, blockCount: this.#blockCount };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#inFlight?.catch(() => undefined); // append or close reported it, or the file is abandoned
+    await this.#file[Symbol.asyncDispose]();
+    if (this.#spare === undefined) return;
+    giveBack(this.#batch);
+    giveBack(this.#spare);
+    this.#spare = undefined;
+  }
+
+  async #append(record: Buffer): Promise<void> {
+    await this.#reserve(record.length);
+    this.#batch.set(record, this.#batchBytes);
+    this.#count(record.length);
+  }
+
+  #count(bytes: number): void {
+    this.#batchBytes += bytes;
+    this.#sizeBytes += bytes;
+    this.#recordCount += 1;
+  }
+
+  /** Makes room for `bytes` in the batch. */
+  async #reserve(bytes: number): Promise<void> {
+    if (this.#batchBytes + bytes > this.#batch.length) await this.#flush();
+  }
+
+  /** Waits for the write before, starts this batch's and takes the other buffer. */
+  async #flush(): Promise<void> {
+    await this.#inFlight;
+    const other = this.#spare;
+    assert(other !== undefined, 'a disposed macroblock file is not written to');
+    const write = this.#file.write([this.#batch.subarray(0, this.#batchBytes)]);
+    write.catch(() => undefined); // whoever awaits #inFlight sees the error; until then it is nobody's
+    this.#inFlight = write;
+    this.#spare = this.#batch;
+    this.#batch = other;
+    this.#batchBytes = 0;
+  }
+}
+
+function takeBuffer(): Buffer {
+  return keptBuffers.pop() ?? Buffer.allocUnsafeSlow(BATCH_BYTES);
+}
+
+function giveBack(buffer: Buffer): void {
+  if (keptBuffers.length < KEPT_BUFFERS) keptBuffers.push(buffer);
+}
