@@ -114,6 +114,7 @@ function relativeProblem(path: string, layer: string, specifier: string): string
   const target = posix.join(posix.dirname(path), specifier);
   if (target.startsWith('..')) return `"${specifier}" leaves the repository`;
   if (!/\.(ts|json|sql)$/.test(specifier)) return `"${specifier}": relative imports end in .ts`;
+  if (target === 'package.json') return undefined;
   const targetLayer = target.split('/')[0] ?? '';
   if (layer === targetLayer || !isLayer(layer)) return undefined;
   if (isLayer(targetLayer) && MAY_IMPORT[layer].includes(targetLayer)) return undefined;
