@@ -23,7 +23,7 @@ import { closeClient, connectClient, withClient } from './connection.ts';
 import { readControlFile } from './control-file.ts';
 import { readFacts } from './facts.ts';
 import { type Identity, type InsertPosition, readIdentity, readInsertPosition } from './identify.ts';
-import { listFiles } from './listing.ts';
+import { listFiles, readListingInput } from './listing.ts';
 import { judge, readPrecheckFacts } from './precheck.ts';
 import { openReplicationStream } from './replication-stream.ts';
 import { checkSlotName, dropPhysicalSlot, ensurePhysicalSlot, readSlot } from './slots.ts';
@@ -111,7 +111,11 @@ export class PostgresInstance implements Instance {
 
   async listFiles(signal: AbortSignal): Promise<DataListing> {
     const { major } = await this.#known(signal);
-    return await listFiles(await this.#dataDirectory(signal), major, signal);
+    const dataDirectory = await this.#dataDirectory(signal);
+    const input = await this.#run('list tablespaces and configuration files', signal, (client) =>
+      readListingInput(client, dataDirectory, major, signal),
+    );
+    return await listFiles(input, signal);
   }
 
   async readControlFile(signal: AbortSignal): Promise<Buffer> {
