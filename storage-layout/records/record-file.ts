@@ -105,17 +105,24 @@ export async function* readRecordFile(
   contents: RecordType,
   signal?: AbortSignal,
 ): AsyncIterable<PlacedRecord> {
-  const source = { file: key };
-  let recordCount = 0;
+  const order = new RecordOrder(contents, { file: key });
   for await (const record of readRecords(medium, key, signal)) {
-    if (recordCount === 0) checkContents(record, contents, source);
-    else if (record.type === RECORD.fileEnd) {
-      await checkEnd(medium, record, recordCount, source, signal);
-      return;
-    } else yield record;
-    recordCount += 1;
+    if (order.next(record)) yield record;
   }
-  throw corrupt(source, 0, 'the file has no end mark: it was not written to its end');
+  order.finish();
+}
+
+/** The same for a small file that was read whole. */
+export function decodeRecordFile(bytes: Buffer, contents: RecordType, source: RecordSource): PlacedRecord[] {
+  const order = new RecordOrder(contents, source);
+  const records: PlacedRecord[] = [];
+  for (let offset = 0; offset < bytes.length; ) {
+    const record = { ...decodeRecord(bytes, offset, source), offset };
+    if (order.next(record)) records.push(record);
+    offset = record.next;
+  }
+  order.finish();
+  return records;
 }
 
 /** Every record of any file of this format, file header and end mark included, up to the end of the file. */
@@ -150,28 +157,45 @@ export async function* readRecords(
   }
 }
 
-function checkContents(record: PlacedRecord, contents: RecordType, source: RecordSource): void {
-  const header = decodeFileHeader(record, source);
-  if (header.contents !== contents) {
-    throw corrupt(
-      source,
-      0,
-      `a ${recordName(header.contents)} file where a ${recordName(contents)} should be`,
-    );
-  }
-}
+/** Checks that records come as they must: file header, anything, end mark, nothing. */
+class RecordOrder {
+  readonly #contents: RecordType;
+  readonly #source: RecordSource;
+  #recordCount = 0;
+  #isEnded = false;
 
-async function checkEnd(
-  medium: Medium,
-  record: PlacedRecord,
-  recordCount: number,
-  source: RecordSource,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const end = decodeFileEnd(record, record.offset, source);
-  if (end.recordCount !== recordCount || end.sizeBytes !== record.offset)
-    throw corrupt(source, record.offset, 'the end mark counts other records than the file holds');
-  const after = record.offset + record.header.headerBytes + record.header.codedBytes;
-  if ((await medium.readRange(source.file, after, after + 1, undefined, signal)).length > 0)
-    throw corrupt(source, after, 'bytes behind the end mark');
+  constructor(contents: RecordType, source: RecordSource) {
+    this.#contents = contents;
+    this.#source = source;
+  }
+
+  /** True when the record belongs to the content. */
+  next(record: PlacedRecord): boolean {
+    if (this.#isEnded) throw corrupt(this.#source, record.offset, 'a record behind the end mark');
+    if (this.#recordCount === 0) this.#checkContents(record);
+    else if (record.type === RECORD.fileEnd) this.#checkEnd(record);
+    this.#recordCount += 1;
+    return this.#recordCount > 1 && !this.#isEnded;
+  }
+
+  /** The file ends here. */
+  finish(): void {
+    if (!this.#isEnded)
+      throw corrupt(this.#source, 0, 'the file has no end mark: it was not written to its end');
+  }
+
+  #checkContents(record: PlacedRecord): void {
+    const { contents } = decodeFileHeader(record, this.#source);
+    if (contents !== this.#contents) {
+      const wanted = recordName(this.#contents);
+      throw corrupt(this.#source, 0, `a ${recordName(contents)} file where a ${wanted} file should be`);
+    }
+  }
+
+  #checkEnd(record: PlacedRecord): void {
+    const end = decodeFileEnd(record, record.offset, this.#source);
+    if (end.recordCount !== this.#recordCount || end.sizeBytes !== record.offset)
+      throw corrupt(this.#source, record.offset, 'the end mark counts other records than the file holds');
+    this.#isEnded = true;
+  }
 }

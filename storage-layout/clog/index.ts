@@ -1,0 +1,255 @@
+/**
+ * The index file of one sealed log file: what of it counts, written once by its own archiver or by the one that took over.
+ * A record file read and written whole: a logIndex record (LogIndexInfo), then logIndexBlocks records, whose entries are 24
+ * bytes, little-endian:
+ *
+ *   offset size
+ *        0    8  LSN of the block's first byte
+ *        8    8  offset of the record in the log file
+ *       16    4  stored length: the whole record, header included
+ *       20    4  plain length: bytes of log
+ */
+import { create } from '@bufbuild/protobuf';
+import { type Lsn, type Timeline, toLsn, toTimeline } from '../../foundation/lsn.ts';
+import {
+  type LogFileInfo,
+  LogFileInfoSchema,
+  type LogIndexInfo,
+  LogIndexInfoSchema,
+} from '../../proto/gen/holdfast/v1/records_pb.ts';
+import type { Medium } from '../media/medium.ts';
+import { encodeFileEnd, encodeFileHeader, encodeRecord, RECORD } from '../records/framing.ts';
+import { corrupt, type RecordSource, unknown } from '../records/header.ts';
+import { decodeMessage, encodeMessage } from '../records/messages.ts';
+import { CHUNK_BYTES, decodeRecordFile, type PlacedRecord } from '../records/record-file.ts';
+import { recordName } from '../records/types.ts';
+import { type RoundKey, type TreeRoot, tree } from '../tree.ts';
+
+const BLOCK_BYTES = 24;
+const BLOCKS_PER_CHUNK = Math.floor(CHUNK_BYTES / BLOCK_BYTES);
+
+export type LogBlockPlace = {
+  readonly begin: Lsn;
+  /** Position of the record in the log file. */
+  readonly offset: number;
+  /** The whole record, header included. */
+  readonly storedBytes: number;
+  /** Bytes of log in the block. */
+  readonly plainBytes: number;
+};
+export type LogCheckpointPoint = { readonly lsn: Lsn; readonly timeUs: bigint };
+export type LogRestorePointAt = { readonly lsn: Lsn; readonly name: string; readonly timeUs: bigint };
+
+/** What the blocks themselves say about a log file. */
+export type LogFileFacts = {
+  readonly fileId: bigint;
+  readonly epoch: bigint;
+  readonly timeline: Timeline;
+  readonly begin: Lsn;
+  readonly end: Lsn;
+  readonly systemIdentifier: bigint;
+  readonly segmentSizeBytes: number;
+  /** Bytes of the log file that count; what lies behind them is ignored. */
+  readonly acceptedBytes: number;
+  readonly blocks: readonly LogBlockPlace[];
+  readonly firstCommitUs?: bigint | undefined;
+  /** The greatest commit time of this file. */
+  readonly lastCommitUs?: bigint | undefined;
+  /** The newest: all that was acknowledged before `timeUs` lies before `lsn`. A commit is one too. */
+  readonly checkpoint?: LogCheckpointPoint | undefined;
+};
+
+/** What only a reader of the log's records knows. */
+export type LogFileFindings = {
+  /** Running maximum of commit times over this file and those before it; undefined: none so far. */
+  readonly maxCommitUs?: bigint | undefined;
+  /** The server's checkpoints whose records end in this file. */
+  readonly checkpoints: readonly LogCheckpointPoint[];
+  /** `lsn`: the end of the record. */
+  readonly restorePoints: readonly LogRestorePointAt[];
+  /** Where the record began that does not end in this file. */
+  readonly unfinishedRecordBegin?: Lsn | undefined;
+};
+
+export type LogFileIndex = LogFileFacts & LogFileFindings;
+
+/** Writes the index of a sealed file, durably. Throws FILE_EXISTS when someone else has sealed it: read theirs. */
+export async function writeLogIndex(
+  medium: Medium,
+  root: TreeRoot,
+  round: RoundKey,
+  group: string,
+  index: LogFileIndex,
+  signal?: AbortSignal,
+): Promise<void> {
+  const key = tree.logIndex(root, round, group, index.fileId, index.epoch);
+  await medium.createExclusive(key, encodeLogIndex(round, group, index), signal);
+}
+
+/** Throws FILE_NOT_FOUND, DATA_CORRUPT, FORMAT_UNKNOWN. */
+export async function readLogIndex(
+  medium: Medium,
+  root: TreeRoot,
+  round: RoundKey,
+  group: string,
+  file: { readonly fileId: bigint; readonly epoch: bigint },
+  signal?: AbortSignal,
+): Promise<LogFileIndex> {
+  const key = tree.logIndex(root, round, group, file.fileId, file.epoch);
+  const index = decodeLogIndex(await medium.read(key, signal), { file: key });
+  if (index.fileId !== file.fileId || index.epoch !== file.epoch)
+    throw corrupt({ file: key }, 0, `the index is of file ${index.fileId}.${index.epoch}`);
+  return index;
+}
+
+/** The file's bytes. `fileId`: 16 bytes, random by default. */
+export function encodeLogIndex(
+  round: RoundKey,
+  group: string,
+  index: LogFileIndex,
+  fileId?: Uint8Array,
+): Buffer {
+  const info = create(LogIndexInfoSchema, {
+    file: logFileInfo(round, group, index),
+    end: index.end,
+    acceptedBytes: BigInt(index.acceptedBytes),
+    checkpoints: index.checkpoints.map((point) => ({ lsn: point.lsn, timeUs: point.timeUs })),
+    restorePoints: index.restorePoints.map((point) => ({ ...point })),
+    ...(index.maxCommitUs === undefined ? {} : { maxCommitUs: index.maxCommitUs }),
+    ...(index.firstCommitUs === undefined ? {} : { firstCommitUs: index.firstCommitUs }),
+    ...(index.lastCommitUs === undefined ? {} : { lastCommitUs: index.lastCommitUs }),
+    ...(index.checkpoint === undefined ? {} : { checkpoint: { ...index.checkpoint } }),
+    ...(index.unfinishedRecordBegin === undefined
+      ? {}
+      : { unfinishedRecordBegin: index.unfinishedRecordBegin }),
+  });
+  const records = [
+    encodeFileHeader(RECORD.logIndex, fileId),
+    encodeRecord({ type: RECORD.logIndex, payload: encodeMessage(LogIndexInfoSchema, info) }),
+  ];
+  for (let first = 0; first < index.blocks.length; first += BLOCKS_PER_CHUNK) {
+    const payload = encodeBlockPlaces(index.blocks.slice(first, first + BLOCKS_PER_CHUNK));
+    records.push(encodeRecord({ type: RECORD.logIndexBlocks, payload }));
+  }
+  const body = Buffer.concat(records);
+  return Buffer.concat([body, encodeFileEnd({ recordCount: records.length, sizeBytes: body.length })]);
+}
+
+/** Throws DATA_CORRUPT, FORMAT_UNKNOWN. */
+export function decodeLogIndex(bytes: Buffer, source: RecordSource): LogFileIndex {
+  const [first, ...rest] = decodeRecordFile(bytes, RECORD.logIndex, source);
+  if (first?.type !== RECORD.logIndex) throw corrupt(source, 0, 'the index does not begin with its summary');
+  const info = decodeMessage(LogIndexInfoSchema, first.payload, first.offset, source);
+  const blocks = rest.flatMap((record) => decodeBlockPlaces(record, source));
+  const index = indexOfInfo(info, blocks, first.offset, source);
+  checkBlocks(index, first.offset, source);
+  return index;
+}
+
+/** The message that says what a log file holds. */
+export function logFileInfo(
+  round: RoundKey,
+  group: string,
+  file: Pick<
+    LogFileFacts,
+    'fileId' | 'epoch' | 'timeline' | 'begin' | 'segmentSizeBytes' | 'systemIdentifier'
+  >,
+): LogFileInfo {
+  return create(LogFileInfoSchema, {
+    tenantId: round.tenantId,
+    round: round.round,
+    partitionGroup: group,
+    fileId: file.fileId,
+    epoch: file.epoch,
+    timeline: file.timeline,
+    begin: file.begin,
+    segmentSizeBytes: file.segmentSizeBytes,
+    systemIdentifier: file.systemIdentifier,
+  });
+}
+
+/** The entries of one logIndexBlocks record. */
+export function decodeBlockPlaces(record: PlacedRecord, source: RecordSource): LogBlockPlace[] {
+  if (record.type !== RECORD.logIndexBlocks)
+    throw unknown(source, record.offset, `a ${recordName(record.type)} record in a log index`);
+  const { payload } = record;
+  if (payload.length % BLOCK_BYTES !== 0)
+    throw corrupt(
+      source,
+      record.offset,
+      `${payload.length} bytes of block entries are no whole number of them`,
+    );
+  const blocks: LogBlockPlace[] = [];
+  for (let offset = 0; offset < payload.length; offset += BLOCK_BYTES) {
+    blocks.push({
+      begin: toLsn(payload.readBigUInt64LE(offset)),
+      offset: Number(payload.readBigUInt64LE(offset + 8)),
+      storedBytes: payload.readUInt32LE(offset + 16),
+      plainBytes: payload.readUInt32LE(offset + 20),
+    });
+  }
+  return blocks;
+}
+
+function encodeBlockPlaces(blocks: readonly LogBlockPlace[]): Buffer {
+  const payload = Buffer.alloc(blocks.length * BLOCK_BYTES);
+  for (const [ordinal, block] of blocks.entries()) {
+    const offset = ordinal * BLOCK_BYTES;
+    payload.writeBigUInt64LE(block.begin, offset);
+    payload.writeBigUInt64LE(BigInt(block.offset), offset + 8);
+    payload.writeUInt32LE(block.storedBytes, offset + 16);
+    payload.writeUInt32LE(block.plainBytes, offset + 20);
+  }
+  return payload;
+}
+
+function indexOfInfo(
+  info: LogIndexInfo,
+  blocks: readonly LogBlockPlace[],
+  offset: number,
+  source: RecordSource,
+): LogFileIndex {
+  const { file } = info;
+  if (file === undefined || file.timeline === 0)
+    throw corrupt(source, offset, 'the index does not name its log file');
+  return {
+    fileId: file.fileId,
+    epoch: file.epoch,
+    timeline: toTimeline(file.timeline),
+    begin: toLsn(file.begin),
+    end: toLsn(info.end),
+    systemIdentifier: file.systemIdentifier,
+    segmentSizeBytes: file.segmentSizeBytes,
+    acceptedBytes: Number(info.acceptedBytes),
+    blocks,
+    firstCommitUs: info.firstCommitUs,
+    lastCommitUs: info.lastCommitUs,
+    maxCommitUs: info.maxCommitUs,
+    checkpoint:
+      info.checkpoint === undefined
+        ? undefined
+        : { lsn: toLsn(info.checkpoint.lsn), timeUs: info.checkpoint.timeUs },
+    checkpoints: info.checkpoints.map((point) => ({ lsn: toLsn(point.lsn), timeUs: point.timeUs })),
+    restorePoints: info.restorePoints.map((point) => ({
+      lsn: toLsn(point.lsn),
+      name: point.name,
+      timeUs: point.timeUs,
+    })),
+    unfinishedRecordBegin:
+      info.unfinishedRecordBegin === undefined ? undefined : toLsn(info.unfinishedRecordBegin),
+  };
+}
+
+/** The blocks must fill the range without a hole and lie within the accepted length, in order. */
+function checkBlocks(index: LogFileIndex, offset: number, source: RecordSource): void {
+  let lsn: bigint = index.begin;
+  let position = 0;
+  for (const block of index.blocks) {
+    if (block.begin !== lsn || block.offset < position)
+      throw corrupt(source, offset, 'the blocks of the index do not follow each other');
+    lsn += BigInt(block.plainBytes);
+    position = block.offset + block.storedBytes;
+  }
+  if (lsn !== index.end || position > index.acceptedBytes)
+    throw corrupt(source, offset, 'the blocks of the index do not fill its range');
+}

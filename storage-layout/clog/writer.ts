@@ -1,0 +1,228 @@
+/**
+ * One log file being written: file header, a logFile record, then logBlock and logCheckpoint records as they come. Every
+ * append is durable when it resolves. After a failed append nobody knows what the file holds behind `end`: it is not written
+ * to again, and whoever goes on finds the end by reading (archive.ts).
+ */
+import { assert } from '../../foundation/assert.ts';
+import { HoldfastError } from '../../foundation/errors.ts';
+import { type Lsn, type Timeline, toLsn } from '../../foundation/lsn.ts';
+import { LogFileInfoSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { crc32c } from '../crc32c.ts';
+import { BlockCompressor, type Compression } from '../macroblock/compress.ts';
+import type { AppendableFile, Medium } from '../media/medium.ts';
+import { encodeFileHeader, encodeRecord, RECORD } from '../records/framing.ts';
+import { encodeHeader, HEADER_BYTES } from '../records/header.ts';
+import { encodeMessage } from '../records/messages.ts';
+import { type RoundKey, type TreeRoot, tree } from '../tree.ts';
+import { encodeLogBlockHeader, encodeLogCheckpointHeader, LOG_BLOCK_EXTENSION_BYTES } from './block.ts';
+import { type LogBlockPlace, type LogCheckpointPoint, type LogFileFacts, logFileInfo } from './index.ts';
+
+export type LogFileOptions = {
+  readonly fileId: bigint;
+  readonly epoch: bigint;
+  readonly timeline: Timeline;
+  readonly begin: Lsn;
+  readonly segmentSizeBytes: number;
+  readonly systemIdentifier: bigint;
+  readonly compression: Compression;
+  /** When the file was begun, for the rule that seals it after an hour; default: now. */
+  readonly createdMs?: number;
+};
+
+export type NewLogBlock = {
+  /** Must be the writer's `end`. */
+  readonly begin: Lsn;
+  readonly data: readonly Uint8Array[];
+  readonly firstCommitUs?: bigint | undefined;
+  /** The greatest commit time in the block. */
+  readonly lastCommitUs?: bigint | undefined;
+};
+
+export class LogFileWriter implements AsyncDisposable {
+  readonly createdMs: number;
+  readonly #file: AppendableFile;
+  readonly #options: LogFileOptions;
+  readonly #compressor: BlockCompressor;
+  readonly #blocks: LogBlockPlace[] = [];
+  #gathered: Buffer = Buffer.alloc(0);
+  #end: Lsn;
+  #flushes = 0;
+  #firstCommitUs: bigint | undefined;
+  #lastCommitUs: bigint | undefined;
+  #checkpoint: LogCheckpointPoint | undefined;
+  #isUsable = true;
+
+  private constructor(file: AppendableFile, options: LogFileOptions) {
+    this.#file = file;
+    this.#options = options;
+    this.#compressor = new BlockCompressor(options.compression);
+    this.#end = options.begin;
+    this.createdMs = options.createdMs ?? Date.now();
+  }
+
+  /** Begins the file, durably. Throws FILE_EXISTS, or NOT_SUPPORTED on a medium without append. */
+  static async create(
+    medium: Medium,
+    root: TreeRoot,
+    round: RoundKey,
+    group: string,
+    options: LogFileOptions,
+    signal?: AbortSignal,
+  ): Promise<LogFileWriter> {
+    if (!medium.capabilities.append) {
+      throw new HoldfastError(
+        'NOT_SUPPORTED',
+        `${medium.displayUri} cannot append to a file: log archiving to it is not supported`,
+      );
+    }
+    const key = tree.logData(root, round, group, options.fileId, options.epoch);
+    const file = await medium.createAppendable(key, signal);
+    const info = logFileInfo(round, group, options);
+    try {
+      await file.append([
+        encodeFileHeader(RECORD.logBlock),
+        encodeRecord({ type: RECORD.logFile, payload: encodeMessage(LogFileInfoSchema, info) }),
+      ]);
+    } catch (error) {
+      await file[Symbol.asyncDispose]();
+      throw error;
+    }
+    return new LogFileWriter(file, options);
+  }
+
+  /** End of the log in the file, exclusive. */
+  get end(): Lsn {
+    return this.#end;
+  }
+
+  /** Bytes of log in the file. */
+  get logBytes(): number {
+    return Number(this.#end - this.#options.begin);
+  }
+
+  /** Bytes of the file. */
+  get sizeBytes(): number {
+    return this.#file.sizeBytes;
+  }
+
+  /** Appends that were made durable. */
+  get flushes(): number {
+    return this.#flushes;
+  }
+
+  /** Appends the next bytes of the log; durable when it resolves. The buffers may be reused then. */
+  async appendBlock(block: NewLogBlock): Promise<void> {
+    assert(block.begin === this.#end, 'a log block begins where the file ends');
+    const plain = this.#gather(block.data);
+    assert(plain.length > 0, 'a log block has bytes');
+    const { data, codec } = this.#compressor.compress(plain);
+    const header = Buffer.alloc(HEADER_BYTES + LOG_BLOCK_EXTENSION_BYTES);
+    const place = {
+      begin: block.begin,
+      offset: this.#file.sizeBytes,
+      storedBytes: header.length + data.length,
+      plainBytes: plain.length,
+    };
+    encodeHeader(
+      header,
+      0,
+      {
+        type: RECORD.logBlock,
+        compression: codec,
+        plainBytes: plain.length,
+        codedBytes: data.length,
+        codedCrc32c: crc32c(data),
+      },
+      encodeLogBlockHeader({
+        timeline: this.#options.timeline,
+        begin: block.begin,
+        epoch: this.#options.epoch,
+        firstCommitUs: block.firstCommitUs,
+        lastCommitUs: block.lastCommitUs,
+      }),
+    );
+    await this.#append([header, data]);
+    this.#blocks.push(place);
+    this.#end = toLsn(this.#end + BigInt(place.plainBytes));
+    this.#firstCommitUs ??= block.firstCommitUs;
+    if (block.lastCommitUs === undefined) return;
+    this.#lastCommitUs = later(this.#lastCommitUs, block.lastCommitUs);
+    this.#noteCheckpoint({ lsn: this.#end, timeUs: block.lastCommitUs });
+  }
+
+  /** Records that all that was acknowledged before `timeUs` lies before `lsn`, which is at most `end`. No log bytes. */
+  async appendCheckpoint(point: LogCheckpointPoint): Promise<void> {
+    assert(point.lsn <= this.#end, 'a log checkpoint lies in the log that is there');
+    const extension = encodeLogCheckpointHeader({
+      timeline: this.#options.timeline,
+      epoch: this.#options.epoch,
+      ...point,
+    });
+    await this.#append([encodeRecord({ type: RECORD.logCheckpoint, payload: Buffer.alloc(0), extension })]);
+    this.#noteCheckpoint(point);
+  }
+
+  /** What an index of the file as it is now says, but for what only a reader of its records knows. */
+  facts(): LogFileFacts {
+    const { fileId, epoch, timeline, begin, systemIdentifier, segmentSizeBytes } = this.#options;
+    return {
+      fileId,
+      epoch,
+      timeline,
+      begin,
+      end: this.#end,
+      systemIdentifier,
+      segmentSizeBytes,
+      acceptedBytes: this.#file.sizeBytes,
+      blocks: [...this.#blocks],
+      firstCommitUs: this.#firstCommitUs,
+      lastCommitUs: this.#lastCommitUs,
+      checkpoint: this.#checkpoint,
+    };
+  }
+
+  /** Ends writing. All that was appended is durable already; the index file is the caller's to write. */
+  async close(): Promise<void> {
+    if (!this.#isUsable) return;
+    this.#isUsable = false;
+    await this.#file[Symbol.asyncDispose]();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #append(chunks: readonly Uint8Array[]): Promise<void> {
+    assert(this.#isUsable, 'a log file is not written to after a failure or its end');
+    try {
+      await this.#file.append(chunks);
+    } catch (error) {
+      await this.close().catch(() => undefined); // the first error is the one to show
+      throw error;
+    }
+    this.#flushes += 1;
+  }
+
+  #noteCheckpoint(point: LogCheckpointPoint): void {
+    if (this.#checkpoint === undefined || point.timeUs >= this.#checkpoint.timeUs)
+      this.#checkpoint = { lsn: point.lsn, timeUs: point.timeUs };
+  }
+
+  /** The chunks as one, in a buffer that is kept. */
+  #gather(chunks: readonly Uint8Array[]): Uint8Array {
+    const [only] = chunks;
+    if (only !== undefined && chunks.length === 1) return only;
+    const sizeBytes = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
+    if (this.#gathered.length < sizeBytes) this.#gathered = Buffer.allocUnsafeSlow(sizeBytes);
+    let position = 0;
+    for (const chunk of chunks) {
+      this.#gathered.set(chunk, position);
+      position += chunk.length;
+    }
+    return this.#gathered.subarray(0, sizeBytes);
+  }
+}
+
+function later(a: bigint | undefined, b: bigint): bigint {
+  return a === undefined || b > a ? b : a;
+}

@@ -1,0 +1,295 @@
+/**
+ * To which instants a tenant can be restored, and from which set. Pure: decided from the write-once files that
+ * tenant-history.ts read.
+ *
+ * 1. A set can be restored to any instant from its stop (its pages are consistent from there on) to the checkpoint of
+ *    the archived log that follows it without a hole in its own round.
+ * 2. A window of several partition groups begins when the last of them begins and ends when the first ends.
+ * 3. Among the sets whose window holds the target the newest is chosen: the least log to replay.
+ */
+import { assertNever } from '../../foundation/assert.ts';
+import { HoldfastError } from '../../foundation/errors.ts';
+import { formatLsn, type Lsn, type Timeline, toLsn, toTimeline } from '../../foundation/lsn.ts';
+import type {
+  BackupInfo,
+  PartitionGroupBackup,
+  RoundBegin,
+  RoundEnd,
+} from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { findLogPath, type GroupLog, type LogPath } from './lineage.ts';
+
+export type RoundHistory = {
+  readonly begin: RoundBegin;
+  readonly end: RoundEnd | undefined;
+  readonly groups: readonly GroupLog[];
+};
+
+export type TenantHistory = {
+  readonly tenantId: bigint;
+  readonly tenantName: string;
+  /** Published sets that are not marked for deletion, by id. */
+  readonly sets: readonly BackupInfo[];
+  readonly rounds: readonly RoundHistory[];
+  /** Files that could not be read, and why: what depends on them is left out. */
+  readonly unreadable: readonly { readonly key: string; readonly reason: string }[];
+};
+
+/** One set's instants, [fromUs, untilUs], both restorable. */
+export type RestorableWindow = {
+  readonly setId: bigint;
+  readonly fullSetId: bigint;
+  readonly round: bigint;
+  readonly fromUs: bigint;
+  readonly untilUs: bigint;
+  readonly groups: readonly WindowGroup[];
+};
+
+export type WindowGroup = {
+  readonly partitionGroup: string;
+  /** The baseline's stop: the earliest position. */
+  readonly fromLsn: Lsn;
+  /** End of the archived log on `path.timeline`: the latest position. */
+  readonly untilLsn: Lsn;
+  readonly path: LogPath;
+};
+
+/** Instants that some set restores, without a hole in between. */
+export type MergedWindow = {
+  readonly fromUs: bigint;
+  readonly untilUs: bigint;
+  readonly windows: readonly RestorableWindow[];
+};
+
+export type RestoreTarget = {
+  /** Undefined: the newest that descends from the set. */
+  readonly timeline?: Timeline | undefined;
+} & (
+  | { readonly kind: 'endOfLog' }
+  | { readonly kind: 'immediate' }
+  | { readonly kind: 'time'; readonly timeUs: bigint }
+  /** Of a tenant with one partition group. */
+  | { readonly kind: 'lsn'; readonly lsn: Lsn }
+);
+
+export type ChosenSet = {
+  readonly set: BackupInfo;
+  readonly round: bigint;
+  readonly window: RestorableWindow;
+};
+
+/** Every set's window, by set id; sets without one are left out. `timeline` as in RestoreTarget. */
+export function restorableWindows(history: TenantHistory, timeline?: Timeline): readonly RestorableWindow[] {
+  return history.sets.flatMap((set) => windowOf(history, set, timeline) ?? []);
+}
+
+/** The windows of all sets, overlapping ones joined, by time. */
+export function mergeWindows(windows: readonly RestorableWindow[]): readonly MergedWindow[] {
+  const merged: { fromUs: bigint; untilUs: bigint; windows: RestorableWindow[] }[] = [];
+  for (const window of [...windows].sort((a, b) => compare(a.fromUs, b.fromUs))) {
+    const last = merged.at(-1);
+    if (last === undefined || window.fromUs > last.untilUs) {
+      merged.push({ fromUs: window.fromUs, untilUs: window.untilUs, windows: [window] });
+    } else {
+      last.windows.push(window);
+      if (window.untilUs > last.untilUs) last.untilUs = window.untilUs;
+    }
+  }
+  return merged;
+}
+
+/**
+ * The set to restore for a target. `setId` demands one set. Throws TARGET_NOT_RESTORABLE, which names the windows that
+ * there are, INVALID_BACKUP_SET_ID for a set that is not there, and INVALID_ARGUMENT for an LSN of a tenant with
+ * several partition groups.
+ */
+export function chooseSet(
+  history: TenantHistory,
+  target: RestoreTarget,
+  nowUs: bigint,
+  setId?: bigint,
+): ChosenSet {
+  if (setId !== undefined && !history.sets.some((set) => set.backupSetId === setId)) {
+    throw new HoldfastError(
+      'INVALID_BACKUP_SET_ID',
+      `tenant "${history.tenantName}" has no backup set ${setId}`,
+    );
+  }
+  const all = restorableWindows(history, target.timeline);
+  const windows = setId === undefined ? all : all.filter((window) => window.setId === setId);
+  if (target.kind === 'lsn' && windows.some((window) => window.groups.length !== 1)) {
+    throw new HoldfastError(
+      'INVALID_ARGUMENT',
+      `tenant "${history.tenantName}" has several partition groups: a log position is one group's`,
+      { hint: 'Give a time.' },
+    );
+  }
+  const window = windows
+    .filter((candidate) => holds(candidate, target))
+    .reduce<RestorableWindow | undefined>(
+      (best, candidate) => (best === undefined || candidate.fromUs >= best.fromUs ? candidate : best),
+      undefined,
+    );
+  const set = history.sets.find((candidate) => candidate.backupSetId === window?.setId);
+  if (window === undefined || set === undefined) throw notRestorable(history, windows, target, nowUs);
+  return { set, round: window.round, window };
+}
+
+/** `2026-11-21 01:05:30.123456Z` */
+export function formatInstant(timeUs: bigint): string {
+  const iso = new Date(Number(timeUs / 1000n)).toISOString();
+  const micros = String(timeUs % 1_000_000n).padStart(6, '0');
+  return `${iso.slice(0, 10)} ${iso.slice(11, 19)}.${micros}Z`;
+}
+
+/** `2026-… to 2026-…` for each, one per line; says so when there is none. */
+export function describeWindows(windows: readonly RestorableWindow[]): string {
+  const merged = mergeWindows(windows);
+  if (merged.length === 0) return 'nothing is restorable: no complete backup set has its log archived';
+  return merged
+    .map((window) => {
+      const lsns = window.windows.flatMap((one) => one.groups);
+      const span =
+        window.windows.every((one) => one.groups.length === 1) && lsns.length > 0
+          ? ` (${formatLsn(minimum(lsns.map((group) => group.fromLsn)))} to ${formatLsn(maximum(lsns.map((group) => group.untilLsn)))})`
+          : '';
+      const sets = window.windows.map((one) => one.setId).join(', ');
+      return `${formatInstant(window.fromUs)} to ${formatInstant(window.untilUs)}${span}, from backup set ${sets}`;
+    })
+    .join('\n');
+}
+
+function windowOf(
+  history: TenantHistory,
+  set: BackupInfo,
+  timeline: Timeline | undefined,
+): RestorableWindow | undefined {
+  const round = history.rounds.find((candidate) => candidate.begin.round === set.round);
+  if (round === undefined || set.partitionGroups.length === 0) return undefined;
+  const groups: WindowGroup[] = [];
+  for (const backup of set.partitionGroups) {
+    const group = groupWindow(round, backup, timeline);
+    if (group === undefined) return undefined;
+    groups.push(group);
+  }
+  const fromUs = maximum(set.partitionGroups.map((backup) => backup.stopUs));
+  const checkpointUs = minimum(groups.map((group) => group.path.checkpointUs));
+  const untilUs = checkpointUs > fromUs ? checkpointUs : fromUs; // the log covers the stop, so the stop is restorable
+  return {
+    setId: set.backupSetId,
+    fullSetId: set.fullSetId,
+    round: set.round,
+    fromUs,
+    untilUs,
+    groups,
+  };
+}
+
+function groupWindow(
+  round: RoundHistory,
+  backup: PartitionGroupBackup,
+  timeline: Timeline | undefined,
+): WindowGroup | undefined {
+  const log = round.groups.find((group) => group.partitionGroup === backup.partitionGroup);
+  const baseline = baselineLog(backup);
+  if (log === undefined || baseline === undefined) return undefined;
+  const path = findLogPath(log, baseline, timeline);
+  if (path === undefined) return undefined;
+  return {
+    partitionGroup: backup.partitionGroup,
+    fromLsn: baseline.stop,
+    untilLsn: path.end,
+    path,
+  };
+}
+
+/** Undefined when the record lacks its positions. */
+function baselineLog(
+  backup: PartitionGroupBackup,
+): { readonly timeline: Timeline; readonly start: Lsn; readonly stop: Lsn } | undefined {
+  if (backup.start === undefined || backup.stop === undefined || backup.start.timeline === 0)
+    return undefined;
+  return {
+    timeline: toTimeline(backup.start.timeline),
+    start: toLsn(backup.start.lsn),
+    stop: toLsn(backup.stop.lsn),
+  };
+}
+
+function holds(window: RestorableWindow, target: RestoreTarget): boolean {
+  switch (target.kind) {
+    case 'endOfLog':
+    case 'immediate':
+      return true;
+    case 'time':
+      return target.timeUs >= window.fromUs && target.timeUs <= window.untilUs;
+    case 'lsn':
+      return window.groups.every((group) => target.lsn >= group.fromLsn && target.lsn <= group.untilLsn);
+    default:
+      return assertNever(target);
+  }
+}
+
+function notRestorable(
+  history: TenantHistory,
+  windows: readonly RestorableWindow[],
+  target: RestoreTarget,
+  nowUs: bigint,
+): HoldfastError {
+  const unreadable = history.unreadable.map((file) => `unreadable: ${file.key}: ${file.reason}`);
+  return new HoldfastError(
+    'TARGET_NOT_RESTORABLE',
+    `tenant "${history.tenantName}" cannot be restored ${describeRefusal(history, windows, target, nowUs)}`,
+    {
+      detail: [`Restorable windows:\n${describeWindows(windows)}`, ...unreadable].join('\n'),
+      hint:
+        windows.length === 0
+          ? 'Back the tenant up while its log is archived.'
+          : 'Choose a time inside a restorable window.',
+    },
+  );
+}
+
+function describeRefusal(
+  history: TenantHistory,
+  windows: readonly RestorableWindow[],
+  target: RestoreTarget,
+  nowUs: bigint,
+): string {
+  if (history.sets.length === 0) return 'at all: it has no backup set';
+  if (windows.length === 0) return 'at all: no backup set has its log archived up to its stop';
+  if (target.kind === 'lsn') {
+    const first = minimum(windows.flatMap((window) => window.groups.map((group) => group.fromLsn)));
+    const last = maximum(windows.flatMap((window) => window.groups.map((group) => group.untilLsn)));
+    const why =
+      target.lsn < first
+        ? `it lies before the first backup set's end, ${formatLsn(first)}`
+        : target.lsn > last
+          ? `the log is archived up to ${formatLsn(last)}`
+          : 'it lies in a hole of the archived log';
+    return `to log position ${formatLsn(target.lsn)}: ${why}`;
+  }
+  if (target.kind !== 'time') return 'to that point';
+  const merged = mergeWindows(windows);
+  const at = `to ${formatInstant(target.timeUs)}`;
+  const first = merged[0];
+  const last = merged.at(-1);
+  if (target.timeUs > nowUs) return `${at}: that time is in the future`;
+  if (first !== undefined && target.timeUs < first.fromUs)
+    return `${at}: the first restorable time is ${formatInstant(first.fromUs)}, when the first backup set ended`;
+  if (last !== undefined && target.timeUs > last.untilUs)
+    return `${at}: the log is archived up to ${formatInstant(last.untilUs)}`;
+  return `${at}: that time lies in a hole between restorable windows`;
+}
+
+function compare(a: bigint, b: bigint): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+/** Of a list that is not empty. */
+function maximum<T extends bigint>(values: readonly T[]): T {
+  return values.reduce((a, b) => (a > b ? a : b));
+}
+
+function minimum<T extends bigint>(values: readonly T[]): T {
+  return values.reduce((a, b) => (a < b ? a : b));
+}
