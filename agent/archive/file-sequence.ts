@@ -1,0 +1,146 @@
+/**
+ * The log files of one archiver, one after the other: created when there is something to write, sealed when full. One
+ * owner appends, one append at a time. After any error the sequence must not be used again: what the destination holds
+ * then is only known by reading it.
+ */
+import type { Clock } from '../../foundation/clock.ts';
+import { type Lsn, type Timeline, toLsn } from '../../foundation/lsn.ts';
+import { type LogCheckpointPoint, writeLogIndex } from '../../storage-layout/clog/index.ts';
+import { LogFileWriter } from '../../storage-layout/clog/writer.ts';
+import type { Compression } from '../../storage-layout/macroblock/compress.ts';
+import { commitTimes, FindingsCollector } from './findings.ts';
+import type { LogBlock } from './log-buffer.ts';
+import { checkMountFile, type LogPlace } from './place.ts';
+import { mustSeal } from './policy.ts';
+
+export type FileSequenceOptions = {
+  readonly place: LogPlace;
+  readonly epoch: bigint;
+  readonly timeline: Timeline;
+  readonly systemIdentifier: bigint;
+  readonly segmentSizeBytes: number;
+  readonly compression: Compression;
+  readonly clock: Clock;
+  /** The greatest file id that is taken. */
+  readonly lastFileId: bigint;
+  /** End of what is at the destination. */
+  readonly end: Lsn;
+  readonly maxCommitUs: bigint | undefined;
+};
+
+type OpenFile = {
+  readonly writer: LogFileWriter;
+  readonly collector: FindingsCollector;
+  readonly createdMs: number;
+};
+
+export class LogFileSequence implements AsyncDisposable {
+  readonly #options: FileSequenceOptions;
+  #file: OpenFile | undefined;
+  #fileId: bigint;
+  #durable: Lsn;
+  #maxCommitUs: bigint | undefined;
+  #unfinishedRecordBegin: Lsn | undefined;
+  #sealedBytes = 0;
+
+  constructor(options: FileSequenceOptions) {
+    this.#options = options;
+    this.#fileId = options.lastFileId;
+    this.#durable = options.end;
+    this.#maxCommitUs = options.maxCommitUs;
+  }
+
+  /** Every byte before it is at the destination. */
+  get durable(): Lsn {
+    return this.#durable;
+  }
+
+  /** The file that was begun last. */
+  get fileId(): bigint {
+    return this.#fileId;
+  }
+
+  /** Bytes written to the destination by this sequence. */
+  get outputBytes(): number {
+    return this.#sealedBytes + (this.#file?.writer.sizeBytes ?? 0);
+  }
+
+  /** Durable when it resolves. Seals the open file first when the block has no room in it. */
+  async append(block: LogBlock, signal: AbortSignal): Promise<void> {
+    const file = await this.#fileFor(block.sizeBytes, signal);
+    const events = block.pieces.flatMap((piece) => piece.events);
+    await file.writer.appendBlock({
+      begin: block.begin,
+      data: block.pieces.map((piece) => piece.data),
+      ...commitTimes(events),
+    });
+    file.collector.add(events);
+    this.#unfinishedRecordBegin = block.pieces.at(-1)?.unfinishedRecordBegin;
+    this.#durable = block.end;
+  }
+
+  /** Records that all that was acknowledged before `timeUs` lies before `lsn`. Durable when it resolves. */
+  async appendCheckpoint(point: LogCheckpointPoint, signal: AbortSignal): Promise<void> {
+    const file = await this.#fileFor(0, signal);
+    await file.writer.appendCheckpoint({
+      ...point,
+      lsn: toLsn(point.lsn < this.#durable ? point.lsn : this.#durable),
+    });
+  }
+
+  /** Ends the open file, if there is one, and writes its index. */
+  async seal(signal: AbortSignal): Promise<void> {
+    const file = this.#file;
+    if (file === undefined) return;
+    const { medium, root, round, group } = this.#options.place;
+    const findings = file.collector.findings(this.#unfinishedRecordBegin);
+    await file.writer.close();
+    await writeLogIndex(medium, root, round, group, { ...file.writer.facts(), ...findings }, signal);
+    this.#maxCommitUs = findings.maxCommitUs;
+    this.#sealedBytes += file.writer.sizeBytes;
+    this.#file = undefined;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file?.writer.close();
+    this.#file = undefined;
+  }
+
+  async #fileFor(nextBytes: number, signal: AbortSignal): Promise<OpenFile> {
+    if (this.#file !== undefined && this.#isFull(this.#file, nextBytes)) await this.seal(signal);
+    this.#file ??= await this.#create(signal);
+    return this.#file;
+  }
+
+  #isFull({ writer, createdMs }: OpenFile, nextBytes: number): boolean {
+    // An idle file takes checkpoint records until log comes: sealing it would only begin another empty one.
+    if (nextBytes === 0) return false;
+    const ageMs = this.#options.clock.nowMs() - createdMs;
+    return mustSeal({ logBytes: writer.logBytes, flushes: writer.flushes, ageMs }, nextBytes);
+  }
+
+  async #create(signal: AbortSignal): Promise<OpenFile> {
+    const { place, epoch, timeline, systemIdentifier, segmentSizeBytes, compression, clock } = this.#options;
+    await checkMountFile(place, signal);
+    const createdMs = clock.nowMs();
+    const writer = await LogFileWriter.create(
+      place.medium,
+      place.root,
+      place.round,
+      place.group,
+      {
+        fileId: this.#fileId + 1n,
+        epoch,
+        timeline,
+        begin: this.#durable,
+        segmentSizeBytes,
+        systemIdentifier,
+        compression,
+        createdMs,
+      },
+      signal,
+    );
+    this.#fileId += 1n;
+    return { writer, collector: new FindingsCollector(this.#maxCommitUs), createdMs };
+  }
+}
