@@ -189,6 +189,7 @@ export type LaterStatement =
   | { readonly kind: 'knownByName'; readonly name: string };
 
 export type AdminStatement = CurrentStatement | LaterStatement;
+export type StatementOf<K extends AdminStatement['kind']> = Extract<AdminStatement, { readonly kind: K }>;
 
 /** `ALTER SYSTEM ARCHIVELOG` of each kind: what messages and command tags call a statement. */
 export const STATEMENT_NAMES = {
