@@ -3,6 +3,7 @@
  * before ends. A timeline's history file says from which timelines it descends and where each of them was left; a
  * history's lines are `<timeline> <LSN> <reason>`, `#` begins a comment.
  */
+import type { LogRange } from '../clog/ranges.ts';
 import { type Lsn, parseLsn, segmentStart, type Timeline, toTimeline } from '../../foundation/lsn.ts';
 
 /** An unbroken archived range [begin, end) of one timeline. */
@@ -10,11 +11,9 @@ export type Coverage = {
   readonly timeline: Timeline;
   readonly begin: Lsn;
   readonly end: Lsn;
-  /** Everything acknowledged before this server time lies before `end`. Microseconds. */
-  readonly checkpointUs: bigint;
+  /** Everything acknowledged before this server time lies before `end`. Microseconds; undefined: no such time is known. */
+  readonly checkpointUs: bigint | undefined;
 };
-
-export type LogRange = { readonly timeline: Timeline; readonly begin: Lsn; readonly end: Lsn };
 
 /** One partition group's archived log in one round. */
 export type GroupLog = {
@@ -32,7 +31,7 @@ export type LogPath = {
   /** The last range's timeline and end. */
   readonly timeline: Timeline;
   readonly end: Lsn;
-  readonly checkpointUs: bigint;
+  readonly checkpointUs: bigint | undefined;
 };
 
 /**

@@ -172,8 +172,9 @@ function windowOf(
     groups.push(group);
   }
   const fromUs = maximum(set.partitionGroups.map((backup) => backup.stopUs));
-  const checkpointUs = minimum(groups.map((group) => group.path.checkpointUs));
-  const untilUs = checkpointUs > fromUs ? checkpointUs : fromUs; // the log covers the stop, so the stop is restorable
+  // The log covers every stop, so the window holds at least its own beginning.
+  const checkpoints = groups.map((group) => group.path.checkpointUs ?? fromUs);
+  const untilUs = maximum([fromUs, minimum(checkpoints)]);
   return {
     setId: set.backupSetId,
     fullSetId: set.fullSetId,
