@@ -83,6 +83,8 @@ export type BackupStart = {
 
 export type BackupStop = {
   readonly stop: LogPoint;
+  /** Where recovery begins, as the label says. */
+  readonly checkpoint: LogPoint;
   /** The server's clock just after the stop. */
   readonly stopUs: bigint;
   /** backup_label, byte for byte as the stop function gave it. */

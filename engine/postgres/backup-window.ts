@@ -10,7 +10,7 @@ import type pg from 'pg';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { type Lsn, parseLsn, type Timeline, toTimeline } from '../../foundation/lsn.ts';
 import type { BackupStart, BackupStop, BackupWindow } from '../engine.ts';
-import { parseBackupLabel } from './backup-label.ts';
+import { type BackupLabel, parseBackupLabel } from './backup-label.ts';
 
 /** MAXPGPATH; the label must be shorter. */
 const LABEL_LIMIT = 1024;
@@ -127,9 +127,10 @@ class OpenWindow implements BackupWindow {
     await this.#session.end();
     if (stopped === undefined || now === undefined)
       throw new HoldfastError('INTERNAL', 'a backup ended without a row');
-    checkLabel(stopped.label, this.started.start.lsn, this.started.start.timeline);
+    const { timeline, lsn: start } = this.started.start;
     return {
-      stop: { timeline: this.started.start.timeline, lsn: parseLsn(stopped.lsn) },
+      stop: { timeline, lsn: parseLsn(stopped.lsn) },
+      checkpoint: { timeline, lsn: checkedLabel(stopped.label, start, timeline).checkpointLsn },
       stopUs: BigInt(now.clock),
       label: stopped.label,
       tablespaceMap: stopped.map ?? Buffer.alloc(0),
@@ -141,9 +142,10 @@ class OpenWindow implements BackupWindow {
   }
 }
 
-function checkLabel(bytes: Buffer, start: Lsn, timeline: Timeline): void {
+/** The label, when it is the one of the backup that was started. */
+function checkedLabel(bytes: Buffer, start: Lsn, timeline: Timeline): BackupLabel {
   const label = parseBackupLabel(bytes);
-  if (label.startLsn === start && label.startTimeline === timeline) return;
+  if (label.startLsn === start && label.startTimeline === timeline) return label;
   throw new HoldfastError(
     'BACKUP_FAILED',
     'the backup label speaks of another backup than the one that was started',

@@ -1,0 +1,29 @@
+/** Progress counters that all threads of a backup add to and its parent reads. */
+const NAMES = ['plainBytes', 'storedBytes', 'macroblocks', 'files'] as const;
+type CounterName = (typeof NAMES)[number];
+
+export type CounterValues = Readonly<Record<CounterName, bigint>>;
+
+export class Counters {
+  readonly shared: SharedArrayBuffer;
+  readonly #values: BigUint64Array;
+
+  constructor(shared = new SharedArrayBuffer(NAMES.length * BigUint64Array.BYTES_PER_ELEMENT)) {
+    this.shared = shared;
+    this.#values = new BigUint64Array(shared);
+  }
+
+  add(name: CounterName, amount: number): void {
+    Atomics.add(this.#values, NAMES.indexOf(name), BigInt(amount));
+  }
+
+  read(): CounterValues {
+    const value = (name: CounterName) => Atomics.load(this.#values, NAMES.indexOf(name));
+    return {
+      plainBytes: value('plainBytes'),
+      storedBytes: value('storedBytes'),
+      macroblocks: value('macroblocks'),
+      files: value('files'),
+    };
+  }
+}

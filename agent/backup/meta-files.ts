@@ -1,0 +1,108 @@
+/** The meta file of a partition group's backup (label, tablespaces, settings, file list, directories) and its index. */
+import { create } from '@bufbuild/protobuf';
+import type { DataListing, FileKind as EngineFileKind } from '../../engine/engine.ts';
+import {
+  type BackupFile,
+  BackupFileSchema,
+  type BackupMeta,
+  BackupMetaSchema,
+  DirectoryListSchema,
+  FileKind,
+  FileListSchema,
+  type MetaIndexEntry,
+  MetaIndexEntrySchema,
+  MetaIndexSchema,
+} from '../../proto/gen/holdfast/v1/records_pb.ts';
+import type { Medium } from '../../storage-layout/media/medium.ts';
+import { RECORD, type RecordType } from '../../storage-layout/records/framing.ts';
+import {
+  type FileFacts,
+  RecordFileWriter,
+  type RecordPlace,
+} from '../../storage-layout/records/record-file.ts';
+import { type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
+import type { StoredDataFile } from './gather.ts';
+
+/** Entries per record: with paths of the usual length a fifth of the 1 MiB that a record may have. */
+const FILES_PER_RECORD = 2000;
+const DIRECTORIES_PER_RECORD = 5000;
+
+const FILE_KINDS: Readonly<Record<EngineFileKind, FileKind>> = {
+  main: FileKind.RELATION_MAIN,
+  fsm: FileKind.RELATION_FSM,
+  vm: FileKind.RELATION_VM,
+  init: FileKind.RELATION_INIT,
+  other: FileKind.OTHER,
+  control: FileKind.CONTROL,
+  external: FileKind.EXTERNAL,
+};
+
+export type MetaContent = {
+  readonly meta: BackupMeta;
+  /** In file-number order. */
+  readonly files: readonly StoredDataFile[];
+  readonly directories: DataListing['directories'];
+};
+
+/** Writes both files durably. Returns their facts by key. Throws FILE_EXISTS and the medium's errors. */
+export async function writeMetaFiles(
+  medium: Medium,
+  root: TreeRoot,
+  setKey: SetKey,
+  taskId: number,
+  content: MetaContent,
+  signal: AbortSignal,
+): Promise<readonly { readonly key: string; readonly facts: FileFacts }[]> {
+  const metaKey = tree.metaFile(root, setKey, taskId);
+  const indexKey = tree.metaIndexFile(root, setKey, taskId);
+  const meta = await writeMetaFile(medium, metaKey, content, signal);
+  await using index = await RecordFileWriter.create(medium, indexKey, RECORD.metaIndex, signal);
+  await index.appendMessage(MetaIndexSchema, create(MetaIndexSchema, { entries: [...meta.entries] }));
+  return [
+    { key: metaKey, facts: meta.facts },
+    { key: indexKey, facts: await index.close() },
+  ];
+}
+
+async function writeMetaFile(
+  medium: Medium,
+  key: string,
+  content: MetaContent,
+  signal: AbortSignal,
+): Promise<{ readonly facts: FileFacts; readonly entries: readonly MetaIndexEntry[] }> {
+  await using writer = await RecordFileWriter.create(medium, key, RECORD.backupMeta, signal);
+  const entries: MetaIndexEntry[] = [];
+  const note = (recordType: RecordType, place: RecordPlace) =>
+    entries.push(
+      create(MetaIndexEntrySchema, { recordType, offset: BigInt(place.offset), length: place.length }),
+    );
+  note(RECORD.backupMeta, await writer.appendMessage(BackupMetaSchema, content.meta));
+  for (const files of chunks(content.files, FILES_PER_RECORD)) {
+    signal.throwIfAborted();
+    const list = create(FileListSchema, { files: files.map(formatFile) });
+    note(RECORD.fileList, await writer.appendMessage(FileListSchema, list));
+  }
+  for (const directories of chunks(content.directories, DIRECTORIES_PER_RECORD)) {
+    const list = create(DirectoryListSchema, { directories: directories.map((it) => ({ ...it })) });
+    note(RECORD.directoryList, await writer.appendMessage(DirectoryListSchema, list));
+  }
+  return { facts: await writer.close(), entries };
+}
+
+function formatFile(file: StoredDataFile): BackupFile {
+  return create(BackupFileSchema, {
+    fileNumber: file.fileNumber,
+    path: file.path,
+    kind: FILE_KINDS[file.kind],
+    sizeBytes: BigInt(file.storedBytes),
+    mode: file.mode,
+    modifiedUs: BigInt(Math.round(file.modifiedMs * 1000)),
+    crc32c: file.crc32c,
+    externalPath: file.kind === 'external' ? file.absolutePath : '',
+    macroblockCount: file.blockCount,
+  });
+}
+
+function* chunks<T>(items: readonly T[], size: number): Generator<readonly T[]> {
+  for (let begin = 0; begin < items.length; begin += size) yield items.slice(begin, begin + size);
+}

@@ -1,0 +1,28 @@
+/** Where a backup task writes, out of its message. */
+import { HoldfastError } from '../../foundation/errors.ts';
+import type { BackupTask } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import { type Compression, parseCompression } from '../../storage-layout/macroblock/compress.ts';
+import type { SetKey, TreeRoot } from '../../storage-layout/tree.ts';
+
+/** Where a task writes. */
+export type BackupTarget = {
+  readonly uri: string;
+  readonly root: TreeRoot;
+  readonly setKey: SetKey;
+  readonly group: string;
+  readonly compression: Compression;
+};
+
+/** Throws INVALID_ARGUMENT. */
+export function targetOf(task: BackupTask): BackupTarget {
+  const { destination, tenantId, fullSetId, backupSetId: setId, partitionGroup: group } = task;
+  if (destination === undefined)
+    throw new HoldfastError('INVALID_ARGUMENT', 'a backup task without a destination');
+  return {
+    uri: destination.uri,
+    root: { clusterName: destination.clusterName, clusterId: destination.clusterId },
+    setKey: { tenantId, fullSetId, setId },
+    group,
+    compression: parseCompression(task.compression === '' ? 'zstd:1' : task.compression),
+  };
+}

@@ -1,0 +1,74 @@
+/**
+ * What the backup's parent thread and its workers say to each other.
+ *
+ *   parent                      worker
+ *     ◄──────────── ready         may take a sub task
+ *     copy ─────────►
+ *     ◄──────────── ready         all of it is read and handed to the medium: the next may come
+ *     ◄──────────── copied        its macro_block file is durable
+ *     ◄──────────── failed        the backup fails
+ */
+import { type ErrorCode, HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
+import type { SetKey, TreeRoot } from '../../storage-layout/tree.ts';
+import type { SubTask } from './plan.ts';
+
+/** What a worker is given at its start. */
+export type WorkerSettings = {
+  readonly destinationUri: string;
+  readonly root: TreeRoot;
+  readonly setKey: SetKey;
+  readonly group: string;
+  readonly compression: string;
+  readonly pageChecksums: boolean;
+  /** Stored bytes per second that this worker may write; 0: no limit. */
+  readonly limitBytesPerSecond: number;
+  readonly counters: SharedArrayBuffer;
+};
+
+export type ToWorker = { readonly kind: 'copy'; readonly subTask: SubTask } | { readonly kind: 'end' };
+
+/** A page whose checksum stayed wrong over several reads. */
+export type SuspectFound = {
+  readonly fileNumber: number;
+  readonly path: string;
+  readonly macroblock: number;
+  /** Within the relation segment. */
+  readonly pageInFile: number;
+  readonly pageLsn: bigint;
+};
+
+export type SubTaskCopy = {
+  readonly subTaskId: number;
+  /** Encoded index entries (storage-layout/macroblock), in order. */
+  readonly entries: Uint8Array;
+  readonly suspects: readonly SuspectFound[];
+  /** Files that were gone when their piece was to be read. */
+  readonly vanished: readonly { readonly fileNumber: number; readonly beginBlock: number }[];
+  /** Size of the macro_block file. */
+  readonly storedBytes: number;
+};
+
+export type FromWorker =
+  | { readonly kind: 'ready' }
+  | { readonly kind: 'copied'; readonly copy: SubTaskCopy }
+  | { readonly kind: 'failed'; readonly error: PlainError };
+
+/** A HoldfastError as plain data: a class does not survive the way between threads. */
+export type PlainError = {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly hint: string | undefined;
+  readonly detail: string | undefined;
+};
+
+export function plainError(error: unknown): PlainError {
+  const { code, message, hint, detail } = toHoldfastError(error);
+  return { code, message, hint, detail };
+}
+
+export function errorOfPlain(plain: PlainError): HoldfastError {
+  return new HoldfastError(plain.code, plain.message, {
+    ...(plain.hint === undefined ? {} : { hint: plain.hint }),
+    ...(plain.detail === undefined ? {} : { detail: plain.detail }),
+  });
+}
