@@ -1,0 +1,34 @@
+/**
+ * A round: one unbroken run of log archiving of one tenant. OceanBase's states and transitions.
+ *
+ *   STOP ──begin──► BEGINNING ──allStarted──► DOING ──stop──► STOPPING ──ended──► STOP
+ *                     │  │  └──interrupt──┐    │ └─interrupt─┐   └─ interrupt: stays STOPPING
+ *                     │  └────stop────────┼────┼──► STOPPING │
+ *                     │                   ▼    ▼             ▼
+ *                     └─abandon─► STOP   INTERRUPTED ◄───────┘ ──acknowledge──► STOP
+ *
+ * Round invariants (docs/states.md):
+ * R1. A round id is claimed by its mount_file at the destination before the catalog has the round.
+ * R2. DOING only when every partition group has reported its start and round_begin is at the destination.
+ * R3. A hole ends the round: from INTERRUPTED it never becomes DOING again; the next round has a new id.
+ * R4. At most one round of a tenant is BEGINNING, DOING or STOPPING.
+ * R5. A round's checkpoint never goes back, and its start never changes once it is DOING.
+ * R6. Stopping needs no destination: round_end is then owed, and paid when the destination is back.
+ */
+import type { TransitionTable } from '../jobs/state-machine.ts';
+
+export type RoundStateName = 'STOP' | 'BEGINNING' | 'DOING' | 'STOPPING' | 'INTERRUPTED';
+export type RoundEvent = 'begin' | 'allStarted' | 'stop' | 'ended' | 'interrupt' | 'acknowledge' | 'abandon';
+
+export const ROUND_TRANSITIONS: TransitionTable<RoundStateName, RoundEvent> = {
+  STOP: { begin: 'BEGINNING' },
+  BEGINNING: { allStarted: 'DOING', stop: 'STOPPING', interrupt: 'INTERRUPTED', abandon: 'STOP' },
+  DOING: { stop: 'STOPPING', interrupt: 'INTERRUPTED' },
+  STOPPING: { ended: 'STOP', interrupt: 'STOPPING' },
+  INTERRUPTED: { acknowledge: 'STOP' },
+};
+
+/** True while agents work for the round. */
+export function isRunning(state: RoundStateName): boolean {
+  return state === 'BEGINNING' || state === 'DOING' || state === 'STOPPING';
+}

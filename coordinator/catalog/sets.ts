@@ -1,0 +1,197 @@
+/** Backup sets and restores as rows. */
+import { formatLsn } from '../../foundation/lsn.ts';
+import type { BackupInfo } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import type { Queryable } from './catalog.ts';
+import { insertRow, updateRows } from './rows.ts';
+
+export type BackupSet = {
+  readonly tenant_id: bigint;
+  readonly backup_set_id: bigint;
+  readonly full_set_id: bigint;
+  readonly tenant_name: string;
+  readonly job_id: bigint;
+  readonly state: 'DOING' | 'SUCCESS' | 'FAILED' | 'CANCELLED';
+  readonly round: bigint;
+  readonly epoch: bigint;
+  /** Encrypted URI. */
+  readonly destination: string;
+  readonly display_destination: string;
+  readonly description: string;
+  readonly start_us: bigint;
+};
+
+const COLUMNS = `tenant_id, backup_set_id, full_set_id, tenant_name, job_id, state, round, epoch, destination,
+  display_destination, description, start_us`;
+
+export async function insertSet(
+  tx: Queryable,
+  set: {
+    readonly tenantId: bigint;
+    readonly setId: bigint;
+    readonly tenantName: string;
+    readonly jobId: bigint;
+    readonly round: bigint;
+    readonly epoch: bigint;
+    readonly destination: string;
+    readonly displayDestination: string;
+    readonly description: string;
+    readonly plusArchivelog: boolean;
+    readonly nowUs: bigint;
+  },
+): Promise<void> {
+  await insertRow(
+    tx,
+    'backup_sets',
+    {
+      tenant_id: set.tenantId,
+      backup_set_id: set.setId,
+      full_set_id: set.setId,
+      tenant_name: set.tenantName,
+      job_id: set.jobId,
+      backup_type: 'FULL',
+      state: 'DOING',
+      file_status: 'INCOMPLETE',
+      round: set.round,
+      epoch: set.epoch,
+      destination: set.destination,
+      display_destination: set.displayDestination,
+      description: set.description,
+      plus_archivelog: set.plusArchivelog,
+      start_us: set.nowUs,
+    },
+    'backup_set_id',
+  );
+}
+
+export async function insertSetGroup(
+  tx: Queryable,
+  group: {
+    readonly tenantId: bigint;
+    readonly setId: bigint;
+    readonly partitionGroup: string;
+    readonly taskId: bigint;
+  },
+): Promise<void> {
+  await insertRow(
+    tx,
+    'set_groups',
+    {
+      tenant_id: group.tenantId,
+      backup_set_id: group.setId,
+      partition_group: group.partitionGroup,
+      task_id: group.taskId,
+    },
+    'backup_set_id',
+  );
+}
+
+export async function findSetOfJob(db: Queryable, jobId: bigint): Promise<BackupSet | undefined> {
+  const rows = await db.query<BackupSet>(`SELECT ${COLUMNS} FROM holdfast.backup_sets WHERE job_id = $1`, [
+    jobId,
+  ]);
+  return rows[0];
+}
+
+export async function highestSet(db: Queryable, tenantId: bigint): Promise<bigint> {
+  const rows = await db.query<{ id: bigint | null }>(
+    'SELECT max(backup_set_id) AS id FROM holdfast.backup_sets WHERE tenant_id = $1',
+    [tenantId],
+  );
+  return rows[0]?.id ?? 0n;
+}
+
+/** The set did not come to its end: its files are garbage for the next clean-up. */
+export async function abandonSet(
+  tx: Queryable,
+  jobId: bigint,
+  state: 'FAILED' | 'CANCELLED',
+  comment: string,
+  nowUs: bigint,
+): Promise<void> {
+  await updateRows(tx, 'backup_sets', { job_id: jobId, state: 'DOING' }, { state, comment, end_us: nowUs });
+}
+
+/** The set is published: its facts are those of backup_info. */
+export async function completeSet(tx: Queryable, info: BackupInfo, comment: string): Promise<void> {
+  const stops = info.partitionGroups.map((group) => group.stopUs);
+  await updateRows(
+    tx,
+    'backup_sets',
+    { tenant_id: info.tenantId, backup_set_id: info.backupSetId },
+    {
+      state: 'SUCCESS',
+      file_status: 'AVAILABLE',
+      end_us: info.endUs,
+      restorable_from_us: stops.reduce((a, b) => (a > b ? a : b), 0n),
+      comment,
+    },
+  );
+  for (const group of info.partitionGroups) {
+    await updateRows(
+      tx,
+      'set_groups',
+      {
+        tenant_id: info.tenantId,
+        backup_set_id: info.backupSetId,
+        partition_group: group.partitionGroup,
+      },
+      {
+        timeline: group.start?.timeline ?? 0,
+        start_lsn: formatLsn(group.start?.lsn ?? 0n),
+        stop_lsn: formatLsn(group.stop?.lsn ?? 0n),
+        stop_us: group.stopUs,
+        macroblock_count: group.macroblockCount,
+        file_count: group.fileCount,
+        input_bytes: group.inputBytes,
+        output_bytes: group.outputBytes,
+        page_failures: group.pageFailures.length,
+        server_version: group.serverVersion,
+      },
+    );
+  }
+}
+
+// ---- restores ---------------------------------------------------------------------------------------------------
+
+export type NewRestore = {
+  readonly jobId: bigint;
+  readonly tenantId: bigint;
+  readonly tenantName: string;
+  readonly sourceTenantId: bigint;
+  readonly sourceTenantName: string;
+  readonly sourceClusterName: string;
+  readonly sourceClusterId: bigint;
+  readonly setId: bigint;
+  readonly round: bigint;
+  readonly displaySource: string;
+  readonly target: string;
+  readonly targetUs: bigint;
+  readonly pool: string;
+};
+
+export async function insertRestore(tx: Queryable, restore: NewRestore): Promise<void> {
+  await insertRow(
+    tx,
+    'restores',
+    {
+      job_id: restore.jobId,
+      tenant_id: restore.tenantId,
+      tenant_name: restore.tenantName,
+      backup_tenant_id: restore.sourceTenantId,
+      backup_tenant_name: restore.sourceTenantName,
+      backup_cluster_name: restore.sourceClusterName,
+      backup_cluster_id: restore.sourceClusterId,
+      backup_set_id: restore.setId,
+      round: restore.round,
+      display_source: restore.displaySource,
+      target: restore.target,
+      target_us: restore.targetUs,
+      pool: restore.pool,
+    },
+    'job_id',
+  );
+}
+
+export async function recordRestoreResult(tx: Queryable, jobId: bigint, result: object): Promise<void> {
+  await updateRows(tx, 'restores', { job_id: jobId }, { result: JSON.stringify(result) });
+}

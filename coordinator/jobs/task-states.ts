@@ -1,0 +1,70 @@
+/**
+ * The life of a task: one partition group's part of a job, done by one agent at a time.
+ *
+ *   PENDING ──dispatch──► RUNNING ──succeed──► SUCCEEDED
+ *      ▲  │                 │ │ ├────fail────► FAILED
+ *      │  └─cancel─► CANCELLED│ └───cancel───► CANCELLING ──stopped, lose──► CANCELLED
+ *      └──────── retry, lose ─┘                    └──succeed──► SUCCEEDED
+ *
+ * Task invariants (docs/states.md):
+ * T1. Each dispatch is a new attempt; what any other attempt reports is ignored.
+ * T2. A final state never changes.
+ * T3. A task that is RUNNING or CANCELLING names its server; when that agent's lease ends, it is lost.
+ */
+import type { ErrorCode } from '../../foundation/errors.ts';
+import { ERRORS } from '../../foundation/errors.ts';
+import type { TransitionTable } from './state-machine.ts';
+
+export type TaskState = 'PENDING' | 'RUNNING' | 'CANCELLING' | 'SUCCEEDED' | 'FAILED' | 'CANCELLED';
+export type TaskEvent = 'dispatch' | 'succeed' | 'fail' | 'retry' | 'lose' | 'cancel' | 'stopped';
+export type TaskKind = 'ARCHIVE' | 'BACKUP' | 'RESTORE' | 'CHECK';
+
+export const TASK_TRANSITIONS: TransitionTable<TaskState, TaskEvent> = {
+  PENDING: { dispatch: 'RUNNING', cancel: 'CANCELLED', fail: 'FAILED' },
+  RUNNING: { succeed: 'SUCCEEDED', fail: 'FAILED', retry: 'PENDING', lose: 'PENDING', cancel: 'CANCELLING' },
+  CANCELLING: { succeed: 'SUCCEEDED', stopped: 'CANCELLED', lose: 'CANCELLED' },
+  SUCCEEDED: {},
+  FAILED: {},
+  CANCELLED: {},
+};
+
+/** How often a task of each kind may fail before it is given up; archiving goes on until it is stopped. */
+const MAX_FAILURES: Readonly<Record<TaskKind, number>> = {
+  ARCHIVE: Number.POSITIVE_INFINITY,
+  BACKUP: 3,
+  RESTORE: 1,
+  CHECK: 1,
+};
+
+/** Errors that no further attempt of any kind can mend. */
+const HOPELESS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'LOG_GAP',
+  'LOG_CONFLICT',
+  'WAL_UNREADABLE',
+  'DATA_CORRUPT',
+  'FORMAT_UNKNOWN',
+  'SYSTEM_IDENTIFIER_MISMATCH',
+  'LOG_ARCHIVE_INTERRUPTED',
+  'BACKUP_MOUNT_FILE_NOT_VALID',
+  'NOT_SUPPORTED',
+  'INVALID_ARGUMENT',
+  'INVALID_BACKUP_DEST',
+  'SERVER_PRECHECK_FAILED',
+]);
+
+const FIRST_DELAY_MS = 500;
+const MAX_DELAY_MS = 30_000;
+
+export type FailureDecision =
+  | { readonly kind: 'retry'; readonly delayMs: number }
+  | { readonly kind: 'giveUp' };
+
+/**
+ * What to do after a failure. `failures` counts this one. A backup or restore is tried again only when the error says
+ * that this can help; archiving is tried again after any error that does not prove a hole. Pure.
+ */
+export function decideAfterFailure(kind: TaskKind, code: ErrorCode, failures: number): FailureDecision {
+  if (HOPELESS.has(code) || failures >= MAX_FAILURES[kind]) return { kind: 'giveUp' };
+  if (kind !== 'ARCHIVE' && !ERRORS[code].retryable) return { kind: 'giveUp' };
+  return { kind: 'retry', delayMs: Math.min(FIRST_DELAY_MS * 2 ** Math.min(failures - 1, 10), MAX_DELAY_MS) };
+}
