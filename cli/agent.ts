@@ -8,7 +8,7 @@ export function registerAgent(program: Command): void {
     .command('agent')
     .summary('run the agent of one database node')
     .description(
-      'Run the agent of one database node, beside the PostgreSQL instances that its configuration declares. It dials\n' +
+      'Run the agent of one database node, beside the PostgreSQL instances that its configuration declares. It dials ' +
         'the coordinator and does what it is told: archives the log, copies data, lays restored databases down.\n\n' +
         'SIGTERM or SIGINT ends it in order; a second one at once.',
     )

@@ -8,7 +8,7 @@ export function registerCoordinator(program: Command): void {
     .command('coordinator')
     .summary('run the coordinator')
     .description(
-      'Run the coordinator: it takes admin statements (PostgreSQL wire and gRPC), splits them into tasks for the\n' +
+      'Run the coordinator: it takes admin statements (PostgreSQL wire and gRPC), splits them into tasks for the ' +
         'agents, follows archive rounds and keeps the catalog. It never touches a data block.\n\n' +
         'SIGTERM or SIGINT ends it in order; a second one at once.',
     )
