@@ -14,8 +14,10 @@ export class WakeUp {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#wake = resolve;
       const timer = ms === undefined ? undefined : setTimeout(resolve, ms);
-      signal.addEventListener('abort', () => resolve(), { once: true });
+      const onAbort = () => resolve();
+      signal.addEventListener('abort', onAbort);
       await promise;
+      signal.removeEventListener('abort', onAbort);
       clearTimeout(timer);
       this.#wake = undefined;
     }

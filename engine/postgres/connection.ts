@@ -165,6 +165,12 @@ function translateSqlState(sqlState: string, text: string, config: InstanceConfi
       hint: 'Raise max_replication_slots (needs a restart), or drop slots that nobody uses.',
     };
   }
+  if (/recovery is in progress/.test(text)) {
+    return {
+      code: 'LOG_ARCHIVE_LEADER_CHANGED',
+      hint: `Instance "${config.name}" is a standby now: only a primary's log is archived.`,
+    };
+  }
   if (sqlState === '57014') return { code: 'TIMEOUT' };
   if (sqlState === '55006')
     return { code: 'SERVER_UNREACHABLE', hint: 'Another session still holds it; it is tried again.' };

@@ -1,0 +1,138 @@
+/**
+ * The server's side of an archiver: proves that it is the right server, makes sure that it keeps its log, and starts the
+ * stream where the destination's log ends. Wrong bytes are never archived: another system, a standby, another timeline
+ * or a server that has lost log which is archived already are refused by name.
+ */
+import type { Instance, InstanceIdentity, LogPoint, LogStream } from '../../engine/engine.ts';
+import { HoldfastError, isError } from '../../foundation/errors.ts';
+import { formatLsn, type Lsn, segmentStart, type Timeline } from '../../foundation/lsn.ts';
+import { RECORD } from '../../storage-layout/records/framing.ts';
+import { readBytes, writeBytesOnce } from '../../storage-layout/records/info-file.ts';
+import { tree } from '../../storage-layout/tree.ts';
+import type { LogPlace } from './place.ts';
+import type { LogSoFar } from './takeover.ts';
+
+export type SourceOrder = {
+  readonly slotName: string;
+  /** 0: not known yet. */
+  readonly expectedSystemIdentifier: bigint;
+  /** Nothing of this round was ever reported as archived, so it may begin wherever the server's log does. */
+  readonly fresh: boolean;
+};
+
+export type Source = {
+  readonly identity: InstanceIdentity;
+  /** Where the stream begins: the end of what is archived, or a segment's start in a fresh round. */
+  readonly from: LogPoint;
+  readonly stream: LogStream;
+};
+
+/**
+ * Throws LOG_GAP, LOG_CONFLICT, SYSTEM_IDENTIFIER_MISMATCH, LOG_ARCHIVE_INTERRUPTED (another timeline): the round cannot
+ * go on; LOG_ARCHIVE_LEADER_CHANGED: the instance is a standby; SERVER_UNREACHABLE and others: try again.
+ */
+export async function openSource(
+  instance: Instance,
+  place: LogPlace,
+  log: LogSoFar | undefined,
+  order: SourceOrder,
+  signal: AbortSignal,
+): Promise<Source> {
+  const identity = await instance.identify(signal);
+  checkIdentity(instance.config.name, identity, log, order);
+  const reserved = await reserveLog(instance, order, signal);
+  const from: LogPoint = {
+    timeline: identity.timeline,
+    lsn: log?.end ?? segmentStart(reserved, identity.segmentSizeBytes),
+  };
+  await storeHistory(instance, place, identity.timeline, signal);
+  const stream = await instance.openLogStream(order.slotName, from, signal);
+  return { identity, from, stream };
+}
+
+/** Pure. */
+export function checkIdentity(
+  name: string,
+  identity: InstanceIdentity,
+  log: LogSoFar | undefined,
+  order: SourceOrder,
+): void {
+  const expected = log?.systemIdentifier ?? order.expectedSystemIdentifier;
+  if (expected !== 0n && identity.systemIdentifier !== expected) {
+    throw new HoldfastError(
+      'SYSTEM_IDENTIFIER_MISMATCH',
+      `instance "${name}" has system identifier ${identity.systemIdentifier}, its partition group ${expected}`,
+      {
+        hint: 'Another server answers at this address, or the database was made anew: correct the agent configuration, or start a new round.',
+      },
+    );
+  }
+  if (identity.role === 'standby') {
+    throw new HoldfastError(
+      'LOG_ARCHIVE_LEADER_CHANGED',
+      `instance "${name}" is a standby: its primary's log is archived, not its own`,
+    );
+  }
+  if (log === undefined) {
+    if (!order.fresh) {
+      throw new HoldfastError('LOG_GAP', 'the destination holds no log of this round, which had begun', {
+        hint: 'Log files were lost at the destination: start a new round and take a full backup.',
+      });
+    }
+    return;
+  }
+  if (identity.timeline !== log.timeline) {
+    throw new HoldfastError(
+      'LOG_ARCHIVE_INTERRUPTED',
+      `instance "${name}" is on timeline ${identity.timeline}, its log was archived on timeline ${log.timeline} up to ${formatLsn(log.end)}`,
+      { hint: 'The server was promoted or restored: start a new round and take a full backup.' },
+    );
+  }
+  if (identity.segmentSizeBytes !== log.segmentSizeBytes || identity.lsn < log.end) {
+    throw new HoldfastError(
+      'LOG_CONFLICT',
+      `instance "${name}" is at ${formatLsn(identity.lsn)}, but its log is archived up to ${formatLsn(log.end)}`,
+      {
+        hint: 'The server was set back to an earlier state: start a new round and take a full backup.',
+      },
+    );
+  }
+}
+
+/** In a fresh round a slot that was lost in an earlier one is made anew: nothing of this round depends on it. */
+async function reserveLog(instance: Instance, order: SourceOrder, signal: AbortSignal): Promise<Lsn> {
+  try {
+    return await instance.ensureSlot(order.slotName, signal);
+  } catch (error) {
+    if (!order.fresh || !isError(error, 'LOG_GAP')) throw error;
+    await instance.dropSlot(order.slotName, signal);
+    return await instance.ensureSlot(order.slotName, signal);
+  }
+}
+
+/** Keeps the timeline's history for ever; what is there already must say the same. */
+async function storeHistory(
+  instance: Instance,
+  place: LogPlace,
+  timeline: Timeline,
+  signal: AbortSignal,
+): Promise<void> {
+  const history = await instance.timelineHistory(timeline, signal);
+  if (history === undefined) return;
+  const key = tree.history(place.root, place.round, place.group, timeline);
+  try {
+    await writeBytesOnce(place.medium, key, RECORD.timelineHistory, history, signal);
+  } catch (error) {
+    if (!isError(error, 'FILE_EXISTS')) throw error;
+    const stored = await readBytes(place.medium, key, RECORD.timelineHistory, signal);
+    if (stored.equals(history)) return;
+    throw new HoldfastError(
+      'LOG_CONFLICT',
+      `${key} tells another history of timeline ${timeline} than the server`,
+      {
+        cause: error,
+        hint: 'Two servers were promoted to the same timeline: start a new round with the right one.',
+      },
+    );
+  }
+}

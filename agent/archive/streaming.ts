@@ -1,0 +1,229 @@
+/**
+ * The state `streaming` and its end, `draining`: three loops over one buffer.
+ *
+ *   receive   stream → inspector → buffer; waits while the buffer is full (the socket is then not read)
+ *   write     buffer → destination, one append at a time; after each: durable moves, the server is told, in this order
+ *   watch     polls the insert position and its clock each interval, the slot now and then
+ *
+ * When receiving ends, whatever the reason (drain, the server closed, unreadable log), what was received whole is still
+ * written and sealed; then the reason decides. When writing fails nothing more is received.
+ */
+import type { Instance, LogInspector, LogStream } from '../../engine/engine.ts';
+import type { Clock } from '../../foundation/clock.ts';
+import { HoldfastError } from '../../foundation/errors.ts';
+import type { Lsn } from '../../foundation/lsn.ts';
+import type { LogFileSequence } from './file-sequence.ts';
+import { LogBuffer } from './log-buffer.ts';
+import {
+  addPolled,
+  advanceCheckpoint,
+  BUFFER_LIMIT_BYTES,
+  type Checkpoint,
+  decideFlush,
+  FLUSH_MIN_BYTES,
+  IDLE_RECORD_INTERVAL_MS,
+  nextThreshold,
+} from './policy.ts';
+import { WakeUp } from './wake-up.ts';
+
+const SLOT_POLL_MS = 10_000;
+
+export type StreamingInput = {
+  readonly instance: Instance;
+  readonly slotName: string;
+  readonly stream: LogStream;
+  readonly inspector: LogInspector;
+  readonly files: LogFileSequence;
+  readonly checkpointIntervalMs: number;
+  readonly clock: Clock;
+  readonly checkpoint: Checkpoint;
+  /** What a FlushLog asked for before. */
+  readonly flushUpTo: Lsn;
+  /** Fires when no more is to be received. */
+  readonly drain: AbortSignal;
+  /** Called after every change of what progress shows. */
+  readonly changed: () => void;
+};
+
+export class Streaming {
+  readonly #input: StreamingInput;
+  readonly #buffer = new LogBuffer(BUFFER_LIMIT_BYTES);
+  /** For the write loop: bytes came, a flush is wanted, receiving ended, the checkpoint moved. */
+  readonly #work = new WakeUp();
+  /** For the receive loop: bytes left the buffer. */
+  readonly #room = new WakeUp();
+  #checkpoint: Checkpoint;
+  #flushUpTo: Lsn;
+  #receiving = true;
+  #inputBytes = 0;
+  #serverEnd: Lsn;
+  #serverClockUs = 0n;
+  #slotState = '';
+  #recordedCheckpointUs: bigint;
+  #lastRecordMs: number;
+
+  constructor(input: StreamingInput) {
+    this.#input = input;
+    this.#checkpoint = input.checkpoint;
+    this.#recordedCheckpointUs = input.checkpoint.timeUs;
+    this.#lastRecordMs = input.clock.nowMs();
+    this.#flushUpTo = input.flushUpTo;
+    this.#serverEnd = input.files.durable;
+  }
+
+  get checkpoint(): Checkpoint {
+    return this.#checkpoint;
+  }
+  get inputBytes(): number {
+    return this.#inputBytes;
+  }
+  /** End of the log on the server as last heard, and the server's clock then. */
+  get server(): { readonly end: Lsn; readonly clockUs: bigint } {
+    return { end: this.#serverEnd, clockUs: this.#serverClockUs };
+  }
+  get slotState(): string {
+    return this.#slotState;
+  }
+
+  /** Makes everything up to `lsn` durable as soon as it is here. */
+  flush(lsn: Lsn): void {
+    if (lsn <= this.#flushUpTo) return;
+    this.#flushUpTo = lsn;
+    this.#work.notify();
+  }
+
+  /**
+   * Runs until it was drained (resolves) or until something fails (rejects, after what was received before has been written
+   * if that was possible).
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    const { drain } = this.#input;
+    const receiveScope = new AbortController();
+    const watchScope = new AbortController();
+    const receiving = this.#receive(AbortSignal.any([signal, drain, receiveScope.signal]));
+    // A server that does not answer ends receiving; what came before is still written.
+    const watching = this.#watch(AbortSignal.any([signal, drain, watchScope.signal])).catch(
+      (error: unknown) => {
+        receiveScope.abort(error);
+        throw error;
+      },
+    );
+    const writing = this.#write(signal).finally(() => {
+      receiveScope.abort();
+      watchScope.abort();
+    });
+    const results = await Promise.allSettled([writing, receiving, watching]);
+    signal.throwIfAborted();
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+    if (!drain.aborted) {
+      throw new HoldfastError('SERVER_UNREACHABLE', 'the server ended the log stream (is it shutting down?)');
+    }
+  }
+
+  async #receive(stop: AbortSignal): Promise<void> {
+    const { stream, inspector, clock } = this.#input;
+    const dispose = () => void stream[Symbol.asyncDispose]();
+    stop.addEventListener('abort', dispose, { once: true });
+    if (stop.aborted) dispose();
+    try {
+      for await (const chunk of stream) {
+        while (this.#buffer.isFull && !stop.aborted) await this.#room.wait(undefined, stop);
+        if (stop.aborted) break;
+        inspector.push(chunk.begin, chunk.data);
+        this.#buffer.push({
+          begin: chunk.begin,
+          data: chunk.data,
+          events: inspector.takeEvents(),
+          unfinishedRecordBegin: inspector.unfinishedRecordBegin,
+          receivedMs: clock.nowMs(),
+        });
+        this.#inputBytes += chunk.data.length;
+        this.#hear(chunk.serverEnd, chunk.serverClockUs);
+        this.#work.notify();
+      }
+    } catch (error) {
+      if (!stop.aborted) throw error;
+    } finally {
+      stop.removeEventListener('abort', dispose);
+      this.#receiving = false;
+      this.#work.notify();
+    }
+  }
+
+  async #write(signal: AbortSignal): Promise<void> {
+    const { files, checkpointIntervalMs, clock } = this.#input;
+    let thresholdBytes = FLUSH_MIN_BYTES;
+    for (;;) {
+      signal.throwIfAborted();
+      const oldestMs = this.#buffer.oldestReceivedMs;
+      const decision = decideFlush({
+        bufferedBytes: this.#buffer.sizeBytes,
+        oldestWaitedMs: oldestMs === undefined ? 0 : clock.nowMs() - oldestMs,
+        checkpointIntervalMs,
+        thresholdBytes,
+        wanted: !this.#receiving || this.#flushUpTo > files.durable,
+      });
+      if (decision.kind === 'flush') {
+        const flushedBytes = await this.#flushOnce(thresholdBytes, signal);
+        thresholdBytes = nextThreshold(thresholdBytes, flushedBytes, this.#buffer.sizeBytes);
+      } else if (!this.#receiving) {
+        break;
+      } else {
+        await this.#work.wait(decision.ms, signal);
+      }
+      if (clock.nowMs() - this.#lastRecordMs >= IDLE_RECORD_INTERVAL_MS) await this.#recordCheckpoint(signal);
+    }
+    await this.#recordCheckpoint(signal);
+    await files.seal(signal);
+    this.#input.changed();
+  }
+
+  async #flushOnce(maxBytes: number, signal: AbortSignal): Promise<number> {
+    const { files, stream } = this.#input;
+    const block = this.#buffer.take(maxBytes);
+    if (block === undefined) return 0;
+    await files.append(block, signal);
+    this.#room.notify();
+    if (this.#receiving) stream.acknowledge(files.durable);
+    this.#checkpoint = advanceCheckpoint(this.#checkpoint, files.durable);
+    this.#input.changed();
+    return block.sizeBytes;
+  }
+
+  /** The destination learns, by a small record now and then, of time that passed without a commit. */
+  async #recordCheckpoint(signal: AbortSignal): Promise<void> {
+    const { timeUs, lsn } = this.#checkpoint;
+    if (timeUs <= this.#recordedCheckpointUs) return;
+    await this.#input.files.appendCheckpoint({ lsn, timeUs }, signal);
+    this.#recordedCheckpointUs = timeUs;
+    this.#lastRecordMs = this.#input.clock.nowMs();
+  }
+
+  /** Ends when the signal fires. */
+  async #watch(signal: AbortSignal): Promise<void> {
+    const { instance, slotName, files, checkpointIntervalMs, clock } = this.#input;
+    let slotPolledMs = Number.NEGATIVE_INFINITY;
+    try {
+      while (!signal.aborted) {
+        const polled = await instance.insertPosition(signal);
+        this.#hear(polled.lsn, polled.clockUs);
+        this.#checkpoint = advanceCheckpoint(addPolled(this.#checkpoint, polled), files.durable);
+        if (clock.nowMs() - slotPolledMs >= SLOT_POLL_MS) {
+          slotPolledMs = clock.nowMs();
+          const slot = await instance.slotState(slotName, signal);
+          this.#slotState = slot.invalidationReason || slot.walStatus || 'missing';
+        }
+        this.#work.notify();
+        this.#input.changed();
+        await clock.sleep(checkpointIntervalMs, signal);
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    }
+  }
+
+  #hear(end: Lsn, clockUs: bigint): void {
+    if (end > this.#serverEnd) this.#serverEnd = end;
+    if (clockUs > this.#serverClockUs) this.#serverClockUs = clockUs;
+  }
+}
