@@ -1,9 +1,9 @@
 /** Real PostgreSQL servers for tests: 14 to 18 from npm, one directory each, stopped and removed when disposed. */
 import { chmod, chown, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer as createSocketServer } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
+import { freePort } from '../../cli/demo/ports.ts';
 import {
   initializeCluster,
   type ServerPaths,
@@ -12,6 +12,8 @@ import {
   startServer,
   stopServer,
 } from '../../engine/postgres/server-process.ts';
+
+export { freePort };
 
 export type Major = 14 | 15 | 16 | 17 | 18;
 export const MAJORS: readonly Major[] = [14, 15, 16, 17, 18];
@@ -60,19 +62,6 @@ export async function makeTestDirectory(name: string): Promise<string> {
   const user = serverUser();
   if (user !== undefined) await chown(directory, user.uid, user.gid);
   return directory;
-}
-
-export async function freePort(): Promise<number> {
-  const { promise, resolve, reject } = Promise.withResolvers<number>();
-  const server = createSocketServer();
-  server.once('error', reject);
-  server.listen(0, '127.0.0.1', () => {
-    const address = server.address();
-    server.close(() =>
-      typeof address === 'object' && address !== null ? resolve(address.port) : reject(new Error('no port')),
-    );
-  });
-  return await promise;
 }
 
 /** Makes, starts and returns a server that allows replication from 127.0.0.1. */
