@@ -31,7 +31,11 @@ const OPEN_CONCURRENCY = 8;
 /** How many names behind the last listed one are looked for, in case the listing is behind. */
 const PROBE_LIMIT = 64;
 
-/** One log file of the destination: what counts of it, whether an index says so, and what was left out. */
+/**
+ * One log file of the destination: what counts of it, whether an index says so, and what was left out. `maxCommitUs` is the
+ * running maximum over the files up to this one, of every timeline: a file whose maximum is at most T holds no commit after
+ * T; one whose maximum is greater need not hold one.
+ */
 export type LogFile = LogFileIndex & {
   readonly key: string;
   readonly hasIndex: boolean;
@@ -363,15 +367,16 @@ function indexPart(file: LogFile): LogFileIndex {
   return index;
 }
 
-/** Gives files without an index the running maximum of commit times. */
+/** Makes `maxCommitUs` what it is documented to be, whoever wrote the indexes and whichever files have none. */
 function withRunningMaximum(files: readonly (LogFile | undefined)[]): readonly LogFile[] {
-  let maximum: bigint | undefined;
+  let maxCommitUs: bigint | undefined;
   return files
     .filter((file) => file !== undefined)
     .map((file) => {
-      const own = file.hasIndex ? file.maxCommitUs : file.lastCommitUs;
-      if (own !== undefined && (maximum === undefined || own > maximum)) maximum = own;
-      return file.hasIndex ? file : { ...file, maxCommitUs: maximum };
+      for (const timeUs of [file.maxCommitUs, file.lastCommitUs]) {
+        if (timeUs !== undefined && (maxCommitUs === undefined || timeUs > maxCommitUs)) maxCommitUs = timeUs;
+      }
+      return { ...file, maxCommitUs };
     });
 }
 

@@ -1,6 +1,10 @@
 /** Finding one's way in a destination of which only the URI is known: the clusters in it, and a tenant by its name. */
 import { HoldfastError } from '../../foundation/errors.ts';
-import { BackupInfoSchema, TenantInfoListSchema, TenantNameInfoListSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import {
+  BackupInfoSchema,
+  TenantInfoListSchema,
+  TenantNameInfoListSchema,
+} from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { Medium } from '../media/medium.ts';
 import { readInfo, readInfoIfThere } from '../records/info-file.ts';
 import { checkName, type TreeRoot, tree } from '../tree.ts';

@@ -3,8 +3,9 @@
  * before ends. A timeline's history file says from which timelines it descends and where each of them was left; a
  * history's lines are `<timeline> <LSN> <reason>`, `#` begins a comment.
  */
-import type { LogRange } from '../clog/ranges.ts';
+
 import { type Lsn, parseLsn, segmentStart, type Timeline, toTimeline } from '../../foundation/lsn.ts';
+import type { LogRange } from '../clog/ranges.ts';
 
 /** An unbroken archived range [begin, end) of one timeline. */
 export type Coverage = {

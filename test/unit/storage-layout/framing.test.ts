@@ -50,13 +50,13 @@ describe('a record', () => {
       fc.property(
         fc.uint8Array({ maxLength: 2000 }),
         fc.uint8Array({ maxLength: 64 }),
-        fc.constantFrom('none', 'zstd:1', 'zstd:19'),
+        fc.constantFrom('none' as const, 'zstd:1' as const, 'zstd:19' as const),
         (payload, extension, compression) => {
           const bytes = encodeRecord({
             type: RECORD.macroBlock,
             payload,
             extension,
-            compression: compression as 'none' | 'zstd:1' | 'zstd:19',
+            compression,
           });
           const record = decodeRecord(bytes, 0, SOURCE);
           expect(record.payload.equals(payload)).toBe(true);

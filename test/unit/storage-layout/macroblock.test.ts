@@ -19,7 +19,7 @@ import {
 } from '../../../storage-layout/macroblock/index.ts';
 import { decodeMacroBlock, planReads } from '../../../storage-layout/macroblock/reader.ts';
 import { MacroBlockFileWriter } from '../../../storage-layout/macroblock/writer.ts';
-import { collect, openTestMedium, sampleBytes } from './support.ts';
+import { collect, openTestMedium, overriding, sampleBytes } from './support.ts';
 
 const ENTRY: MacroBlockEntry = {
   fileNumber: 1,
@@ -246,18 +246,16 @@ describe('a macroblock file', () => {
   it('reports a failed write at a later append or at the end', async () => {
     await using opened = await openTestMedium();
     const { medium } = opened;
-    const failing = Object.create(medium, {
-      createFile: {
-        value: async (key: string) => {
-          const file = await medium.createFile(key);
-          return {
-            write: async () => await Promise.reject(new HoldfastError('DESTINATION_FULL', 'full')),
-            close: async () => await file.close(),
-            [Symbol.asyncDispose]: async () => await file[Symbol.asyncDispose](),
-          };
-        },
+    const failing = overriding(medium, {
+      createFile: async (key) => {
+        const file = await medium.createFile(key);
+        return {
+          write: async () => await Promise.reject(new HoldfastError('DESTINATION_FULL', 'full')),
+          close: async () => await file.close(),
+          [Symbol.asyncDispose]: async () => await file[Symbol.asyncDispose](),
+        };
       },
-    }) as typeof medium;
+    });
     await using file = await MacroBlockFileWriter.create(failing, 'm', FILE, 'none');
     const append = async () => {
       for (let n = 0; n < 10; n += 1) await file.append(Buffer.alloc(MACROBLOCK_BYTES));

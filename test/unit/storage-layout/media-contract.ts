@@ -69,12 +69,12 @@ export function describeMediumContract(name: string, openEmpty: () => Promise<Op
     it('a reader during replacements sees one content or the other, whole', async () => {
       const contents = ['x'.repeat(70_000), 'y'.repeat(10)];
       await medium.replace('r', Buffer.from(contents[0] ?? ''));
-      let isWriting = true;
+      const ended = new AbortController();
       const writing = (async () => {
         for (let n = 0; n < 20; n += 1) await medium.replace('r', Buffer.from(contents[n % 2] ?? ''));
-        isWriting = false;
+        ended.abort();
       })();
-      while (isWriting) expect(contents).toContain((await medium.read('r')).toString());
+      while (!ended.signal.aborted) expect(contents).toContain((await medium.read('r')).toString());
       await writing;
     });
 

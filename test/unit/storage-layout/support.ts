@@ -26,6 +26,16 @@ export async function openTestMedium(): Promise<TestMedium> {
   };
 }
 
+/** `medium` with some of its members replaced. */
+export function overriding(medium: Medium, members: Partial<Medium>): Medium {
+  return new Proxy(medium, {
+    get: (target, name) => {
+      const value: unknown = name in members ? Reflect.get(members, name) : Reflect.get(target, name, target);
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+    },
+  });
+}
+
 /** The same bytes for the same seed: half of them compressible. */
 export function sampleBytes(length: number, seed = 1): Buffer {
   const bytes = Buffer.alloc(length);

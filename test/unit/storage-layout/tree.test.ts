@@ -101,7 +101,7 @@ describe('the tree', () => {
   it.each([
     '',
     'cluster_owner',
-    `${TOP}`,
+    TOP,
     `${TOP}/unknown`,
     `${TOP}/1001/clog/3/data/g/5`,
     `${TOP}/1001/clog/3/data/g/05.6`,
