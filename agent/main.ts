@@ -24,7 +24,6 @@ import { type RunTask, TaskRunner } from './task-runner.ts';
  * returns. Throws INVALID_CONFIG for what the configuration names and is not there.
  */
 export async function runAgent(config: AgentConfig, signal: AbortSignal, logger: Logger): Promise<void> {
-  if (config.log_level !== undefined) logger.level = config.log_level;
   const restore = await restoreSettings(config);
   const state = await AgentState.open(config.state_directory);
   const configured = declaredInstances(config);

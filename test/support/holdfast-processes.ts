@@ -47,7 +47,7 @@ export type CommandResult = { readonly code: number; readonly stdout: string; re
 
 export type RestoredServer = { readonly port: number; readonly dataDirectory: string };
 
-export type Deployment = AsyncDisposable & {
+export type Deployment = {
   readonly directory: string;
   /** The destination's directory, and its URI. */
   readonly destinationDirectory: string;
@@ -69,6 +69,7 @@ export type Deployment = AsyncDisposable & {
   ): Promise<Row>;
   /** Where RESTORE put a tenant. */
   restored(tenant: string): Promise<RestoredServer>;
+  [Symbol.asyncDispose](): Promise<void>;
 };
 
 /** Starts both and waits until the agent has attached and reported every declared server as its group's leader. */
