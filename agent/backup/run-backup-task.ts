@@ -37,8 +37,8 @@ import { type BackupTarget, targetOf } from './target.ts';
 import { runSubTasks } from './worker-pool.ts';
 import type { SubTaskCopy } from './worker-protocol.ts';
 
-/** More workers than this do not pay, and each needs some 25 MB. */
-const MAX_AUTOMATIC_WORKERS = 8;
+/** Each worker needs some 45 MB and copies 350 MB/s or more: more of them only when somebody asks. */
+const MAX_AUTOMATIC_WORKERS = 4;
 
 /**
  * Copies the instance to the destination. Throws NOT_SUPPORTED (standby, unusual page size), BACKUP_FAILED,

@@ -10,6 +10,10 @@ import {
   type WorkerSettings,
 } from './worker-protocol.ts';
 
+const WORKER_FILE = new URL('copy-worker.ts', import.meta.url);
+/** A worker's garbage is small and short-lived; its blocks live outside the heap. Saves some 7 MB each. */
+const WORKER_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 } as const;
+
 /**
  * Copies every sub task on `workerCount` threads and returns the copies in sub task order. The first failure, or an
  * aborted `signal`, ends the others at once: their files stay behind as garbage that no index names.
@@ -25,7 +29,7 @@ export async function runSubTasks(
   const copies = new Map<number, SubTaskCopy>();
   const workers = Array.from(
     { length: Math.min(workerCount, subTasks.length) },
-    () => new Worker(new URL('copy-worker.ts', import.meta.url), { workerData: settings, stdin: false }),
+    () => new Worker(WORKER_FILE, { workerData: settings, resourceLimits: WORKER_LIMITS }),
   );
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   const onAbort = () => reject(signal.reason as Error); // whatever the caller aborted with

@@ -131,7 +131,7 @@ function finishLane(sum: number): number {
 function pageWords(bytes: Uint8Array): Int32Array {
   const wordCount = Math.floor(bytes.byteLength / 4);
   if (bytes.byteOffset % 4 === 0) return new Int32Array(bytes.buffer, bytes.byteOffset, wordCount);
-  return new Int32Array(bytes.slice().buffer, 0, wordCount);
+  return new Int32Array(new Uint8Array(bytes).buffer, 0, wordCount);
 }
 
 function joinLsn(high: number, low: number): Lsn {

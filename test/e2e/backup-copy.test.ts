@@ -189,12 +189,12 @@ test('a backup whose session is lost fails', async () => {
 
 /** Concurrent transactions, a temporary table, and relations that come, shrink and go, until it is disposed. */
 function startLoad(server: TestServer): AsyncDisposable & { readonly running: Promise<void> } {
-  let going = true;
+  const going = { on: true };
   const { promise: running, resolve } = Promise.withResolvers<void>();
   const loaders = Array.from({ length: LOADERS }, async (_, loader) => {
     const client = await server.connect();
     await client.query('CREATE TEMP TABLE mine AS SELECT generate_series(1, 1000) AS id');
-    for (let n = 0; going; n += 1) {
+    for (let n = 0; going.on; n += 1) {
       await client.query('UPDATE account SET balance = balance + 1 WHERE id = 1 + floor(random() * 60000)');
       if (n % 20 === 0) {
         await client.query(
@@ -210,7 +210,7 @@ function startLoad(server: TestServer): AsyncDisposable & { readonly running: Pr
   return {
     running,
     async [Symbol.asyncDispose]() {
-      going = false;
+      going.on = false;
       await Promise.all(loaders);
       await wait(0);
     },
