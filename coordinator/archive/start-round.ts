@@ -1,0 +1,91 @@
+/** ARCHIVELOG: a new round. The destination first (mount_file claims the id), the catalog second (R1). */
+import { HoldfastError } from '../../foundation/errors.ts';
+import { insertJob, insertTask } from '../catalog/jobs.ts';
+import { findLastRound, highestRound, insertRound, insertRoundGroup } from '../catalog/rounds.ts';
+import { listGroups, type Tenant } from '../catalog/tenants.ts';
+import { type CoordinatorContext, write } from '../context.ts';
+import { checkOwner, claimRound } from '../destination/claims.ts';
+import { writeTenantSummaries } from '../destination/summaries.ts';
+import { isRunning } from './round-states.ts';
+
+export type StartedRound = { readonly round: bigint; readonly jobId: bigint };
+
+/**
+ * Begins a round of the tenant at `destination`. Throws CANNOT_START_LOG_ARCHIVE_BACKUP when one runs already, and
+ * whatever the destination throws.
+ */
+export async function startRound(
+  context: CoordinatorContext,
+  tenant: Tenant,
+  destination: { readonly uri: string; readonly display: string },
+  description: string,
+  signal: AbortSignal,
+): Promise<StartedRound> {
+  const medium = await context.destinations.open(destination.uri, signal);
+  await checkOwner(medium, context.deployment, signal);
+  const highest = await highestRound(context.catalog, tenant.tenant_id);
+  const nowUs = context.clock.nowUs();
+  const round = await claimRound(medium, context.deployment, tenant.tenant_id, highest, nowUs, signal);
+  const started = await write(context, async (tx) => {
+    const last = await findLastRound(tx, tenant.tenant_id);
+    if (last !== undefined && isRunning(last.state)) throw alreadyStarted(tenant, last.state);
+    const jobId = await insertJob(tx, {
+      kind: 'ARCHIVE',
+      tenantId: tenant.tenant_id,
+      tenantName: tenant.tenant_name,
+      state: 'RUNNING',
+      spec: {},
+      description,
+      nowUs: tx.nowUs,
+    });
+    await insertRound(tx, {
+      tenantId: tenant.tenant_id,
+      round,
+      tenantName: tenant.tenant_name,
+      jobId,
+      destination: context.secrets.encrypt(destination.uri),
+      displayDestination: destination.display,
+      nowUs: tx.nowUs,
+    });
+    for (const group of await listGroups(tx, tenant.tenant_id)) {
+      const taskId = await insertTask(tx, {
+        jobId,
+        kind: 'ARCHIVE',
+        tenantId: tenant.tenant_id,
+        partitionGroup: group.partition_group,
+        spec: { round: String(round) },
+        nowUs: tx.nowUs,
+      });
+      await insertRoundGroup(tx, {
+        tenantId: tenant.tenant_id,
+        round,
+        partitionGroup: group.partition_group,
+        taskId,
+      });
+    }
+    await tx.event({
+      module: 'archive',
+      event: 'round_beginning',
+      tenantId: tenant.tenant_id,
+      tenantName: tenant.tenant_name,
+      message: `round ${round} of tenant "${tenant.tenant_name}" is BEGINNING at ${destination.display}`,
+      facts: { round, job_id: jobId },
+    });
+    return { round, jobId };
+  });
+  await writeTenantSummaries(medium, context.root, context.catalog, signal).catch((error: unknown) =>
+    context.logger.warn({ err: error }, 'tenant_info could not be written'),
+  );
+  return started;
+}
+
+export function alreadyStarted(tenant: Tenant, state: string): HoldfastError {
+  return new HoldfastError(
+    'CANNOT_START_LOG_ARCHIVE_BACKUP',
+    `log archive of tenant "${tenant.tenant_name}" is ${state}`,
+    {
+      detail: 'A tenant has one round at a time.',
+      hint: `To begin a new round: ALTER SYSTEM NOARCHIVELOG TENANT = ${tenant.tenant_name}; then ARCHIVELOG.`,
+    },
+  );
+}

@@ -1,0 +1,198 @@
+/** Moves rounds: one step of the reconcile loop each. Every step may be repeated (round-states.ts, R1 to R6). */
+import { create } from '@bufbuild/protobuf';
+import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
+import { parseLsn } from '../../foundation/lsn.ts';
+import { type RoundBegin, RoundBeginSchema, RoundEndSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { tree } from '../../storage-layout/tree.ts';
+import { errorOfRow, listTasks, moveJob, type Task } from '../catalog/jobs.ts';
+import { listRoundGroups, moveRound, type Round, type RoundGroup, updateRound } from '../catalog/rounds.ts';
+import { setGroupSystemIdentifier } from '../catalog/tenants.ts';
+import { type CoordinatorContext, write } from '../context.ts';
+import { runningGroups, toRoundState, writeClogSummaries } from '../destination/summaries.ts';
+import { writeOnceOrRead } from '../destination/write-once.ts';
+import { step } from '../jobs/state-machine.ts';
+import { abandonCancelled, cancelTasks, isEnded, sendCancel } from '../jobs/task-care.ts';
+import { ROUND_TRANSITIONS, type RoundStateName } from './round-states.ts';
+
+/** One step of a round that is running, or owes its round_end. */
+export async function stepRound(
+  context: CoordinatorContext,
+  round: Round,
+  signal: AbortSignal,
+): Promise<void> {
+  const tasks = await listTasks(context.catalog, round.job_id);
+  switch (round.state) {
+    case 'BEGINNING':
+    case 'DOING': {
+      const failed = tasks.find((task) => task.state === 'FAILED');
+      if (failed !== undefined) await interruptRound(context, round, failed);
+      else if (round.state === 'BEGINNING') await beginWhenAllStarted(context, round, signal);
+      return;
+    }
+    case 'STOPPING':
+      await endWhenStopped(context, round, tasks);
+      return;
+    case 'STOP':
+    case 'INTERRUPTED':
+      await payRoundEnd(context, round, tasks, signal);
+  }
+}
+
+/** R2: round_begin is at the destination before the round is DOING. */
+async function beginWhenAllStarted(
+  context: CoordinatorContext,
+  round: Round,
+  signal: AbortSignal,
+): Promise<void> {
+  const groups = await listRoundGroups(context.catalog, round.tenant_id, round.round);
+  if (!groups.every((group) => group.state === 'DOING' && group.start_lsn !== null)) return;
+  const medium = await context.destinations.open(context.secrets.decrypt(round.destination), signal);
+  const key = { tenantId: round.tenant_id, round: round.round };
+  const begin = await writeOnceOrRead(
+    medium,
+    tree.roundBegin(context.root, key),
+    RoundBeginSchema,
+    roundBegin(round, groups),
+    signal,
+  );
+  const next = step(ROUND_TRANSITIONS, round.state, 'allStarted');
+  if (next === undefined) return;
+  await write(context, async (tx) => {
+    if (!(await moveRound(tx, round, next, { startUs: begin.beginUs }))) return;
+    for (const group of groups)
+      await setGroupSystemIdentifier(
+        tx,
+        group.tenant_id,
+        group.partition_group,
+        BigInt(group.system_identifier),
+      );
+    await updateRound(tx, round, { lastError: '' });
+    await tx.event({
+      module: 'archive',
+      event: 'round_doing',
+      tenantId: round.tenant_id,
+      tenantName: round.tenant_name,
+      message: `round ${round.round} of tenant "${round.tenant_name}" is DOING`,
+      facts: { round: round.round },
+    });
+  });
+  await writeClogSummaries(medium, context.root, context.catalog, round.tenant_id, signal);
+}
+
+function roundBegin(round: Round, groups: readonly RoundGroup[]): RoundBegin {
+  return create(RoundBeginSchema, {
+    tenantId: round.tenant_id,
+    tenantName: round.tenant_name,
+    round: round.round,
+    beginUs: groups.reduce((latest, group) => (group.start_us > latest ? group.start_us : latest), 0n),
+    groups: groups.map((group) => ({
+      partitionGroup: group.partition_group,
+      systemIdentifier: BigInt(group.system_identifier),
+      start: { timeline: Number(group.start_timeline), lsn: parseLsn(group.start_lsn ?? '0/0') },
+      segmentSizeBytes: Number(group.segment_size_bytes),
+      postgresMajor: group.postgres_major,
+      startUs: group.start_us,
+    })),
+  });
+}
+
+/** R3: a hole, or a start that cannot be, ends the round. */
+async function interruptRound(context: CoordinatorContext, round: Round, failed: Task): Promise<void> {
+  const next = step(ROUND_TRANSITIONS, round.state, 'interrupt');
+  if (next === undefined) return;
+  const cause = errorOfRow(failed) ?? new HoldfastError('INTERNAL', 'the archiver ended');
+  const reason = `partition group ${failed.partition_group}: ${cause.code}: ${cause.message}`;
+  const told = await write(context, async (tx) => {
+    const moved = await moveRound(tx, round, next, {
+      reason,
+      endUs: tx.nowUs,
+      endOwed: round.state === 'DOING',
+      endState: next,
+    });
+    if (!moved) return [];
+    await moveJob(tx, round.job_id, 'RUNNING', 'FAILED', tx.nowUs, { error: cause });
+    await tx.event({
+      module: 'archive',
+      event: 'round_interrupted',
+      severity: 'ERROR',
+      tenantId: round.tenant_id,
+      tenantName: round.tenant_name,
+      message: `round ${round.round} of tenant "${round.tenant_name}" is INTERRUPTED: ${reason}. What follows needs a new round and a full backup.`,
+      facts: { round: round.round, reason },
+    });
+    return await cancelTasks(tx, round.job_id);
+  });
+  for (const task of told) sendCancel(context, task, 'the round is interrupted', true);
+}
+
+/** Ends a round whose archivers have drained, or did not answer in time. */
+async function endWhenStopped(
+  context: CoordinatorContext,
+  round: Round,
+  tasks: readonly Task[],
+): Promise<void> {
+  const late = context.clock.nowUs() >= round.stop_deadline_us;
+  if (!late && !tasks.every(isEnded)) return;
+  const next = step(ROUND_TRANSITIONS, round.state, 'ended');
+  if (next === undefined) return;
+  const undrained = tasks.filter((task) => task.state !== 'SUCCEEDED').map((task) => task.partition_group);
+  const reason = undrained.length === 0 ? 'stopped' : `stopped; not drained: ${undrained.join(', ')}`;
+  await write(context, async (tx) => {
+    await abandonCancelled(tx, round.job_id);
+    const begun = round.start_us !== 0n;
+    if (!(await moveRound(tx, round, next, { reason, endUs: tx.nowUs, endOwed: begun, endState: 'STOP' })))
+      return;
+    await moveJob(tx, round.job_id, 'RUNNING', 'COMPLETED', tx.nowUs);
+    await tx.event({
+      module: 'archive',
+      event: 'round_stopped',
+      tenantId: round.tenant_id,
+      tenantName: round.tenant_name,
+      message: `round ${round.round} of tenant "${round.tenant_name}" is STOP`,
+      facts: { round: round.round },
+    });
+  });
+}
+
+/** R6: writes round_end, now or when the destination is back. */
+async function payRoundEnd(
+  context: CoordinatorContext,
+  round: Round,
+  tasks: readonly Task[],
+  signal: AbortSignal,
+): Promise<void> {
+  if (!round.end_owed) return;
+  // While an archiver still drains, its last words are not known.
+  const settled =
+    tasks.every(isEnded) ||
+    context.clock.nowUs() > round.end_us + BigInt(context.timing.stopTimeoutMs) * 1000n;
+  if (!settled) return;
+  const medium = await context.destinations.open(context.secrets.decrypt(round.destination), signal);
+  const key = { tenantId: round.tenant_id, round: round.round };
+  await writeOnceOrRead(
+    medium,
+    tree.roundEnd(context.root, key),
+    RoundEndSchema,
+    create(RoundEndSchema, {
+      round: round.round,
+      endUs: round.end_us,
+      state: toRoundState(round.end_state as RoundStateName), // only such states are stored
+      reason: round.reason,
+      groups: await runningGroups(context.catalog, round.tenant_id, round.round),
+    }),
+    signal,
+  );
+  await write(context, (tx) => updateRound(tx, round, { endOwed: false, lastError: '' }));
+  await writeClogSummaries(medium, context.root, context.catalog, round.tenant_id, signal);
+}
+
+/** What a step of a round failed with is shown with the round; the step is tried again. */
+export async function recordRoundError(
+  context: CoordinatorContext,
+  round: Round,
+  error: unknown,
+): Promise<void> {
+  const failure = toHoldfastError(error);
+  const text = `${failure.code}: ${failure.message}`;
+  if (text !== round.last_error) await write(context, (tx) => updateRound(tx, round, { lastError: text }));
+}

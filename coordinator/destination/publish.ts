@@ -1,0 +1,119 @@
+/** The end of a backup at the destination: proof that the log is there, then the write-once files, backup_info last. */
+import { create } from '@bufbuild/protobuf';
+import { HoldfastError } from '../../foundation/errors.ts';
+import { formatLsn, segmentStart, toLsn, toTimeline } from '../../foundation/lsn.ts';
+import { VERSION } from '../../foundation/version.ts';
+import {
+  type BackupInfo,
+  BackupInfoSchema,
+  BackupType,
+  type PartitionGroupBackup,
+  TenantDiagnoseInfoSchema,
+  TenantLocalityInfoSchema,
+} from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { LogArchive } from '../../storage-layout/clog/archive.ts';
+import type { Medium } from '../../storage-layout/media/medium.ts';
+import { type RoundKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
+import { listParameterValues } from '../catalog/parameters.ts';
+import type { BackupSet } from '../catalog/sets.ts';
+import type { CoordinatorContext } from '../context.ts';
+import { writeOnceOrRead } from './write-once.ts';
+
+/**
+ * Throws LOG_GAP unless the destination itself holds every byte of the group's log from the segment of the backup's start
+ * to its stop. Throws LOG_CONFLICT, DATA_CORRUPT and the medium's errors.
+ */
+export async function checkLogIsThere(
+  medium: Medium,
+  root: TreeRoot,
+  key: RoundKey,
+  backup: PartitionGroupBackup,
+  signal: AbortSignal,
+): Promise<void> {
+  const { start, stop } = backup;
+  if (start === undefined || stop === undefined)
+    throw new HoldfastError(
+      'BACKUP_FAILED',
+      `partition group ${backup.partitionGroup} reported no positions`,
+    );
+  const archive = await LogArchive.open(medium, root, key, backup.partitionGroup, signal);
+  const coverage = archive.coverage();
+  const begin = segmentStart(toLsn(start.lsn), backup.segmentSizeBytes);
+  const timeline = toTimeline(stop.timeline);
+  const covered = coverage.some(
+    (range) => range.timeline === timeline && range.begin <= begin && range.end >= stop.lsn,
+  );
+  if (covered && start.timeline === stop.timeline) return;
+  const found = coverage.map(
+    (range) => `timeline ${range.timeline}: ${formatLsn(range.begin)} to ${formatLsn(range.end)}`,
+  );
+  throw new HoldfastError(
+    'LOG_GAP',
+    `round ${key.round} lacks log of partition group ${backup.partitionGroup} between ${formatLsn(begin)} (timeline ${start.timeline}) and ${formatLsn(stop.lsn)} (timeline ${stop.timeline})`,
+    { detail: found.length === 0 ? 'It holds none.' : `It holds ${found.join('; ')}.` },
+  );
+}
+
+/** Writes what describes the set, and last the write-once backup_info: THE COMMIT POINT. Returns the one that counts. */
+export async function publishBackup(
+  context: CoordinatorContext,
+  medium: Medium,
+  parts: {
+    readonly set: BackupSet;
+    readonly backups: readonly PartitionGroupBackup[];
+    readonly replicas: readonly {
+      readonly partitionGroup: string;
+      readonly serverId: bigint;
+      readonly ip: string;
+      readonly port: number;
+      readonly instance: string;
+      readonly role: string;
+    }[];
+  },
+  signal: AbortSignal,
+): Promise<BackupInfo> {
+  const { root } = context;
+  const { set } = parts;
+  const key = { tenantId: set.tenant_id, fullSetId: set.full_set_id, setId: set.backup_set_id };
+  await writeOnceOrRead(
+    medium,
+    tree.localityInfo(root, key),
+    TenantLocalityInfoSchema,
+    create(TenantLocalityInfoSchema, {
+      tenantId: set.tenant_id,
+      tenantName: set.tenant_name,
+      replicas: [...parts.replicas],
+    }),
+    signal,
+  );
+  const settings = await listParameterValues(context.catalog);
+  await writeOnceOrRead(
+    medium,
+    tree.diagnoseInfo(root, key),
+    TenantDiagnoseInfoSchema,
+    create(TenantDiagnoseInfoSchema, {
+      holdfastVersion: VERSION,
+      settings: settings
+        .filter((row) => row.tenant_id === 0n || row.tenant_id === set.tenant_id)
+        .map((row) => ({ name: row.name, value: row.display })),
+    }),
+    signal,
+  );
+  const info = create(BackupInfoSchema, {
+    tenantId: set.tenant_id,
+    tenantName: set.tenant_name,
+    backupSetId: set.backup_set_id,
+    fullSetId: set.full_set_id,
+    type: BackupType.FULL,
+    epoch: set.epoch,
+    round: set.round,
+    description: set.description,
+    startUs: set.start_us,
+    endUs: context.clock.nowUs(),
+    clusterName: root.clusterName,
+    clusterId: root.clusterId,
+    partitionGroups: [...parts.backups],
+    holdfastVersion: VERSION,
+  });
+  return await writeOnceOrRead(medium, tree.backupInfo(root, key), BackupInfoSchema, info, signal);
+}

@@ -1,0 +1,217 @@
+/** Gives pending tasks to agents: a place, a new attempt, its row, and then the message. */
+import { create } from '@bufbuild/protobuf';
+import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
+import {
+  ArchiveTaskSchema,
+  BackupTaskSchema,
+  CheckTaskSchema,
+  type Destination,
+  DestinationSchema,
+  RestoreTaskSchema,
+  type StartTask,
+  StartTaskSchema,
+} from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import { moveTask, type Task } from '../catalog/jobs.ts';
+import { beginGroupAttempt, findRound, listRoundGroups, type RoundGroup } from '../catalog/rounds.ts';
+import { findSetOfJob } from '../catalog/sets.ts';
+import { type CoordinatorContext, write } from '../context.ts';
+import { highestLogEpoch, roundIds } from '../destination/claims.ts';
+import { readArchiveOption } from '../parameters/table.ts';
+import {
+  parameterBytes,
+  parameterIsOn,
+  parameterMs,
+  parameterNumber,
+  parameterText,
+} from '../parameters/values.ts';
+import { type Candidates, choosePlace, chooseRestoreServer, type Place } from './placement.ts';
+import { archiveTaskSpec, backupTaskSpec, checkTaskSpec, restoreTaskSpec } from './specs.ts';
+import { step } from './state-machine.ts';
+import { messageFromJson } from './task-results.ts';
+import { TASK_TRANSITIONS } from './task-states.ts';
+
+/** Sub task ids of one attempt: enough for 1,000,000 macroblock files of 1 GiB each. */
+const SUB_TASKS_PER_ATTEMPT = 1_000_000;
+/** Meta files of one attempt: one per partition group. */
+const META_TASKS_PER_ATTEMPT = 10_000;
+const UNPLACED_RETRY_US = 1_000_000n;
+
+type Prepared = {
+  readonly kind: StartTask['kind'];
+  /** Archive only: the epoch that this attempt claims. */
+  readonly group?: { readonly row: RoundGroup; readonly epoch: bigint };
+};
+
+/** Dispatches one PENDING task, if an agent can take it; leaves it PENDING, with a reason, when none can now. */
+export async function dispatchTask(
+  context: CoordinatorContext,
+  task: Task,
+  candidates: Candidates,
+  signal: AbortSignal,
+): Promise<void> {
+  const place = placeOf(task, candidates);
+  if (place === undefined) return;
+  const attempt = task.attempt + 1;
+  let prepared: Prepared;
+  try {
+    prepared = await prepare(context, task, place, attempt, signal);
+  } catch (error) {
+    await postpone(context, task, toHoldfastError(error));
+    return;
+  }
+  const running = step(TASK_TRANSITIONS, task.state, 'dispatch');
+  if (running === undefined) return;
+  const moved = await write(context, async (tx) => {
+    const change = { attempt, serverId: place.serverId, instance: place.instance, startedUs: tx.nowUs };
+    if (!(await moveTask(tx, task, running, tx.nowUs, change))) return false;
+    if (prepared.group !== undefined)
+      await beginGroupAttempt(tx, prepared.group.row, { epoch: prepared.group.epoch, ...place });
+    return true;
+  });
+  if (!moved) return;
+  const session = context.hub.session(place.serverId);
+  session?.addTask(task.task_id, attempt);
+  session?.send({
+    case: 'startTask',
+    value: create(StartTaskSchema, {
+      taskId: task.task_id,
+      attempt,
+      jobId: task.job_id,
+      deadlineMs: remainingMs(context, task),
+      kind: prepared.kind,
+    }),
+  });
+}
+
+function placeOf(task: Task, candidates: Candidates): Place | undefined {
+  if (task.kind !== 'RESTORE')
+    return choosePlace(task.kind, task.tenant_id, task.partition_group, candidates);
+  // A retry goes where the files of the attempt before are: that agent cleans them up.
+  const sticky =
+    task.server_id !== 0n && candidates.attached.has(task.server_id) ? task.server_id : undefined;
+  const serverId = sticky ?? chooseRestoreServer(restoreTaskSpec.parse(task.spec).zones, candidates);
+  return serverId === undefined ? undefined : { serverId, instance: '' };
+}
+
+/** The destination could not be asked: the task stays PENDING and is tried again a little later. */
+async function postpone(context: CoordinatorContext, task: Task, error: HoldfastError): Promise<void> {
+  context.logger.warn({ err: error, taskId: String(task.task_id) }, 'a task cannot start yet');
+  await write(context, async (tx) => {
+    await moveTask(tx, task, task.state, tx.nowUs, { error, notBeforeUs: tx.nowUs + UNPLACED_RETRY_US });
+  });
+}
+
+function remainingMs(context: CoordinatorContext, task: Task): number {
+  if (task.deadline_us === 0n) return 0;
+  const left = Number((task.deadline_us - context.clock.nowUs()) / 1000n);
+  return Math.min(Math.max(left, 1), 0xffff_ffff);
+}
+
+async function prepare(
+  context: CoordinatorContext,
+  task: Task,
+  place: Place,
+  attempt: number,
+  signal: AbortSignal,
+): Promise<Prepared> {
+  switch (task.kind) {
+    case 'ARCHIVE':
+      return await prepareArchive(context, task, place, signal);
+    case 'BACKUP':
+      return { kind: await prepareBackup(context, task, place, attempt) };
+    case 'CHECK': {
+      const spec = checkTaskSpec.parse(task.spec);
+      const value = create(CheckTaskSchema, { instance: place.instance, purpose: spec.purpose });
+      if (spec.destination !== '') value.destination = destinationOf(context, spec.destination);
+      return { kind: { case: 'check', value } };
+    }
+    case 'RESTORE': {
+      const spec = restoreTaskSpec.parse(task.spec);
+      const value = messageFromJson(RestoreTaskSchema, spec.task);
+      if (value.source !== undefined) value.source.uri = context.secrets.decrypt(spec.destination);
+      return { kind: { case: 'restore', value } };
+    }
+  }
+}
+
+/** The destination as an agent needs it, with its secrets. */
+function destinationOf(context: CoordinatorContext, encryptedUri: string): Destination {
+  return create(DestinationSchema, { ...context.root, uri: context.secrets.decrypt(encryptedUri) });
+}
+
+async function prepareArchive(
+  context: CoordinatorContext,
+  task: Task,
+  place: Place,
+  signal: AbortSignal,
+): Promise<Prepared> {
+  const { catalog, root } = context;
+  const key = { tenantId: task.tenant_id, round: BigInt(archiveTaskSpec.parse(task.spec).round) };
+  const round = await findRound(catalog, key.tenantId, key.round);
+  const row = (await listRoundGroups(catalog, key.tenantId, key.round)).find(
+    (group) => group.partition_group === task.partition_group,
+  );
+  if (round === undefined || row === undefined)
+    throw new HoldfastError('INTERNAL', `task ${task.task_id} has no round`);
+  const destination = destinationOf(context, round.destination);
+  const medium = await context.destinations.open(destination.uri, signal);
+  if (!(await roundIds(medium, root, key.tenantId, signal)).includes(key.round))
+    throw new HoldfastError(
+      'BACKUP_MOUNT_FILE_NOT_VALID',
+      `round ${key.round} is not at ${medium.displayUri}`,
+    );
+  const written = await highestLogEpoch(medium, root, key, task.partition_group, signal);
+  const epoch = (written > row.epoch ? written : row.epoch) + 1n;
+  const option = readArchiveOption(await parameterText(catalog, 'backup_log_archive_option', key.tenantId));
+  const compression = await parameterText(catalog, 'backup_compression', key.tenantId);
+  const value = create(ArchiveTaskSchema, {
+    destination,
+    tenantId: key.tenantId,
+    round: key.round,
+    partitionGroup: task.partition_group,
+    instance: place.instance,
+    epoch,
+    slotName: slotName(context, key.tenantId, task.partition_group),
+    fresh: written === 0n,
+    checkpointIntervalMs: await parameterMs(catalog, 'log_archive_checkpoint_interval', key.tenantId),
+    compression: option.compressed ? compression : 'none',
+    expectedSystemIdentifier: BigInt(row.system_identifier),
+    serverId: place.serverId,
+  });
+  return { kind: { case: 'archive', value }, group: { row, epoch } };
+}
+
+/** The slot of a partition group: the same for every round and attempt. At most 63 characters of a-z, 0-9 and _. */
+export function slotName(context: CoordinatorContext, tenantId: bigint, group: string): string {
+  const clean = (text: string) => text.toLowerCase().replaceAll(/[^a-z0-9_]/g, '_');
+  const prefix = `holdfast_${clean(context.root.clusterName).slice(0, 20)}_${context.root.clusterId}_${tenantId}_`;
+  return (prefix + clean(group)).slice(0, 63);
+}
+
+async function prepareBackup(
+  context: CoordinatorContext,
+  task: Task,
+  place: Place,
+  attempt: number,
+): Promise<StartTask['kind']> {
+  const { catalog } = context;
+  const spec = backupTaskSpec.parse(task.spec);
+  const set = await findSetOfJob(catalog, task.job_id);
+  const retry = attempt - 1;
+  const value = create(BackupTaskSchema, {
+    destination: destinationOf(context, set?.destination ?? ''),
+    tenantId: task.tenant_id,
+    backupSetId: BigInt(spec.setId),
+    fullSetId: BigInt(spec.setId),
+    partitionGroup: task.partition_group,
+    instance: place.instance,
+    retry,
+    firstSubTaskId: retry * SUB_TASKS_PER_ATTEMPT + 1,
+    compression: await parameterText(catalog, 'backup_compression', task.tenant_id),
+    concurrency: await parameterNumber(catalog, 'backup_concurrency', task.tenant_id),
+    pageCheck: await parameterIsOn(catalog, 'backup_page_check', task.tenant_id),
+    metaTaskId: retry * META_TASKS_PER_ATTEMPT + spec.ordinal,
+    netLimitBytesPerSecond: BigInt(await parameterBytes(catalog, 'backup_net_limit')),
+  });
+  return { case: 'backup', value };
+}

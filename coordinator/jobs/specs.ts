@@ -1,0 +1,33 @@
+/** What jobs and tasks keep of their statements: JSON in the `spec` columns. Ids are decimal text; URIs are encrypted. */
+import { z } from 'zod';
+
+const id = z.string().regex(/^\d+$/);
+
+export const backupJobSpec = z.object({
+  description: z.string(),
+  plusArchivelog: z.boolean(),
+  /** Encrypted URI. */
+  destination: z.string(),
+  displayDestination: z.string(),
+  round: id,
+});
+export type BackupJobSpec = z.infer<typeof backupJobSpec>;
+
+export const archiveTaskSpec = z.object({ round: id });
+export const backupTaskSpec = z.object({ setId: id, ordinal: z.number().int() });
+
+export const checkTaskSpec = z.object({
+  purpose: z.enum(['archive', 'backup']),
+  /** Encrypted URI; empty: no destination is probed. */
+  destination: z.string(),
+});
+
+/** `task` is a RestoreTask message as JSON, its source without the URI. */
+export const restoreTaskSpec = z.object({
+  task: z.record(z.string(), z.unknown()),
+  destination: z.string(),
+  /** Zones whose agents may take it; empty: any. */
+  zones: z.array(z.string()),
+});
+
+export const emptySpec = z.object({});
