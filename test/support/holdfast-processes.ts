@@ -5,7 +5,7 @@
  */
 import { execFile } from 'node:child_process';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
 import { stringify } from 'yaml';
@@ -24,6 +24,8 @@ export type DeclaredServer = {
   readonly tenant: string;
   readonly partitionGroup?: string;
   readonly port: number;
+  /** Default `postgres`. */
+  readonly user?: string;
 };
 
 export type DeploymentOptions = {
@@ -251,6 +253,7 @@ function agentConfig(
       tenant: server.tenant,
       partition_group: server.partitionGroup ?? 'p0',
       port: server.port,
+      user: server.user ?? 'postgres',
     })),
     restore: {
       directory: join(directory, 'restored'),
@@ -263,9 +266,9 @@ function agentConfig(
 
 /** Ends the PostgreSQL servers whose data directories lie below `directory`: those that a RESTORE started. */
 export async function stopServersBelow(directory: string): Promise<void> {
-  const names = await readdir(directory, { recursive: true });
+  const names = (await readdir(directory, { recursive: true })).map((name) => `/${name}`);
   for (const name of names.filter((each) => each.endsWith('/postmaster.pid'))) {
-    const pid = await serverPid(join(directory, name.slice(0, -'/postmaster.pid'.length)));
+    const pid = await serverPid(join(directory, dirname(name)));
     const identity = pid === undefined ? undefined : await identify(pid);
     if (identity !== undefined) await endProcess(identity, 'SIGQUIT', 30_000);
   }

@@ -1,0 +1,159 @@
+import { setTimeout as wait } from 'node:timers/promises';
+import { describe, expect, test } from 'vitest';
+import { waitFor } from '../../cli/demo/wait.ts';
+import { startWorkload, type Workload } from '../../cli/demo/workload.ts';
+import { findUnsoundness } from '../support/compare.ts';
+import { stopServersBelow } from '../support/holdfast-processes.ts';
+import { majors } from '../support/majors.ts';
+import { createRandom } from '../support/random.ts';
+import {
+  clockUs,
+  connectorTo,
+  createPool,
+  DATABASE,
+  formatInstant,
+  type Scenario,
+  startArchivedShop,
+  TENANT,
+} from '../support/scenario.ts';
+import { judgeRestore } from '../support/workload.ts';
+
+const KILLS = 10;
+/** A moment of the kill lies in this span behind the beginning of what is disturbed. */
+const SPAN_MS = 2_000;
+const VICTIMS = ['agent', 'coordinator', 'PostgreSQL'] as const;
+type Victim = (typeof VICTIMS)[number];
+
+const cases = majors(17).flatMap((major) => VICTIMS.map((victim) => ({ major, victim })));
+
+describe.each(cases)('PostgreSQL $major, kill -9 of the $victim', ({ major, victim }) => {
+  test('at ten moments of a backup: every set that is shown complete restores', async () => {
+    const random = createRandom(`kill the ${victim} during backups`);
+    await using scenario = await startArchivedShop({ major });
+    const { server, deployment } = scenario;
+    await createPool(deployment);
+    await using workload = await startResilientWorkload(scenario);
+    for (let kill = 0; kill < KILLS; kill += 1) {
+      await deployment.sql('ALTER SYSTEM BACKUP DATABASE');
+      await wait(random.between(0, SPAN_MS));
+      await killAndRestart(victim, scenario);
+      await backupSettles(scenario);
+    }
+    await workload.stop();
+    await archiveCatchesUp(scenario, await clockUs(server));
+    const until = await clockUs(server);
+    const sets = await deployment.sql<{ backup_set_id: string }>(
+      "SELECT backup_set_id FROM CDB_OB_BACKUP_SET_FILES WHERE file_status = 'AVAILABLE' ORDER BY backup_set_id",
+    );
+    for (const { backup_set_id: set } of sets)
+      await restoreAndJudge(scenario, workload, until, `BACKUPSET = ${set}`, `copy_${set}`);
+    // The system works again: one more backup completes and restores.
+    await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
+    const now = await clockUs(server);
+    await archiveCatchesUp(scenario, now);
+    await restoreAndJudge(scenario, workload, now, '', 'copy_last');
+  });
+
+  test('at ten moments of archiving: nothing that was shown as archived is missing', async () => {
+    const random = createRandom(`kill the ${victim} while archiving`);
+    await using scenario = await startArchivedShop({ major });
+    const { deployment } = scenario;
+    await createPool(deployment);
+    await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
+    await using workload = await startResilientWorkload(scenario);
+    const shown: bigint[] = [];
+    for (let kill = 0; kill < KILLS; kill += 1) {
+      await wait(random.between(0, SPAN_MS));
+      shown.push(await checkpointUs(scenario));
+      await killAndRestart(victim, scenario);
+    }
+    await workload.stop();
+    const [row] = await deployment.sql<{ status: string; log_archive_round: string }>(
+      `SELECT status, log_archive_round FROM CDB_OB_BACKUP_ARCHIVELOG WHERE tenant_name = '${TENANT}'`,
+    );
+    expect(row).toEqual({ status: 'DOING', log_archive_round: '1' });
+    expect(shown).toEqual(shown.toSorted((a, b) => Number(a - b)));
+    const last = shown.at(-1) ?? 0n;
+    const middle = shown[Math.floor(shown.length / 2)] ?? 0n;
+    await restoreAndJudge(scenario, workload, last, '', 'copy_last');
+    await restoreAndJudge(scenario, workload, middle, '', 'copy_middle');
+  });
+});
+
+/** Customers who come back when their connection was lost; what they were not told counts as either. */
+async function startResilientWorkload({ server }: Scenario): Promise<Workload> {
+  return await startWorkload({
+    connect: () => server.connect(DATABASE),
+    clients: 2,
+    onLostConnection: 'reconnect',
+  });
+}
+
+async function killAndRestart(victim: Victim, { server, deployment }: Scenario): Promise<void> {
+  switch (victim) {
+    case 'agent':
+      await deployment.agent.kill();
+      await deployment.agent.start();
+      break;
+    case 'coordinator':
+      await deployment.coordinator.kill();
+      await deployment.coordinator.start();
+      break;
+    case 'PostgreSQL':
+      await server.kill();
+      // The dead postmaster's children hold its shared memory until they notice: a start before that is refused.
+      await waitFor(async () => (await server.start(), true), {
+        what: 'PostgreSQL to start again',
+        timeoutMs: 60_000,
+        intervalMs: 200,
+      });
+  }
+  await deployment.waitForRow<{ role: string; status: string }>(
+    `SELECT role, status FROM DBA_OB_PARTITION_GROUPS g, CDB_OB_BACKUP_ARCHIVELOG a
+     WHERE g.tenant_name = '${TENANT}' AND a.tenant_name = '${TENANT}'`,
+    (row) => row.role === 'LEADER' && row.status === 'DOING',
+    120_000,
+  );
+}
+
+async function backupSettles({ deployment }: Scenario): Promise<void> {
+  await deployment.waitForRow<{ count: string }>(
+    "SELECT count(*) AS count FROM CDB_OB_BACKUP_JOBS WHERE job_type = 'BACKUP' AND end_time IS NULL",
+    (row) => Number(row.count) === 0,
+    180_000,
+  );
+}
+
+async function checkpointUs({ deployment }: Scenario): Promise<bigint> {
+  const [row] = await deployment.sql<{ us: string | null }>(
+    `SELECT (extract(epoch FROM checkpoint_time) * 1000000)::bigint AS us FROM CDB_OB_BACKUP_ARCHIVELOG
+     WHERE tenant_name = '${TENANT}'`,
+  );
+  return BigInt(row?.us ?? 0);
+}
+
+async function archiveCatchesUp(scenario: Scenario, timeUs: bigint): Promise<void> {
+  await waitFor(async () => ((await checkpointUs(scenario)) >= timeUs ? true : undefined), {
+    what: `the archive to reach ${formatInstant(timeUs)}`,
+    timeoutMs: 60_000,
+    intervalMs: 200,
+  });
+}
+
+async function restoreAndJudge(
+  { deployment }: Scenario,
+  workload: Workload,
+  targetUs: bigint,
+  clause: string,
+  tenant: string,
+): Promise<void> {
+  await deployment.sql(
+    `ALTER SYSTEM RESTORE TENANT ${tenant} FROM ${TENANT} ${clause} UNTIL TIME = '${formatInstant(targetUs)}' WITH 'pool_list=spare' WAIT`,
+  );
+  const { port, dataDirectory } = await deployment.restored(tenant);
+  const copy = await connectorTo(port)(DATABASE);
+  expect(await judgeRestore(copy, workload.log, targetUs), tenant).toEqual([]);
+  await copy.end();
+  expect(await findUnsoundness(connectorTo(port)), tenant).toEqual([]);
+  await stopServersBelow(dataDirectory);
+}
