@@ -28,13 +28,6 @@ export function recordChecksumHolds(
   return ~sum(view, offset, offset + CRC_OFFSET, body) === view.getInt32(offset + CRC_OFFSET, true);
 }
 
-/** The checksum that the record's header must hold, unsigned. */
-export function recordChecksum(record: Uint8Array): number {
-  const view = new DataView(record.buffer, record.byteOffset, record.byteLength);
-  const body = sum(view, HEADER_BYTES, record.byteLength, -1);
-  return ~sum(view, 0, CRC_OFFSET, body) >>> 0;
-}
-
 /** Goes on with `state` (not inverted) over [begin, end). */
 function sum(view: DataView, begin: number, end: number, state: number): number {
   let crc = state;

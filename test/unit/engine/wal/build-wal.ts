@@ -1,4 +1,6 @@
 /** Hand-made WAL: pages and records put together field by field, independent of the parser. */
+
+import { crc32c } from '@node-rs/crc32';
 import {
   LONG_HEADER_BYTES,
   PAGE_BYTES,
@@ -8,7 +10,6 @@ import {
   type WalVersion,
 } from '../../../../engine/postgres/wal/page.ts';
 import type { WalParserOptions } from '../../../../engine/postgres/wal/parser.ts';
-import { crc32c } from '@node-rs/crc32';
 import { toLsn, toTimeline } from '../../../../foundation/lsn.ts';
 
 export const SEGMENT_BYTES = 4 * PAGE_BYTES;
@@ -198,7 +199,8 @@ function encodeBody(spec: RecordSpec): Buffer {
       if (image.holeBytes !== undefined) headers.push(integers([16, image.holeBytes]));
       data.push(image.bytes);
     }
-    if (block.relation !== undefined) headers.push(integers(...block.relation.map((oid) => [32, oid] as const)));
+    if (block.relation !== undefined)
+      headers.push(integers(...block.relation.map((oid) => [32, oid] as const)));
     headers.push(integers([32, block.block]));
     if (block.data !== undefined) data.push(block.data);
   }
@@ -206,7 +208,9 @@ function encodeBody(spec: RecordSpec): Buffer {
   if (spec.topLevelXid !== undefined) headers.push(integers([8, 252], [32, spec.topLevelXid]));
   const { main } = spec;
   if (main !== undefined && main.length > 0) {
-    headers.push(main.length < 256 ? integers([8, 255], [8, main.length]) : integers([8, 254], [32, main.length]));
+    headers.push(
+      main.length < 256 ? integers([8, 255], [8, main.length]) : integers([8, 254], [32, main.length]),
+    );
     data.push(main);
   }
   return Buffer.concat([...headers, ...data]);
@@ -234,7 +238,10 @@ export function transactionEnd(spec: TransactionSpec): RecordSpec {
   const parts: [number, Buffer][] = [
     [0x1, spec.dropped === undefined ? Buffer.alloc(0) : words([5, 1663])],
     [0x2, spec.subxids === undefined ? Buffer.alloc(0) : words([spec.subxids.length, ...spec.subxids])],
-    [0x4, spec.dropped === undefined ? Buffer.alloc(0) : words([spec.dropped.length, ...spec.dropped.flat()])],
+    [
+      0x4,
+      spec.dropped === undefined ? Buffer.alloc(0) : words([spec.dropped.length, ...spec.dropped.flat()]),
+    ],
     [
       0x100,
       spec.statistics === undefined

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { RecordDecoder } from '../../../../engine/postgres/wal/blocks.ts';
 import { PAGE_BYTES, PAGE_MAGIC } from '../../../../engine/postgres/wal/page.ts';
@@ -124,11 +124,23 @@ describe('the WAL parser', () => {
     const whole = parse(bytes);
     fc.assert(
       fc.property(fc.array(fc.nat(bytes.length), { maxLength: 40 }), (cuts) => {
-        expect(parse(bytes, optionsFrom(), cuts.sort((a, b) => a - b))).toEqual(whole);
+        expect(
+          parse(
+            bytes,
+            optionsFrom(),
+            cuts.sort((a, b) => a - b),
+          ),
+        ).toEqual(whole);
       }),
       { numRuns: 60 },
     );
-    expect(parse(bytes, optionsFrom(), Array.from({ length: bytes.length }, (_, at) => at))).toEqual(whole);
+    expect(
+      parse(
+        bytes,
+        optionsFrom(),
+        Array.from({ length: bytes.length }, (_, at) => at),
+      ),
+    ).toEqual(whole);
   });
 
   test('gives the same for damaged logs however they are cut, and never a wrong record', () => {
@@ -144,7 +156,11 @@ describe('the WAL parser', () => {
           const damaged = parse(bytes);
           if (damaged.error === undefined) expect(damaged).toEqual(whole);
           else expect(damaged.records).toEqual(whole.records.slice(0, damaged.records.length));
-          const cut = parse(bytes, optionsFrom(), cuts.sort((a, b) => a - b));
+          const cut = parse(
+            bytes,
+            optionsFrom(),
+            cuts.sort((a, b) => a - b),
+          );
           expect({ records: cut.records, error: cut.error }).toEqual({
             records: damaged.records,
             error: damaged.error,
@@ -183,7 +199,9 @@ describe('the WAL parser', () => {
       expect(outcome.error).toBeUndefined();
       expect(outcome.position).toBe(position);
       expect(outcome.endOfRecords <= position).toBe(true);
-      const whole = records.filter((record) => record.info === 0x40 ? record.begin + 24n <= position : record.end <= position);
+      const whole = records.filter((record) =>
+        record.info === 0x40 ? record.begin + 24n <= position : record.end <= position,
+      );
       expect(outcome.records).toEqual(whole);
       if (outcome.unfinished !== undefined) {
         expect(outcome.unfinished).toBeGreaterThanOrEqual(outcome.endOfRecords);
@@ -297,7 +315,9 @@ describe('the WAL parser', () => {
     expect(changed((bytes) => bytes.writeUInt16LE(PAGE_MAGIC[16], PAGE_BYTES))).toMatch(
       /a page of version 16 follows one of version 17/,
     );
-    expect(changed((bytes) => bytes.writeBigUInt64LE(SYSTEM + 1n, 24))).toMatch(/^SYSTEM_IDENTIFIER_MISMATCH/);
+    expect(changed((bytes) => bytes.writeBigUInt64LE(SYSTEM + 1n, 24))).toMatch(
+      /^SYSTEM_IDENTIFIER_MISMATCH/,
+    );
     expect(changed((bytes) => bytes.writeUInt32LE(2, 4))).toMatch(/page of timeline 2/);
     expect(changed((bytes) => bytes.writeUInt32LE(16_777_216, 32))).toMatch(/segment size 16777216/);
     expect(changed((bytes) => bytes.writeUInt32LE(4096, 36))).toMatch(/WAL page size 4096/);
