@@ -28,6 +28,7 @@ import type { AppendableFile, Medium, MediumCapabilities, StoredFile, StoredFile
 const READ_WHOLE_LIMIT_BYTES = 64 * 2 ** 20;
 const WRITE_BUFFER_BYTES = 256 * 1024;
 const LIST_PAGE_FILES = 1000;
+const STAT_CONCURRENCY = 32;
 const TEMPORARY_PREFIX = '.tmp-';
 
 /** Opens the directory. Throws INVALID_BACKUP_DEST when it is not there or is no directory. */
@@ -132,20 +133,17 @@ class FileMedium implements Medium {
     let page: StoredFile[] = [];
     for (let directory = pending.pop(); directory !== undefined; directory = pending.pop()) {
       const path = directory === '' ? this.#root : this.#path(directory, signal);
-      const names = await this.#namesIn(directory, path, signal);
-      for (const { name, isDirectory } of names) {
-        const key = directory === '' ? name : `${directory}/${name}`;
-        if (isDirectory) {
-          pending.push(key);
-          continue;
-        }
-        const file = await this.stat(key, signal);
-        if (file === undefined) continue; // deleted meanwhile
-        page.push(file);
-        if (page.length === LIST_PAGE_FILES) {
-          yield page;
-          page = [];
-        }
+      const entries = await this.#namesIn(directory, path, signal);
+      const keyOf = (name: string) => (directory === '' ? name : `${directory}/${name}`);
+      pending.push(...entries.filter((entry) => entry.isDirectory).map((entry) => keyOf(entry.name)));
+      const keys = entries.filter((entry) => !entry.isDirectory).map((entry) => keyOf(entry.name));
+      for (let first = 0; first < keys.length; first += STAT_CONCURRENCY) {
+        const batch = keys.slice(first, first + STAT_CONCURRENCY);
+        const files = await Promise.all(batch.map(async (key) => await this.stat(key, signal)));
+        page.push(...files.filter((file) => file !== undefined)); // undefined: deleted meanwhile
+        if (page.length + STAT_CONCURRENCY <= LIST_PAGE_FILES) continue;
+        yield page;
+        page = [];
       }
     }
     if (page.length > 0) yield page;
@@ -236,18 +234,15 @@ class FileMedium implements Medium {
     }
   }
 
-  /** Makes the directory and those above it, but never the root, and makes the new names durable. */
+  /** Makes the directory and those above it, but never the root, and makes the new names durable, whoever made them. */
   async #makeDirectory(path: string): Promise<void> {
     if (path === this.#root || !path.startsWith(this.#root)) return;
     try {
-      await mkdir(path);
+      await makeOneDirectory(path);
     } catch (error) {
-      if (errnoOf(error) === 'EEXIST') return;
       if (errnoOf(error) !== 'ENOENT') throw error;
       await this.#makeDirectory(dirname(path));
-      await mkdir(path).catch((again: unknown) => {
-        if (errnoOf(again) !== 'EEXIST') throw again;
-      });
+      await makeOneDirectory(path);
     }
     await syncDirectory(dirname(path));
   }
@@ -372,6 +367,12 @@ async function readFully(file: FileHandle, target: Buffer, position: number): Pr
     filled += bytesRead;
   }
   return target.subarray(0, filled);
+}
+
+async function makeOneDirectory(path: string): Promise<void> {
+  await mkdir(path).catch((error: unknown) => {
+    if (errnoOf(error) !== 'EEXIST') throw error;
+  });
 }
 
 async function syncDirectory(path: string): Promise<void> {

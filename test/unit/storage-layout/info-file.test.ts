@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
 import { expect, it } from 'vitest';
 import {
@@ -14,7 +15,11 @@ import {
   writeBytesOnce,
   writeOnce,
 } from '../../../storage-layout/records/info-file.ts';
-import { RecordFileWriter, readRecordFile } from '../../../storage-layout/records/record-file.ts';
+import {
+  type FileFacts,
+  RecordFileWriter,
+  readRecordFile,
+} from '../../../storage-layout/records/record-file.ts';
 import { collect, openTestMedium, sampleBytes } from './support.ts';
 
 it('a write-once file is written once and read back', async () => {
@@ -76,7 +81,7 @@ it('a record file gives back its records, their places and its digest', async ()
   const { medium } = opened;
   const payloads = [0, 5, 600, 1_000_000, 2_500_000, 1].map((size, n) => sampleBytes(size, n + 1));
   const places = [];
-  let facts: { readonly sizeBytes: bigint } | undefined;
+  let facts: FileFacts;
   {
     await using writer = await RecordFileWriter.create(medium, 'f', RECORD.fileList);
     for (const payload of payloads) places.push(await writer.append(RECORD.fileList, payload));
@@ -86,7 +91,9 @@ it('a record file gives back its records, their places and its digest', async ()
   expect(records.map((record) => record.offset)).toEqual(places.map((place) => place.offset));
   for (const [n, record] of records.entries())
     expect(record.payload.equals(payloads[n] ?? Buffer.alloc(0))).toBe(true);
-  expect((await medium.stat('f'))?.sizeBytes).toBe(Number(facts.sizeBytes));
+  const bytes = await medium.read('f');
+  expect(BigInt(bytes.length)).toBe(facts.sizeBytes);
+  expect(createHash('sha256').update(bytes).digest()).toEqual(facts.sha256);
   await expect(collect(readRecordFile(medium, 'f', RECORD.backupMeta))).rejects.toThrow(
     /fileList.*backupMeta/,
   );
