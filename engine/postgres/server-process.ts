@@ -2,7 +2,7 @@
  * PostgreSQL servers as processes on this machine: initdb, start and stop, as an unprivileged user when we are root
  * (PostgreSQL refuses root). Used for restored instances, the demo and the tests.
  */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -60,6 +60,60 @@ export async function startServer(
     ['start', '-D', paths.dataDirectory, '-l', options.logPath, ...wait, ...extra],
     signal,
   );
+}
+
+export type ServerEnd = { readonly code: number | null; readonly signal: NodeJS.Signals | null };
+
+export type LaunchedServer = {
+  readonly pid: number;
+  /** How it ended; undefined while it runs. */
+  end(): ServerEnd | undefined;
+  /** Resolves when the server has ended while this process watches; never rejects. The server may outlive us. */
+  readonly ended: Promise<ServerEnd>;
+};
+
+/**
+ * Starts the server as a process of its own session, its output appended to `logPath`, and returns at once: for a
+ * recovery, whose end pg_ctl cannot tell from a long start.
+ */
+export async function launchServer(
+  paths: ServerPaths,
+  options: { readonly logPath: string; readonly arguments?: readonly string[] },
+): Promise<LaunchedServer> {
+  await using log = await open(options.logPath, 'a');
+  const identity = paths.user === undefined ? {} : { uid: paths.user.uid, gid: paths.user.gid };
+  const child = spawn(
+    join(paths.binDirectory, 'postgres'),
+    ['-D', paths.dataDirectory, ...(options.arguments ?? [])],
+    {
+      ...identity,
+      cwd: '/',
+      detached: true,
+      stdio: ['ignore', log.fd, log.fd],
+      env: { ...process.env, LC_ALL: 'C' },
+    },
+  );
+  const ended = Promise.withResolvers<ServerEnd>();
+  child.once('exit', (code, signal) => ended.resolve({ code, signal }));
+  const started = Promise.withResolvers<number>();
+  child.once('spawn', () => started.resolve(child.pid ?? 0));
+  child.once('error', (error) => {
+    started.reject(
+      new HoldfastError('INTERNAL', `cannot run ${join(paths.binDirectory, 'postgres')}: ${error.message}`, {
+        cause: error,
+      }),
+    );
+  });
+  const pid = await started.promise;
+  child.unref();
+  return {
+    pid,
+    end: () =>
+      child.exitCode === null && child.signalCode === null
+        ? undefined
+        : { code: child.exitCode, signal: child.signalCode },
+    ended: ended.promise,
+  };
 }
 
 export async function stopServer(

@@ -1,0 +1,239 @@
+/**
+ * A backup set at its destination, as a restore reads it: the commit point, then the meta and index files after their
+ * SHA-256 has been compared with the commit point's, then the file list and the block index as streams in step.
+ */
+import { createHash } from 'node:crypto';
+import { defined } from '../../foundation/assert.ts';
+import { HoldfastError } from '../../foundation/errors.ts';
+import {
+  type BackupDirectory,
+  type BackupFile,
+  type BackupInfo,
+  BackupInfoSchema,
+  type BackupMeta,
+  BackupMetaSchema,
+  DirectoryListSchema,
+  FileKind,
+  FileListSchema,
+  type PartitionGroupBackup,
+} from '../../proto/gen/holdfast/v1/records_pb.ts';
+import {
+  MACROBLOCK_BYTES,
+  type MacroBlockEntry,
+  readMacroBlockIndex,
+} from '../../storage-layout/macroblock/index.ts';
+import type { Medium } from '../../storage-layout/media/medium.ts';
+import { RECORD } from '../../storage-layout/records/framing.ts';
+import { readInfo } from '../../storage-layout/records/info-file.ts';
+import { decodeMessage } from '../../storage-layout/records/messages.ts';
+import { readRecordFile } from '../../storage-layout/records/record-file.ts';
+import { parseTreePath, type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
+import { checkFilePath, checkRelativePath } from './safe-path.ts';
+
+const READ_BYTES = 4 * 1024 * 1024;
+
+export type SourceSet = {
+  readonly medium: Medium;
+  readonly root: TreeRoot;
+  readonly key: SetKey;
+  readonly info: BackupInfo;
+  readonly backup: PartitionGroupBackup;
+  readonly metaKey: string;
+  readonly indexKey: string;
+};
+
+export type FileBlocks = { readonly file: BackupFile; readonly blocks: readonly MacroBlockEntry[] };
+
+/**
+ * Opens one partition group's part of a published set and checks its meta and index files. Throws INVALID_BACKUP_SET_ID
+ * when the set was never published, DATA_CORRUPT when a file is not what the commit point says.
+ */
+export async function openSourceSet(
+  medium: Medium,
+  root: TreeRoot,
+  key: SetKey,
+  partitionGroup: string,
+  signal: AbortSignal,
+): Promise<SourceSet> {
+  const info = await readInfo(medium, tree.backupInfo(root, key), BackupInfoSchema, signal);
+  const backup = info.partitionGroups.find((group) => group.partitionGroup === partitionGroup);
+  if (backup === undefined) {
+    throw new HoldfastError(
+      'INVALID_BACKUP_SET_ID',
+      `backup set ${key.setId} holds no partition group "${partitionGroup}"`,
+    );
+  }
+  const directory = tree.backupSetDirectory(root, key.tenantId, key.fullSetId);
+  const keys = backup.files.map((file) => {
+    checkRelativePath(file.path);
+    return { ...file, key: `${directory}/${file.path}` };
+  });
+  for (const file of keys) await checkDigest(medium, file, signal);
+  const ofKind = (kind: 'metaFile' | 'macroBlockIndex') =>
+    keys.find((file) => parseTreePath(file.key)?.kind === kind)?.key;
+  const metaKey = ofKind('metaFile');
+  const indexKey = ofKind('macroBlockIndex');
+  if (metaKey === undefined || indexKey === undefined) {
+    throw new HoldfastError('DATA_CORRUPT', `${tree.backupInfo(root, key)} names no meta or no index file`);
+  }
+  return { medium, root, key, info, backup, metaKey, indexKey };
+}
+
+/** The meta file's first record. */
+export async function readBackupMeta(source: SourceSet, signal: AbortSignal): Promise<BackupMeta> {
+  for await (const record of readRecordFile(source.medium, source.metaKey, RECORD.backupMeta, signal)) {
+    if (record.type === RECORD.backupMeta)
+      return decodeMessage(BackupMetaSchema, record.payload, record.offset, { file: source.metaKey });
+    break;
+  }
+  throw new HoldfastError('DATA_CORRUPT', `${source.metaKey} does not begin with a backup's metadata`);
+}
+
+/** Every directory of the baseline, parents first. Throws DATA_CORRUPT for one that leads out. */
+export async function* readDirectories(
+  source: SourceSet,
+  signal: AbortSignal,
+): AsyncGenerator<BackupDirectory> {
+  for await (const record of readRecordFile(source.medium, source.metaKey, RECORD.backupMeta, signal)) {
+    if (record.type !== RECORD.directoryList) continue;
+    const list = decodeMessage(DirectoryListSchema, record.payload, record.offset, { file: source.metaKey });
+    for (const directory of list.directories) {
+      checkRelativePath(directory.path);
+      yield directory;
+    }
+  }
+}
+
+/** The file list in file-number order. Throws DATA_CORRUPT for a path that leads out. */
+export async function* readFiles(source: SourceSet, signal: AbortSignal): AsyncGenerator<BackupFile> {
+  let previous = -1;
+  for await (const record of readRecordFile(source.medium, source.metaKey, RECORD.backupMeta, signal)) {
+    if (record.type !== RECORD.fileList) continue;
+    const list = decodeMessage(FileListSchema, record.payload, record.offset, { file: source.metaKey });
+    for (const file of list.files) {
+      checkFilePath(file.path);
+      if (file.fileNumber <= previous) {
+        throw new HoldfastError(
+          'DATA_CORRUPT',
+          `${source.metaKey} at offset ${record.offset}: the file list is out of order`,
+        );
+      }
+      previous = file.fileNumber;
+      yield file;
+    }
+  }
+}
+
+/**
+ * Each file with its blocks, in file order: a file larger than MAX_BLOCKS macroblocks comes in several parts. Throws
+ * DATA_CORRUPT when a block has no file, lies outside its file, or a file has not as many blocks as the list says.
+ */
+export async function* readFileBlocks(source: SourceSet, signal: AbortSignal): AsyncGenerator<FileBlocks> {
+  const index = new EntryStream(source, signal);
+  for await (const file of readFiles(source, signal)) {
+    let count = 0;
+    let part: MacroBlockEntry[] = [];
+    for (;;) {
+      const entry = await index.peek();
+      if (entry === undefined || entry.fileNumber > file.fileNumber) break;
+      checkEntry(source, file, entry);
+      index.take();
+      part.push(entry);
+      count += 1;
+      if (part.length === MAX_BLOCKS) {
+        yield { file, blocks: part };
+        part = [];
+      }
+    }
+    if (count !== file.macroblockCount) {
+      throw new HoldfastError(
+        'DATA_CORRUPT',
+        `${source.indexKey} has ${count} macroblocks of ${file.path}, the file list says ${file.macroblockCount}`,
+      );
+    }
+    if (part.length > 0 || count === 0) yield { file, blocks: part };
+  }
+  if ((await index.peek()) !== undefined)
+    throw new HoldfastError(
+      'DATA_CORRUPT',
+      `${source.indexKey} has macroblocks of files that are not listed`,
+    );
+}
+
+export const MAX_BLOCKS = 8;
+
+/** The control file's place in the list: it is laid down last. */
+export function isControlFile(file: BackupFile): boolean {
+  return file.kind === FileKind.CONTROL;
+}
+
+/** The index as a stream of single entries with one step of foresight. */
+class EntryStream {
+  readonly #chunks: AsyncIterator<readonly MacroBlockEntry[]>;
+  #chunk: readonly MacroBlockEntry[] = [];
+  #next = 0;
+
+  constructor(source: SourceSet, signal: AbortSignal) {
+    this.#chunks = readMacroBlockIndex(source.medium, source.indexKey, signal)[Symbol.asyncIterator]();
+  }
+
+  async peek(): Promise<MacroBlockEntry | undefined> {
+    while (this.#next === this.#chunk.length) {
+      const step = await this.#chunks.next();
+      if (step.done === true) return undefined;
+      this.#chunk = step.value;
+      this.#next = 0;
+    }
+    return defined(this.#chunk[this.#next], 'an index entry');
+  }
+
+  take(): void {
+    this.#next += 1;
+  }
+}
+
+function checkEntry(source: SourceSet, file: BackupFile, entry: MacroBlockEntry): void {
+  if (entry.fileNumber !== file.fileNumber) {
+    throw new HoldfastError(
+      'DATA_CORRUPT',
+      `${source.indexKey} has a macroblock of file ${entry.fileNumber}, which is not listed`,
+    );
+  }
+  if (entry.delta !== undefined)
+    throw new HoldfastError('NOT_SUPPORTED', `${source.indexKey} holds an incremental backup's deltas`);
+  const end = BigInt(entry.blockNumber) * BigInt(MACROBLOCK_BYTES) + BigInt(entry.plainBytes);
+  if (end > file.sizeBytes) {
+    throw new HoldfastError(
+      'DATA_CORRUPT',
+      `${source.indexKey}: macroblock ${entry.blockNumber} of ${file.path} ends behind the file's ${file.sizeBytes} bytes`,
+    );
+  }
+}
+
+async function checkDigest(
+  medium: Medium,
+  file: { readonly key: string; readonly sizeBytes: bigint; readonly sha256: Uint8Array },
+  signal: AbortSignal,
+): Promise<void> {
+  const hash = createHash('sha256');
+  const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+  let position = 0;
+  for (;;) {
+    const part = await medium.readRange(file.key, position, position + READ_BYTES, buffer, signal);
+    hash.update(part);
+    position += part.length;
+    if (part.length < READ_BYTES) break;
+  }
+  if (BigInt(position) !== file.sizeBytes) {
+    throw new HoldfastError(
+      'DATA_CORRUPT',
+      `${file.key} at offset ${position}: the file ends here, the backup says ${file.sizeBytes} bytes`,
+    );
+  }
+  if (!hash.digest().equals(file.sha256)) {
+    throw new HoldfastError(
+      'DATA_CORRUPT',
+      `${file.key} at offset 0: the file of ${position} bytes has another SHA-256 than the backup says`,
+    );
+  }
+}

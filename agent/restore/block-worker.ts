@@ -1,0 +1,167 @@
+/**
+ * A worker thread of a restore: fetches the blocks of a job in as few ranged reads as possible, the next range while
+ * this one is decompressed, checks every block and writes it in place. Its buffers are kept from job to job.
+ */
+import { closeSync, constants, fchmodSync, fchownSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { parentPort, workerData } from 'node:worker_threads';
+import { assert, defined } from '../../foundation/assert.ts';
+import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
+import { MACROBLOCK_BYTES } from '../../storage-layout/macroblock/index.ts';
+import { decodeMacroBlock, type PlannedRead, planReads } from '../../storage-layout/macroblock/reader.ts';
+import type { Medium } from '../../storage-layout/media/medium.ts';
+import { openMedium } from '../../storage-layout/media/open.ts';
+import { tree } from '../../storage-layout/tree.ts';
+import type { BlockJob, BlockWorkerData, BlockWorkerMessage, StoredBlock, TargetFile } from './block-job.ts';
+
+const READ_BYTES = 4 * 1024 * 1024;
+/** Bytes read along rather than starting another read. */
+const MAX_GAP_BYTES = 64 * 1024;
+
+type FileRead = { readonly key: string; readonly read: PlannedRead<StoredBlock> };
+
+/** The file that was written last stays open: blocks come in file order. */
+class OpenTarget {
+  #index = -1;
+  #descriptor = -1;
+  readonly #owner: BlockWorkerData['owner'];
+
+  constructor(owner: BlockWorkerData['owner']) {
+    this.#owner = owner;
+  }
+
+  /** The descriptor of a file of the job, created with its size, mode and owner on first sight. */
+  descriptor(files: readonly TargetFile[], index: number): number {
+    if (index === this.#index) return this.#descriptor;
+    this.close();
+    const file = defined(files[index], 'the file of a block');
+    this.#descriptor = openSync(
+      file.path,
+      constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW,
+      file.mode,
+    );
+    this.#index = index;
+    ftruncateSync(this.#descriptor, file.sizeBytes);
+    fchmodSync(this.#descriptor, file.mode);
+    if (this.#owner !== undefined) fchownSync(this.#descriptor, this.#owner.uid, this.#owner.gid);
+    return this.#descriptor;
+  }
+
+  close(): void {
+    if (this.#descriptor >= 0) closeSync(this.#descriptor);
+    this.#descriptor = -1;
+    this.#index = -1;
+  }
+}
+
+class BlockWorker {
+  readonly #data: BlockWorkerData;
+  readonly #medium: Medium;
+  readonly #plain = Buffer.allocUnsafeSlow(MACROBLOCK_BYTES);
+  readonly #buffers: [Buffer, Buffer] = [
+    Buffer.allocUnsafeSlow(READ_BYTES),
+    Buffer.allocUnsafeSlow(READ_BYTES),
+  ];
+
+  constructor(data: BlockWorkerData, medium: Medium) {
+    this.#data = data;
+    this.#medium = medium;
+  }
+
+  /** Throws DATA_CORRUPT naming file and offset, and the medium's and the file system's errors. */
+  async run(job: BlockJob): Promise<{ readonly bytes: number; readonly blocks: number }> {
+    const target = new OpenTarget(this.#data.owner);
+    try {
+      const filled = new Set(job.blocks.map((block) => block.file));
+      for (const index of job.files.keys()) if (!filled.has(index)) target.descriptor(job.files, index);
+      const reads = this.#planJob(job);
+      let bytes = 0;
+      let pending = this.#fetch(reads, 0);
+      for (const [index, { key, read }] of reads.entries()) {
+        const stored = await pending;
+        pending = this.#fetch(reads, index + 1);
+        pending.catch(() => undefined); // awaited in the next turn, unless this one fails first
+        for (const block of read.entries) bytes += this.#write(job, target, key, read.begin, stored, block);
+      }
+      return { bytes, blocks: job.blocks.length };
+    } finally {
+      target.close();
+    }
+  }
+
+  #planJob(job: BlockJob): readonly FileRead[] {
+    const byFile = Map.groupBy(job.blocks, (block) => `${block.setId}.${block.subTaskId}`);
+    return [...byFile.values()].flatMap((blocks) => {
+      const { setId, subTaskId } = defined(blocks[0], 'a group has a member');
+      const key = tree.macroBlock(
+        { clusterName: this.#data.clusterName, clusterId: this.#data.clusterId },
+        { tenantId: this.#data.tenantId, fullSetId: this.#data.fullSetId, setId },
+        this.#data.partitionGroup,
+        subTaskId,
+      );
+      const sorted = blocks.toSorted((a, b) => a.offset - b.offset);
+      return planReads(sorted, MAX_GAP_BYTES, READ_BYTES).map((read) => ({ key, read }));
+    });
+  }
+
+  /** Begins the read `index`, if there is one; reads use the two buffers in turn. */
+  async #fetch(reads: readonly FileRead[], index: number): Promise<Buffer> {
+    const next = reads[index];
+    if (next === undefined) return this.#plain.subarray(0, 0);
+    const { begin, end } = next.read;
+    let buffer = this.#buffers[index % 2 === 0 ? 0 : 1];
+    if (buffer.length < end - begin) {
+      buffer = Buffer.allocUnsafeSlow(end - begin);
+      this.#buffers[index % 2 === 0 ? 0 : 1] = buffer;
+    }
+    return await this.#medium.readRange(next.key, begin, end, buffer);
+  }
+
+  #write(
+    job: BlockJob,
+    target: OpenTarget,
+    key: string,
+    begin: number,
+    stored: Buffer,
+    block: StoredBlock,
+  ): number {
+    const offset = block.offset - begin;
+    if (offset + block.storedBytes > stored.length) {
+      throw new HoldfastError(
+        'DATA_CORRUPT',
+        `${key} at offset ${block.offset}: the file ends inside a macroblock of ${block.storedBytes} bytes`,
+      );
+    }
+    const plain = decodeMacroBlock(
+      stored.subarray(offset, offset + block.storedBytes),
+      block,
+      this.#plain,
+      key,
+    );
+    const descriptor = target.descriptor(job.files, block.file);
+    for (let done = 0; done < plain.length; )
+      done += writeSync(descriptor, plain, done, plain.length - done, block.position + done);
+    return plain.length;
+  }
+}
+
+const port = parentPort;
+assert(port !== null, 'block-worker.ts runs as a worker thread');
+// The restore that starts this thread gives it exactly this.
+const data = workerData as BlockWorkerData;
+const worker = new BlockWorker(data, await openMedium(data.uri));
+const send = (message: BlockWorkerMessage) => port.postMessage(message, []);
+let queue: Promise<void> = Promise.resolve();
+
+port.on('message', (job: BlockJob) => {
+  queue = runAfter(queue, job);
+});
+
+async function runAfter(before: Promise<void>, job: BlockJob): Promise<void> {
+  await before;
+  try {
+    send({ kind: 'done', ...(await worker.run(job)) });
+  } catch (error) {
+    const { code, message, hint, detail } = toHoldfastError(error);
+    send({ kind: 'failed', code, message, hint, detail });
+  }
+}

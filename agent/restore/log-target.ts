@@ -1,0 +1,154 @@
+/**
+ * Turns what a person wants into where recovery stops.
+ *
+ * - A time becomes an LSN: before the first commit or abort record with a greater time. Commit times do not grow with
+ *   the position, so every file whose greatest commit time is beyond the wanted one is read, in order, until one has
+ *   such a record behind the baseline's stop. None: the end of the log, so that no target is ever "not reached".
+ * - An LSN is PostgreSQL's recovery_target_lsn: the first record that begins at or after it. None: the end of the log.
+ */
+
+import type { RecoveryTarget } from '../../engine/postgres/restore/settings.ts';
+import { createLogInspector } from '../../engine/postgres/wal/inspector.ts';
+import type { WalVersion } from '../../engine/postgres/wal/page.ts';
+import { findRecordAtOrAfter, findStopBeforeTime } from '../../engine/postgres/wal/search.ts';
+import { assertNever } from '../../foundation/assert.ts';
+import { HoldfastError } from '../../foundation/errors.ts';
+import { formatLsn, type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
+import type { LogArchive } from '../../storage-layout/clog/archive.ts';
+import type { LogRange } from '../../storage-layout/clog/ranges.ts';
+
+export type WantedTarget =
+  | { readonly kind: 'endOfLog' }
+  | { readonly kind: 'immediate' }
+  | { readonly kind: 'time'; readonly timeUs: bigint }
+  | { readonly kind: 'lsn'; readonly lsn: Lsn; readonly inclusive: boolean };
+
+/** The log of one recovery and what is needed to read its records. */
+export type LogToRead = {
+  readonly archive: LogArchive;
+  readonly path: readonly LogRange[];
+  /** The baseline's stop: no earlier position can be restored. */
+  readonly stop: Lsn;
+  readonly segmentSizeBytes: number;
+  readonly systemIdentifier: bigint;
+  readonly major: number;
+};
+
+/** Throws TARGET_NOT_RESTORABLE when an LSN lies outside the path, WAL_UNREADABLE, and what reading the archive throws. */
+export async function resolveTarget(
+  log: LogToRead,
+  wanted: WantedTarget,
+  signal: AbortSignal,
+): Promise<RecoveryTarget> {
+  switch (wanted.kind) {
+    case 'endOfLog':
+      return { kind: 'endOfLog' };
+    case 'immediate':
+      return { kind: 'immediate' };
+    case 'time':
+      return await targetOfTime(log, wanted.timeUs, signal);
+    case 'lsn':
+      return await targetOfLsn(log, wanted.lsn, wanted.inclusive, signal);
+    default:
+      return assertNever(wanted);
+  }
+}
+
+/**
+ * End of the last whole record of the log that recovery will find at the path's end; undefined when the last segments
+ * hold no record's end.
+ */
+export async function findEndOfRecords(log: LogToRead, signal: AbortSignal): Promise<Lsn | undefined> {
+  const last = log.path.at(-1);
+  if (last === undefined) return undefined;
+  const begin = segmentsBefore(last, last.end, 2, log.segmentSizeBytes);
+  const inspector = createLogInspector(readOptions(log, last.timeline, begin));
+  for await (const chunk of log.archive.read(last.timeline, begin, last.end, signal))
+    inspector.push(chunk.begin, chunk.data);
+  return inspector.endOfRecords > begin ? inspector.endOfRecords : undefined;
+}
+
+/** What a WAL reader needs to begin at `begin`, which may lie inside a page only where a timeline forks. */
+export function readOptions(
+  log: LogToRead,
+  timeline: Timeline,
+  begin: Lsn,
+): {
+  readonly segmentSizeBytes: number;
+  readonly timeline: Timeline;
+  readonly systemIdentifier: bigint;
+  readonly begin: Lsn;
+  readonly version: WalVersion;
+} {
+  return {
+    segmentSizeBytes: log.segmentSizeBytes,
+    timeline,
+    systemIdentifier: log.systemIdentifier,
+    begin,
+    version: log.major as WalVersion, // the backup's own version; an unknown page magic is refused by the reader
+  };
+}
+
+async function targetOfTime(log: LogToRead, timeUs: bigint, signal: AbortSignal): Promise<RecoveryTarget> {
+  for (const range of log.path) {
+    for (const file of filesOf(log, range)) {
+      if (file.lastCommitUs === undefined || file.lastCommitUs <= timeUs) continue;
+      // A record that ends in this file may begin in the segment before the file's first.
+      const begin = segmentsBefore(range, file.begin, 1, log.segmentSizeBytes);
+      const end = file.end < range.end ? file.end : range.end;
+      const found = await findStopBeforeTime(
+        log.archive.read(range.timeline, begin, end, signal),
+        readOptions(log, range.timeline, begin),
+        timeUs,
+        signal,
+      );
+      if (found === undefined) continue;
+      // The server's clock was set back during the backup: the earliest instant that there is.
+      if (found.stop < log.stop) return { kind: 'immediate' };
+      return { kind: 'lsn', lsn: found.stop, inclusive: false };
+    }
+  }
+  return { kind: 'endOfLog' };
+}
+
+async function targetOfLsn(
+  log: LogToRead,
+  lsn: Lsn,
+  inclusive: boolean,
+  signal: AbortSignal,
+): Promise<RecoveryTarget> {
+  const end = log.path.at(-1)?.end ?? log.stop;
+  if (lsn < log.stop || lsn > end) {
+    throw new HoldfastError(
+      'TARGET_NOT_RESTORABLE',
+      `log position ${formatLsn(lsn)} cannot be restored from this backup set`,
+      { hint: `It reaches from ${formatLsn(log.stop)} to ${formatLsn(end)}.` },
+    );
+  }
+  for (const range of log.path) {
+    if (range.end <= lsn) continue;
+    const begin = segmentsBefore(range, lsn > range.begin ? lsn : range.begin, 0, log.segmentSizeBytes);
+    const found = await findRecordAtOrAfter(
+      log.archive.read(range.timeline, begin, range.end, signal),
+      readOptions(log, range.timeline, begin),
+      lsn,
+      signal,
+    );
+    if (found !== undefined) return { kind: 'lsn', lsn, inclusive };
+  }
+  return { kind: 'endOfLog' };
+}
+
+/** The files that give bytes of the range behind the stop, by position. */
+function filesOf(log: LogToRead, range: LogRange) {
+  return log.archive.files
+    .filter((file) => file.timeline === range.timeline && file.end > log.stop)
+    .filter((file) => file.end > range.begin && file.begin < range.end)
+    .sort((a, b) => (a.begin < b.begin ? -1 : 1));
+}
+
+/** The first byte of the segment that is `count` before `lsn`'s, or the range's first. */
+function segmentsBefore(range: LogRange, lsn: Lsn, count: number, segmentSizeBytes: number): Lsn {
+  const begin = segmentStart(lsn, segmentSizeBytes) - BigInt(segmentSizeBytes) * BigInt(count);
+  return begin > range.begin ? toLsn(begin) : range.begin;
+}

@@ -1,0 +1,129 @@
+/**
+ * One partition group's restore, from the destination alone, in five phases:
+ *
+ *   CREATE       the set, its log and the target are checked, then the directories claimed (they are absent or empty)
+ *   SYSTEM_DATA  the set's meta files are compared with its commit point; directories and links are made
+ *   USER_DATA    macroblocks are fetched, checked and written; label, manifest, settings; all durable; control file last
+ *   LOG          the server is started and fed the archived log until it is promoted
+ *   CHECK        it is asked; then it gets its final settings and is started again
+ *
+ * Nothing is claimed before the target is known to be restorable, and whatever fails, everything that was made is
+ * removed again, the server stopped first. Until the end a marker file says that the directory is incomplete.
+ */
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { RecoveryTarget } from '../../engine/postgres/restore/settings.ts';
+import type { TablespaceTarget } from '../../engine/postgres/restore/tablespaces.ts';
+import { openMedium } from '../../storage-layout/media/open.ts';
+import {
+  type BaselinePlace,
+  layControlFile,
+  layDirectories,
+  layFiles,
+  layLabelAndManifest,
+} from './baseline.ts';
+import { layLogAndSettings } from './by-hand.ts';
+import { syncTrees } from './durability.ts';
+import { type Prepared, prepareRestore, type RestoreRequest } from './prepare.ts';
+import { RestoreReporter, type RestoreStep } from './progress.ts';
+import { type RestoredServer, recoverAndCheck } from './recover.ts';
+import { ClaimedDirectories, removeMarker, writeMarker } from './target-directory.ts';
+
+export type RestoreOutcome = {
+  readonly dataDirectory: string;
+  readonly tablespaces: readonly TablespaceTarget[];
+  readonly bytesRestored: bigint;
+  readonly target: RecoveryTarget;
+  readonly major: number;
+  /** Undefined without `start`. */
+  readonly server: RestoredServer | undefined;
+};
+
+/** Names that a restore puts into its work directory: a leftover of them is no one else's. */
+const WORK_NAMES: ReadonlySet<string> = new Set(['spool', 'external', 'socket', 'server.log', 'hba.conf']);
+
+/**
+ * Restores. Throws TARGET_NOT_RESTORABLE, TARGET_NOT_EMPTY, DATA_CORRUPT (file and offset), LOG_GAP, RESTORE_FAILED
+ * with the end of the server's log, and the medium's errors; nothing is left behind then.
+ */
+export async function runRestore(
+  request: RestoreRequest,
+  report: (step: RestoreStep) => void,
+  signal: AbortSignal,
+): Promise<RestoreOutcome> {
+  await using medium = await openMedium(request.uri, signal);
+  const reporter = new RestoreReporter(report);
+  reporter.set({ phase: 'CREATE' });
+  const prepared = await prepareRestore(request, medium, signal);
+  reporter.set({
+    bytesTotal: prepared.source.backup.inputBytes,
+    blocksTotal: prepared.source.backup.macroblockCount,
+    targetLsn: prepared.target.kind === 'lsn' ? prepared.target.lsn : prepared.path.end,
+  });
+  await using claimed = new ClaimedDirectories(request.user);
+  await claim(prepared, claimed);
+  await layBaseline(prepared, claimed, reporter, signal);
+  const outcome = {
+    dataDirectory: prepared.dataDirectory,
+    tablespaces: prepared.tablespaces,
+    bytesRestored: reporter.step.bytesDone,
+    target: prepared.target,
+    major: prepared.meta.postgresMajor,
+  };
+  if (!request.start) {
+    await removeMarker(prepared.dataDirectory);
+    await rm(prepared.workDirectory, { recursive: true, force: true });
+    claimed.keep();
+    return { ...outcome, server: undefined };
+  }
+  const server = await recoverAndCheck(prepared, reporter, signal);
+  claimed.keep();
+  return { ...outcome, server };
+}
+
+async function claim(prepared: Prepared, claimed: ClaimedDirectories): Promise<void> {
+  const mode = prepared.meta.directoryMode === 0o750 ? 0o750 : 0o700;
+  await claimed.claim(prepared.dataDirectory, mode, 'the target directory');
+  await writeMarker(prepared.dataDirectory);
+  await removeLeftover(prepared.workDirectory);
+  await claimed.claim(prepared.workDirectory, 0o711, 'the work directory');
+  await claimed.claim(join(prepared.workDirectory, 'external'), 0o700, 'the directory');
+  for (const tablespace of prepared.tablespaces)
+    await claimed.claim(tablespace.directory, mode, `the tablespace directory for ${tablespace.location}`);
+}
+
+/** A work directory whose data directory is gone is what an earlier restore left. */
+async function removeLeftover(workDirectory: string): Promise<void> {
+  const names = await readdir(workDirectory).catch(() => []);
+  if (names.every((name) => WORK_NAMES.has(name))) await rm(workDirectory, { recursive: true, force: true });
+}
+
+async function layBaseline(
+  prepared: Prepared,
+  claimed: ClaimedDirectories,
+  reporter: RestoreReporter,
+  signal: AbortSignal,
+): Promise<void> {
+  const { source, meta, request } = prepared;
+  const place: BaselinePlace = {
+    dataDirectory: prepared.dataDirectory,
+    externalDirectory: join(prepared.workDirectory, 'external'),
+    tablespaces: prepared.tablespaces,
+    user: request.user,
+    concurrency: request.concurrency,
+    uri: request.uri,
+  };
+  reporter.set({ phase: 'SYSTEM_DATA' });
+  await layDirectories(source, place, signal);
+  reporter.set({ phase: 'USER_DATA' });
+  const control = await layFiles(
+    source,
+    place,
+    ({ bytesDone, blocksDone }) => reporter.set({ bytesDone, blocksDone }),
+    signal,
+  );
+  await layLabelAndManifest(source, meta, place, signal);
+  if (!request.start) await layLogAndSettings(prepared, signal);
+  await syncTrees(claimed.paths, signal);
+  await layControlFile(source, place, control, signal);
+}

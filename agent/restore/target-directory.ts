@@ -1,0 +1,106 @@
+/**
+ * The directories that a restore may write to. A restore never overwrites: each must be absent or empty. While it is
+ * incomplete, the data directory holds the marker file and no control file, so that no server starts on it; when it
+ * fails, what it made is removed.
+ */
+import { chmod, chown, lstat, mkdir, readdir, realpath, rm, rmdir, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import type { ServerUser } from '../../engine/postgres/server-process.ts';
+import { HoldfastError } from '../../foundation/errors.ts';
+import { syncPath } from './durability.ts';
+
+export const INCOMPLETE_MARKER = 'HOLDFAST_RESTORE_INCOMPLETE';
+const MARKER_TEXT = `Holdfast is restoring into this directory, or was interrupted. It is not a usable database.
+Remove the directory and restore again.
+`;
+
+/** Directories claimed by one restore; disposing removes their contents unless `keep` was called. */
+export class ClaimedDirectories implements AsyncDisposable {
+  readonly #claimed: { readonly path: string; readonly made: readonly string[] }[] = [];
+  readonly #user: ServerUser | undefined;
+  #kept = false;
+
+  constructor(user: ServerUser | undefined) {
+    this.#user = user;
+  }
+
+  /** Takes a directory that is absent or empty; gives it this mode and the server's owner. Throws TARGET_NOT_EMPTY, INVALID_ARGUMENT. */
+  async claim(path: string, mode: number, what: string): Promise<void> {
+    const made = await claimEmpty(path, what);
+    this.#claimed.push({ path, made });
+    await chmod(path, mode);
+    if (this.#user !== undefined) await chown(path, this.#user.uid, this.#user.gid);
+  }
+
+  get paths(): readonly string[] {
+    return this.#claimed.map((directory) => directory.path);
+  }
+
+  /** From now on disposing leaves everything as it is. */
+  keep(): void {
+    this.#kept = true;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#kept) return;
+    // The last one first: a data directory loses its marker only when all else is gone.
+    for (const { path, made } of this.#claimed.toReversed()) {
+      for (const name of await readdir(path).catch(() => []))
+        if (name !== INCOMPLETE_MARKER) await rm(join(path, name), { recursive: true, force: true });
+      await rm(join(path, INCOMPLETE_MARKER), { force: true });
+      for (const directory of made) await rmdir(directory).catch(() => undefined); // another's file came in
+    }
+  }
+}
+
+/** The path with its existing part's links resolved, so that what is compared and written is the same place. */
+export async function resolveTarget(path: string): Promise<string> {
+  try {
+    return await realpath(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error; // node:fs throws errno errors
+    const parent = dirname(path);
+    return parent === path ? path : join(await resolveTarget(parent), basename(path));
+  }
+}
+
+export async function writeMarker(dataDirectory: string): Promise<void> {
+  const path = join(dataDirectory, INCOMPLETE_MARKER);
+  await writeFile(path, MARKER_TEXT, { mode: 0o644 });
+  await syncPath(path);
+  await syncPath(dataDirectory);
+}
+
+export async function removeMarker(dataDirectory: string): Promise<void> {
+  await rm(join(dataDirectory, INCOMPLETE_MARKER));
+  await syncPath(dataDirectory);
+}
+
+/** The directories that were made for it, the innermost first; none when it was there and empty. */
+async function claimEmpty(path: string, what: string): Promise<readonly string[]> {
+  try {
+    const found = await lstat(path);
+    if (!found.isDirectory())
+      throw new HoldfastError('TARGET_NOT_EMPTY', `${what} ${path} is there and no directory`);
+    const names = await readdir(path);
+    if (names.length > 0) throw notEmpty(path, what, names);
+    return [];
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error; // node:fs throws errno errors
+  }
+  const first = await mkdir(dirname(path), { recursive: true });
+  await mkdir(path);
+  const made = [path];
+  if (first === undefined) return made;
+  for (let parent = dirname(path); parent.length >= first.length; parent = dirname(parent)) made.push(parent);
+  return made;
+}
+
+function notEmpty(path: string, what: string, names: readonly string[]): HoldfastError {
+  const running = names.includes('postmaster.pid') ? ' and a server may be running on it' : '';
+  return new HoldfastError('TARGET_NOT_EMPTY', `${what} ${path} is not empty${running}`, {
+    hint: names.includes(INCOMPLETE_MARKER)
+      ? 'An interrupted restore left it: remove it first.'
+      : 'Name a directory that is absent or empty: a restore never overwrites.',
+  });
+}

@@ -1,0 +1,261 @@
+/** `holdfast restore`: from the destination alone, without coordinator, agent or catalog. */
+import { resolve } from 'node:path';
+import { type Command, InvalidArgumentError } from 'commander';
+import { anyFreePort } from '../agent/restore/free-port.ts';
+import type { WantedTarget } from '../agent/restore/log-target.ts';
+import type { RestoreStep } from '../agent/restore/progress.ts';
+import { type RestoreOutcome, runRestore } from '../agent/restore/restore.ts';
+import { parseTablespaceOption } from '../engine/postgres/restore/tablespaces.ts';
+import { assertNever } from '../foundation/assert.ts';
+import { systemClock } from '../foundation/clock.ts';
+import { HoldfastError } from '../foundation/errors.ts';
+import { parseInstantUs } from '../foundation/instant.ts';
+import { formatLsn, parseLsn, toTimeline } from '../foundation/lsn.ts';
+import { formatSize } from '../foundation/units.ts';
+import { openMedium } from '../storage-layout/media/open.ts';
+import { findRoot, findTenant } from '../storage-layout/plan/discovery.ts';
+import { readTenantHistory } from '../storage-layout/plan/tenant-history.ts';
+import {
+  type ChosenSet,
+  chooseSet,
+  formatInstant,
+  type RestoreTarget,
+} from '../storage-layout/plan/windows.ts';
+import type { TreeRoot } from '../storage-layout/tree.ts';
+import { addExamples } from './help.ts';
+import { ProgressLine } from './progress-line.ts';
+import { findBinDirectory, findServerUser } from './server-host.ts';
+
+type RestoreOptions = {
+  readonly from: string;
+  readonly tenant: string;
+  readonly to: string;
+  readonly cluster?: string;
+  readonly clusterId?: bigint;
+  readonly until?: bigint;
+  readonly untilLsn?: bigint;
+  readonly immediate?: boolean;
+  readonly timeline?: number;
+  readonly set?: bigint;
+  readonly partitionGroup?: string;
+  readonly port?: number;
+  readonly tablespaceMap: ReadonlyMap<string, string>;
+  readonly concurrency?: number;
+  readonly binDirectory?: string;
+  readonly runAs?: string;
+  readonly user: string;
+  readonly start: boolean;
+};
+
+export function registerRestore(program: Command): void {
+  const command = program
+    .command('restore')
+    .summary('restore from a destination alone, without coordinator or catalog')
+    .description(
+      'Restore a tenant from its destination alone. The newest backup set before the target is laid down into a ' +
+        'directory that is absent or empty, a server is started on it with settings that keep it from acting on the ' +
+        'world, the archived log is replayed up to the target, and the server is checked and left running.\n\n' +
+        'Without a target everything that was archived is restored.',
+    )
+    .requiredOption('--from <uri>', 'the destination, for example file:///backup')
+    .requiredOption('--tenant <name>', 'the tenant, by name or id')
+    .requiredOption('--to <directory>', 'the new data directory: absent or empty')
+    .option('--cluster <name>', 'the cluster, when the destination holds several')
+    .option('--cluster-id <id>', "the cluster's id", parseId)
+    .option('--until <time>', 'restore what was committed before this time', instant)
+    .option('--until-lsn <position>', 'restore up to this log position, X/X', position)
+    .option('--immediate', 'restore to the earliest instant of the newest backup set')
+    .option('--timeline <number>', 'follow this timeline; default: the newest', parsePositive)
+    .option('--set <id>', 'restore from this backup set; default: the newest before the target', parseId)
+    .option('--partition-group <name>', 'which one, when the tenant has several')
+    .option('--port <number>', "the restored server's port; default: a free one", parsePositive)
+    .option(
+      '--tablespace-map <a:b>',
+      'put the tablespace of location a into directory b (repeat it); default: <to>.tablespaces/<oid>',
+      addMapping,
+      new Map<string, string>(),
+    )
+    .option('--concurrency <number>', 'worker threads; default: one per core', parsePositive)
+    .option('--bin-directory <directory>', 'where postgres and pg_ctl are; default: found by version')
+    .option('--run-as <user>', 'who the server runs as, when started by root; default: postgres')
+    .option('--user <role>', 'a superuser of the restored database, for the check', 'postgres')
+    .option('--no-start', 'lay down baseline, log and settings, and start nothing')
+    .action(async (options: RestoreOptions) => await restore(options));
+  addExamples(command, [
+    ['everything that was archived', 'holdfast restore --from file:///backup --tenant orders --to /restored'],
+    [
+      'the last instant before an accident',
+      `holdfast restore --from file:///backup --tenant orders --until '2026-11-21 14:05:30+01' --to /restored`,
+    ],
+  ]);
+}
+
+async function restore(options: RestoreOptions): Promise<void> {
+  const interrupt = new AbortController();
+  const onSignal = () =>
+    interrupt.abort(new HoldfastError('CANCELLED', 'the restore was interrupted: what it made is removed'));
+  process.once('SIGINT', onSignal);
+  process.once('SIGTERM', onSignal);
+  try {
+    await restoreUntil(options, interrupt.signal);
+  } finally {
+    process.off('SIGINT', onSignal);
+    process.off('SIGTERM', onSignal);
+  }
+}
+
+async function restoreUntil(options: RestoreOptions, signal: AbortSignal): Promise<void> {
+  const target = targetOf(options);
+  const { root, chosen, tenantId } = await choose(options, target, signal);
+  const group = groupOf(options, chosen);
+  console.log(
+    `Restoring tenant "${chosen.set.tenantName}", backup set ${chosen.set.backupSetId}, ${describeTarget(target)}`,
+  );
+  const startedMs = systemClock.monotonicMs();
+  using line = new ProgressLine(process.stderr);
+  const outcome = await runRestore(
+    {
+      uri: options.from,
+      root,
+      set: { tenantId, fullSetId: chosen.set.fullSetId, setId: chosen.set.backupSetId },
+      round: chosen.round,
+      partitionGroup: group,
+      target: wantedTarget(target),
+      timeline: target.timeline,
+      dataDirectory: resolve(options.to),
+      tablespaceMap: options.tablespaceMap,
+      concurrency: options.concurrency,
+      user: await findServerUser(options.runAs),
+      unit: undefined,
+      checkUser: options.user,
+      start: options.start,
+      binDirectory: (major) => findBinDirectory(major, options.binDirectory),
+      port: async () => options.port ?? (await anyFreePort()),
+    },
+    (step) => line.show(describeStep(step, (systemClock.monotonicMs() - startedMs) / 1000)),
+    signal,
+  );
+  line[Symbol.dispose]();
+  printOutcome(outcome, (systemClock.monotonicMs() - startedMs) / 1000);
+}
+
+async function choose(
+  options: RestoreOptions,
+  target: RestoreTarget,
+  signal: AbortSignal,
+): Promise<{ readonly root: TreeRoot; readonly chosen: ChosenSet; readonly tenantId: bigint }> {
+  await using medium = await openMedium(options.from, signal);
+  const root = await findRoot(medium, { clusterName: options.cluster, clusterId: options.clusterId }, signal);
+  const { tenantId } = await findTenant(medium, root, options.tenant, signal);
+  const history = await readTenantHistory(medium, root, tenantId, signal);
+  return { root, tenantId, chosen: chooseSet(history, target, systemClock.nowUs(), options.set) };
+}
+
+function targetOf(options: RestoreOptions): RestoreTarget {
+  const given = [options.until, options.untilLsn, options.immediate].filter((value) => value !== undefined);
+  if (given.length > 1)
+    throw new HoldfastError('INVALID_ARGUMENT', 'give one of --until, --until-lsn and --immediate');
+  const timeline = options.timeline === undefined ? undefined : toTimeline(options.timeline);
+  if (options.until !== undefined) return { kind: 'time', timeUs: options.until, timeline };
+  if (options.untilLsn !== undefined)
+    return { kind: 'lsn', lsn: parseLsn(formatLsn(options.untilLsn)), timeline };
+  return { kind: options.immediate === true ? 'immediate' : 'endOfLog', timeline };
+}
+
+function wantedTarget(target: RestoreTarget): WantedTarget {
+  return target.kind === 'lsn' ? { kind: 'lsn', lsn: target.lsn, inclusive: true } : target;
+}
+
+function groupOf(options: RestoreOptions, chosen: ChosenSet): string {
+  const names = chosen.set.partitionGroups.map((group) => group.partitionGroup);
+  const [only] = names;
+  if (options.partitionGroup !== undefined) return options.partitionGroup;
+  if (only !== undefined && names.length === 1) return only;
+  throw new HoldfastError('INVALID_ARGUMENT', `the tenant has ${names.length} partition groups`, {
+    hint: `Restore one after the other with --partition-group: ${names.join(', ')}.`,
+  });
+}
+
+function describeTarget(target: RestoreTarget): string {
+  if (target.kind === 'time') return `until ${formatInstant(target.timeUs)}`;
+  if (target.kind === 'lsn') return `until log position ${formatLsn(target.lsn)}`;
+  return target.kind === 'immediate'
+    ? 'as it was when the backup ended'
+    : 'until the end of the archived log';
+}
+
+function describeStep(step: RestoreStep, seconds: number): string {
+  switch (step.phase) {
+    case 'CREATE':
+    case 'SYSTEM_DATA':
+      return `${step.phase}: checking the backup set`;
+    case 'USER_DATA': {
+      const percent = step.bytesTotal === 0n ? 100 : Number((step.bytesDone * 100n) / step.bytesTotal);
+      const rate = formatSize(Number(step.bytesDone) / Math.max(seconds, 0.001));
+      return `USER_DATA: ${formatSize(step.bytesDone)} of ${formatSize(step.bytesTotal)} (${percent}%), ${rate}/s`;
+    }
+    case 'LOG': {
+      const at = step.replayLsn === undefined ? 'starting the server' : `at ${formatLsn(step.replayLsn)}`;
+      return `LOG: ${at}${step.targetLsn === undefined ? '' : ` of ${formatLsn(step.targetLsn)}`}`;
+    }
+    case 'CHECK':
+      return 'CHECK: asking the restored server';
+    default:
+      return assertNever(step.phase);
+  }
+}
+
+function printOutcome(outcome: RestoreOutcome, seconds: number): void {
+  const size = formatSize(outcome.bytesRestored);
+  console.log(`Restored ${size} into ${outcome.dataDirectory} in ${seconds.toFixed(1)} s`);
+  for (const { location, directory } of outcome.tablespaces)
+    console.log(`Tablespace ${location} is now in ${directory}`);
+  const { server } = outcome;
+  if (server === undefined) {
+    console.log(`Start PostgreSQL ${outcome.major} on it: it replays its log by itself.`);
+    return;
+  }
+  const reached = server.replayed === undefined ? '' : ` up to ${formatLsn(server.replayed)}`;
+  const commit =
+    server.lastCommitUs === undefined ? '' : `, last commit ${formatInstant(server.lastCommitUs)}`;
+  console.log(`Replayed the log${reached}${commit}; now on timeline ${server.timeline}`);
+  console.log(`PostgreSQL ${server.serverVersion} listens on ${server.host}, port ${server.port}`);
+}
+
+/** commander prints what an option's parser throws only when it is an InvalidArgumentError. */
+function checked<T>(parse: (text: string) => T): (text: string) => T {
+  return (text) => {
+    try {
+      return parse(text);
+    } catch (error) {
+      if (!(error instanceof HoldfastError)) throw error;
+      throw new InvalidArgumentError(
+        [error.message, error.hint].filter((part) => part !== undefined).join('. '),
+      );
+    }
+  };
+}
+
+function instant(text: string): bigint {
+  return checked(parseInstantUs)(text);
+}
+
+function position(text: string): bigint {
+  return checked(parseLsn)(text);
+}
+
+function addMapping(text: string, map: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
+  return new Map([...map, checked(parseTablespaceOption)(text)]);
+}
+
+function parseId(text: string): bigint {
+  if (!/^[0-9]{1,18}$/.test(text)) throw new InvalidArgumentError('Write a number.');
+  return BigInt(text);
+}
+
+function parsePositive(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1 || value > 0xffff_ffff)
+    throw new InvalidArgumentError('Write a number of at least 1.');
+  return value;
+}
