@@ -2,11 +2,11 @@
 import { createHash } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { create } from '@bufbuild/protobuf';
-import { pino } from 'pino';
 import { runBackupTask } from '../../agent/backup/run-backup-task.ts';
 import type { DeclaredInstance, TaskContext } from '../../agent/task-context.ts';
 import { connectInstance } from '../../engine/postgres/engine.ts';
 import { systemClock } from '../../foundation/clock.ts';
+import { silentLogger } from '../../foundation/log.ts';
 import {
   type BackupProgress,
   type BackupTask,
@@ -89,7 +89,7 @@ function taskContext(port: number): TaskContext {
     restoredTenantId: undefined,
   };
   return {
-    logger: pino({ enabled: false }),
+    logger: silentLogger(),
     clock: systemClock,
     instance: (_, signal) => connectInstance(config, signal),
     instanceConfig: () => config,

@@ -1,0 +1,121 @@
+/**
+ * `npm run bench`: Holdfast beside Debian's pgBackRest on one machine, one disk and one database, run by run in turn;
+ * medians, and Holdfast's as a share of pgBackRest's. Prints the table that stands in README.
+ *
+ *   npm run bench -- [--small | --large] [--runs <n>] [--no-archive]
+ */
+import { execFile } from 'node:child_process';
+import { readdir, rm, stat } from 'node:fs/promises';
+import { availableParallelism, cpus } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs, promisify } from 'node:util';
+import { formatSize } from '../foundation/units.ts';
+import { makeTestDirectory } from '../test/support/postgres.ts';
+import { type ArchiveLag, measureArchiveLag } from './archive-lag.ts';
+import { createBenchServer, databaseBytes } from './database.ts';
+import { Holdfast } from './holdfast.ts';
+import type { Measured } from './measured-command.ts';
+import { PgBackRest } from './pgbackrest.ts';
+import { formatTable, type Operation, type Side, summarize } from './report.ts';
+
+const GIB = 2 ** 30;
+const LAG_SECONDS = { small: 10, full: 30 };
+
+const { values: options } = parseArgs({
+  options: {
+    small: { type: 'boolean', default: false },
+    large: { type: 'boolean', default: false },
+    runs: { type: 'string' },
+    'no-archive': { type: 'boolean', default: false },
+  },
+});
+const sizeBytes = options.small ? 0.3 * GIB : options.large ? 4 * GIB : 2 * GIB;
+const runs = Math.max(1, Number(options.runs ?? (options.small ? 2 : 3)));
+
+const directory = await makeTestDirectory('bench');
+try {
+  await bench();
+} finally {
+  await rm(directory, { recursive: true, force: true });
+}
+
+async function bench(): Promise<void> {
+  const socketDirectory = await makeTestDirectory('bench-socket');
+  try {
+    console.error(`making a database of ${formatSize(sizeBytes)} …`);
+    await using server = await createBenchServer(sizeBytes, socketDirectory);
+    const rival = new PgBackRest(directory, server, socketDirectory);
+    const same = new Holdfast(directory, server, 'zstd:3');
+    const usual = new Holdfast(directory, server, 'zstd:1');
+    const results = new Map<string, Measured[]>();
+    const note = (operation: Operation, side: Side, measured: Measured) => {
+      const key = `${operation} ${side}`;
+      results.set(key, [...(results.get(key) ?? []), measured]);
+      console.error(`${key}: ${measured.seconds.toFixed(2)} s, ${measured.cpuSeconds.toFixed(2)} s CPU`);
+    };
+    for (let run = 1; run <= runs; run += 1) {
+      console.error(`run ${run} of ${runs}`);
+      for (const [side, tool] of [
+        ['pgBackRest', rival],
+        ['Holdfast zstd:3', same],
+        ['Holdfast zstd:1', usual],
+      ] as const) {
+        await tool.prepare();
+        await settle();
+        note('backup', side, await tool.backUp());
+        if (tool instanceof Holdfast) await tool.archive();
+        const target = join(directory, 'restored');
+        await settle();
+        note('restore', side, await tool.restore(target));
+        await rm(target, { recursive: true, force: true });
+      }
+    }
+    const stored = {
+      pgBackRest: await treeBytes(rival.repository),
+      'Holdfast zstd:3': await treeBytes(join(same.destination, 'test/1/incarnation_1/1/data')),
+      'Holdfast zstd:1': await treeBytes(join(usual.destination, 'test/1/incarnation_1/1/data')),
+    };
+    const plainBytes = await databaseBytes(server);
+    const lag = options['no-archive']
+      ? undefined
+      : await measureArchiveLag(server, directory, options.small ? LAG_SECONDS.small : LAG_SECONDS.full);
+    const [version] = await server
+      .query<{ version: string }>('SHOW server_version AS version')
+      .catch(() => []);
+    console.log(describeMachine(plainBytes, version?.version ?? '15', await PgBackRest.version()));
+    console.log(formatTable(summarize(results, stored)));
+    if (lag !== undefined) console.log(describeLag(lag));
+  } finally {
+    await rm(socketDirectory, { recursive: true, force: true });
+  }
+}
+
+/** Lets the disk write what earlier steps left, so that no run pays for another. */
+async function settle(): Promise<void> {
+  await promisify(execFile)('sync');
+}
+
+function describeMachine(plainBytes: number, serverVersion: string, rivalVersion: string): string {
+  return [
+    `Database ${formatSize(plainBytes)}, PostgreSQL ${serverVersion} with page checksums; median of ${runs} runs in turn;`,
+    `${availableParallelism()} cores (${cpus()[0]?.model.trim() ?? 'unknown'}), Node ${process.version};`,
+    `${rivalVersion}: compress-type=zst, compress-level=3, process-max=2, archive-check=n; Holdfast: 2 workers.`,
+    '',
+  ].join('\n');
+}
+
+function describeLag(lag: ArchiveLag): string {
+  return [
+    '',
+    `Archiving under pgbench -c 4 (${lag.transactionsPerSecond.toFixed(0)} transactions/s, ` +
+      `${formatSize(lag.logBytesPerSecond)}/s of log): lag median ${lag.medianSeconds.toFixed(2)} s, ` +
+      `at most ${lag.maxSeconds.toFixed(2)} s.`,
+  ].join('\n');
+}
+
+async function treeBytes(path: string): Promise<number> {
+  let bytes = 0;
+  for (const entry of await readdir(path, { recursive: true, withFileTypes: true }))
+    if (entry.isFile()) bytes += (await stat(join(entry.parentPath, entry.name))).size;
+  return bytes;
+}
