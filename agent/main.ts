@@ -4,13 +4,14 @@
  */
 import { readFile } from 'node:fs/promises';
 import { credentials } from '@grpc/grpc-js';
+import { assertNever } from '../foundation/assert.ts';
 import { systemClock } from '../foundation/clock.ts';
 import { HoldfastError } from '../foundation/errors.ts';
 import type { Logger } from '../foundation/log.ts';
 import type { RestoreTask, Welcome } from '../proto/gen/holdfast/v1/agent_pb.ts';
 import { runArchiveTask } from './archive/archive-task.ts';
 import { stayAttached } from './attach.ts';
-import { runBackupTask } from './backup/backup-task.ts';
+import { runBackupTask } from './backup/run-backup-task.ts';
 import { runCheckTask } from './check-task.ts';
 import { type AgentConfig, declaredInstances, restoreSettings, secretReader } from './config.ts';
 import { Instances } from './instances.ts';
@@ -117,6 +118,8 @@ function dispatch(
         throw new HoldfastError('NOT_SUPPORTED', 'this agent does not know that kind of task', {
           hint: 'Is the agent older than the coordinator?',
         });
+      default:
+        return assertNever(task.kind);
     }
   };
 }
@@ -149,8 +152,8 @@ async function channelCredentials(config: AgentConfig): Promise<ReturnType<typeo
   const { tls } = config;
   if (tls === undefined) return credentials.createInsecure();
   const [ca, key, certificate] = await Promise.all(
-    [tls.ca_file, tls.key_file, tls.certificate_file].map((file) =>
-      file === undefined ? null : readFile(file),
+    [tls.ca_file, tls.key_file, tls.certificate_file].map(async (file) =>
+      file === undefined ? null : await readFile(file),
     ),
   );
   return credentials.createSsl(ca, key, certificate);

@@ -94,32 +94,33 @@ class FakeServer {
   }
 
   stream(from: Lsn): LogStream {
-    let closed = false;
-    const server = this;
+    const state = { closed: false };
     this.delivered = from;
-    const wakeUp = () => new Promise<void>((resolve) => this.#waiters.push(resolve));
-    async function* chunks(): AsyncGenerator<LogChunk> {
-      for (;;) {
-        while (server.delivered >= server.end && !closed) await wakeUp();
-        if (closed) return;
-        const begin = server.delivered;
-        const length = Math.min(100_000, Number(server.end - begin));
-        server.delivered = toLsn(begin + BigInt(length));
-        yield { begin, data: bytesAt(begin, length), serverEnd: server.end, serverClockUs: 1n };
-      }
-    }
     return {
       timeline: TIMELINE,
-      [Symbol.asyncIterator]: () => chunks(),
+      [Symbol.asyncIterator]: () => this.#chunks(state),
       acknowledge: (lsn) => {
         this.acknowledged.push(lsn);
       },
       [Symbol.asyncDispose]: async () => {
-        closed = true;
+        state.closed = true;
         for (const wake of this.#waiters.splice(0)) wake();
         await Promise.resolve();
       },
     };
+  }
+
+  async *#chunks(state: { readonly closed: boolean }): AsyncGenerator<LogChunk> {
+    while (!state.closed) {
+      if (this.delivered >= this.end) {
+        await new Promise<void>((resolve) => this.#waiters.push(resolve));
+        continue;
+      }
+      const begin = this.delivered;
+      const length = Math.min(100_000, Number(this.end - begin));
+      this.delivered = toLsn(begin + BigInt(length));
+      yield { begin, data: bytesAt(begin, length), serverEnd: this.end, serverClockUs: 1n };
+    }
   }
 
   instance(): Instance {
