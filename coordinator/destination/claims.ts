@@ -84,7 +84,7 @@ export async function checkOwner(medium: Medium, deployment: Deployment, signal:
 }
 
 /** A destination is empty or holds trees of Holdfast only. */
-async function refuseForeignFiles(medium: Medium, signal: AbortSignal): Promise<void> {
+export async function refuseForeignFiles(medium: Medium, signal: AbortSignal): Promise<void> {
   const names = (await medium.listNames('', signal)).filter((name) => !HARMLESS_NAMES.has(name));
   for (const name of names.slice(0, 100)) {
     if (!(await isTree(medium, name, signal))) {

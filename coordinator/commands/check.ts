@@ -1,0 +1,130 @@
+/** ALTER SYSTEM CHECK, and the checks that ARCHIVELOG and BACKUP begin with. */
+import { HoldfastError } from '../../foundation/errors.ts';
+import { findJob, insertJob, insertTask, listTasks } from '../catalog/jobs.ts';
+import { listInstancesOf } from '../catalog/servers.ts';
+import { listGroups, type Tenant } from '../catalog/tenants.ts';
+import { type CoordinatorContext, write } from '../context.ts';
+import { checkError, checkItems } from '../jobs/check-job.ts';
+import { destinationParameter } from '../parameters/values.ts';
+import type { CurrentStatement } from '../sql/statements.ts';
+import { type Events, notice, selectTenants, waitForJob } from './command.ts';
+
+type CheckPurpose = 'archive' | 'backup';
+
+/** How long an agent that is not attached (a coordinator that just started) is waited for. */
+const ATTACH_WAIT_MS = 5000;
+const POLL_MS = 200;
+
+/** Begins a check job of the tenant. Throws AGENT_UNREACHABLE when a partition group has no instance in reach. */
+export async function startCheck(
+  context: CoordinatorContext,
+  tenant: Tenant,
+  purpose: CheckPurpose,
+  destination: { readonly uri: string } | undefined,
+  signal: AbortSignal,
+): Promise<bigint> {
+  await awaitMembers(context, tenant, signal);
+  return await write(context, async (tx) => {
+    const deadlineUs = tx.nowUs + BigInt(context.timing.checkTimeoutMs) * 1000n;
+    const jobId = await insertJob(tx, {
+      kind: 'CHECK',
+      tenantId: tenant.tenant_id,
+      tenantName: tenant.tenant_name,
+      state: 'RUNNING',
+      spec: { purpose },
+      deadlineUs,
+      nowUs: tx.nowUs,
+    });
+    for (const group of await listGroups(tx, tenant.tenant_id)) {
+      await insertTask(tx, {
+        jobId,
+        kind: 'CHECK',
+        tenantId: tenant.tenant_id,
+        partitionGroup: group.partition_group,
+        spec: {
+          purpose,
+          destination: destination === undefined ? '' : context.secrets.encrypt(destination.uri),
+        },
+        deadlineUs,
+        nowUs: tx.nowUs,
+      });
+    }
+    return jobId;
+  });
+}
+
+/** Checks the tenant and waits. Throws SERVER_PRECHECK_FAILED with what mends it in the hint. */
+export async function checkTenant(
+  context: CoordinatorContext,
+  tenant: Tenant,
+  purpose: CheckPurpose,
+  destination: { readonly uri: string } | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  const jobId = await startCheck(context, tenant, purpose, destination, signal);
+  for (;;) {
+    const { version } = context.bus;
+    const job = await findJob(context.catalog, jobId);
+    if (job === undefined || job.final) break;
+    await context.bus.changed(version, POLL_MS, context.clock, signal);
+  }
+  const error = checkError(tenant.tenant_name, await listTasks(context.catalog, jobId));
+  if (error !== undefined) throw error;
+}
+
+async function awaitMembers(context: CoordinatorContext, tenant: Tenant, signal: AbortSignal): Promise<void> {
+  const deadlineMs = context.clock.monotonicMs() + ATTACH_WAIT_MS;
+  for (;;) {
+    const { version } = context.bus;
+    const attached = new Set(context.hub.attachedServers());
+    const members = (await listInstancesOf(context.catalog, tenant.tenant_id)).filter((instance) =>
+      attached.has(instance.server_id),
+    );
+    const groups = await listGroups(context.catalog, tenant.tenant_id);
+    const late = context.clock.monotonicMs() >= deadlineMs;
+    const missing = groups.filter(
+      (group) =>
+        !members.some(
+          (member) => member.partition_group === group.partition_group && (late || member.role === 'PRIMARY'),
+        ),
+    );
+    if (missing.length === 0 && groups.length > 0) return;
+    if (late) {
+      throw new HoldfastError(
+        'AGENT_UNREACHABLE',
+        `no attached agent has an instance of ${groups.length === 0 ? `tenant "${tenant.tenant_name}"` : `partition group ${missing.map((group) => group.partition_group).join(', ')}`}`,
+        { hint: 'Start the agent. SELECT * FROM DBA_OB_SERVERS; shows which are attached.' },
+      );
+    }
+    await context.bus.changed(version, POLL_MS, context.clock, signal);
+  }
+}
+
+export async function* check(
+  context: CoordinatorContext,
+  statement: Extract<CurrentStatement, { readonly kind: 'check' }>,
+  signal: AbortSignal,
+): Events {
+  const tenants = await selectTenants(context, statement.tenant === undefined ? 'all' : [statement.tenant]);
+  const destination = await destinationParameter(context.catalog, context.secrets);
+  for (const tenant of tenants) {
+    const jobId = await startCheck(context, tenant, 'archive', destination, signal);
+    yield notice(`check of tenant "${tenant.tenant_name}" started: job ${jobId}`, {
+      hint: `SELECT * FROM CDB_OB_BACKUP_JOBS WHERE job_id = ${jobId};`,
+    });
+    if (!statement.wait) continue;
+    try {
+      yield* waitForJob(context, jobId, async () => undefined, signal);
+    } finally {
+      for (const { partitionGroup, item } of checkItems(await listTasks(context.catalog, jobId))) {
+        yield notice(`${item.passed ? 'ok' : 'FAILED'}: ${partitionGroup}: ${item.name}: ${item.found}`, {
+          ...(item.passed ? {} : { detail: `Wanted: ${item.wanted}.`, hint: item.fix }),
+        });
+      }
+    }
+  }
+  if (destination === undefined)
+    yield notice('no destination was checked: backup_dest is not set', {
+      hint: "ALTER SYSTEM SET backup_dest = 'file:///…';",
+    });
+}
