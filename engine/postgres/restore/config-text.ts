@@ -49,7 +49,7 @@ export function formatSettings(settings: Readonly<Record<string, string>>): stri
 
 /** The members of a comma-separated list setting such as shared_preload_libraries, quotes removed. */
 export function parseList(value: string): readonly string[] {
-  const members = value.match(/"(?:[^"]|"")*"|[^,]+/g) ?? [];
+  const members = value.match(/"(?:[^"]|"")*"|[^,\s"][^,]*/g) ?? [];
   return members
     .map((member) => member.trim())
     .map((member) => (member.startsWith('"') ? member.slice(1, -1).replaceAll('""', '"') : member))

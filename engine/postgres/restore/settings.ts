@@ -113,10 +113,14 @@ export function neutraliseConfig(text: string, keepRelativeIncludes: boolean): s
   );
 }
 
-/** `/bin/sh '<script>' "%f" "%p"`, with what a shell or PostgreSQL would read in the script's path escaped. */
+/**
+ * Runs `<script> "%f" "%p"`, with what a shell or PostgreSQL would read in the script's path escaped. A script that is
+ * gone is status 200: above 125 the server stops, where a lower one would be the end of the log to it.
+ */
 export function formatRestoreCommand(script: string): string {
   if (/[\n\r]/.test(script)) throw new HoldfastError('INVALID_ARGUMENT', 'a directory name has a line break');
-  return `exec /bin/sh '${script.replaceAll("'", "'\\''").replaceAll('%', '%%')}' "%f" "%p"`;
+  const quoted = `'${script.replaceAll("'", "'\\''").replaceAll('%', '%%')}'`;
+  return `test -r ${quoted} || exit 200; exec /bin/sh ${quoted} "%f" "%p"`;
 }
 
 function autoConf(source: string, settings: Readonly<Record<string, string>>): string {
