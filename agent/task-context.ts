@@ -4,9 +4,9 @@
  * the agent; the newest wins), `signal` fires when the task is cancelled or its deadline has passed. It throws a
  * HoldfastError when the task failed.
  */
-import type { Logger } from 'pino';
 import type { Instance, InstanceConfig } from '../engine/engine.ts';
 import type { Clock } from '../foundation/clock.ts';
+import type { Logger } from '../foundation/log.ts';
 import type { Lsn } from '../foundation/lsn.ts';
 
 /** One instance of this node as the configuration (or a RESTORE on this node) declares it. */
@@ -53,10 +53,3 @@ export type TaskContext = {
   readonly server: ServerIdentity;
   readonly control: TaskControl;
 };
-
-export type TaskFunction<Task, Progress, Result> = (
-  context: TaskContext,
-  task: Task,
-  report: (progress: Progress) => void,
-  signal: AbortSignal,
-) => Promise<Result>;

@@ -112,7 +112,11 @@ class Archiver {
       this.#step('opened');
       this.#waitingFor = `instance ${this.#task.instance}`;
       await using instance = await connectInstance(this.#context.instanceConfig(this.#task.instance), begin);
-      const source = await openSource(instance, place, log, this.#task, begin);
+      // Files in which no log became durable promised nothing: the round still begins.
+      const fresh = log === undefined && (this.#task.fresh || lastFileId > 0n);
+      const { slotName, expectedSystemIdentifier } = this.#task;
+      const order = { slotName, expectedSystemIdentifier, fresh };
+      const source = await openSource(instance, place, log, order, begin);
       await using stream = source.stream;
       await using files = this.#openFiles(place, source, lastFileId, log);
       await this.#noteServer(place, source, signal);

@@ -1,5 +1,5 @@
 /** Archiving a real server's log: every byte equal to the server's, through kills, aborts and outages. */
-import { mkdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -8,6 +8,8 @@ import { type Lsn, parseLsn, toLsn } from '../../foundation/lsn.ts';
 import type { ArchiveProgress } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import type { LogArchive } from '../../storage-layout/clog/archive.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
+import { RECORD } from '../../storage-layout/records/framing.ts';
+import { readBytes } from '../../storage-layout/records/info-file.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import {
   ARCHIVE_ROOT,
@@ -20,6 +22,7 @@ import {
   startArchiver,
   writeMountFile,
 } from '../support/archiver.ts';
+import { majors } from '../support/majors.ts';
 import { createServer, makeTestDirectory, type TestServer } from '../support/postgres.ts';
 import { createRandom } from '../support/random.ts';
 
@@ -231,6 +234,24 @@ describe('archiving a server', () => {
     await expectEqualToServer(await openArchive(destination));
   });
 
+  test('an archiver that died before its first byte was durable is followed by one that begins the round', async () => {
+    const destination = await newDestination('stillborn');
+    const files = join(destination, tree.logDataDirectory(ARCHIVE_ROOT, ARCHIVE_ROUND, 'p0'));
+    await mkdir(files, { recursive: true });
+    await writeFile(join(files, '1.1'), Buffer.from('torn before its header was whole'));
+    const archiver = startArchiver({ port: server.port, destination, epoch: 2, fresh: false });
+    await drainUpTo(archiver, await serverLsn());
+    const archive = await openArchive(destination);
+    await expectEqualToServer(archive);
+    expect(archive.files.map((file) => [file.fileId, file.epoch])).toEqual([[2n, 2n]]);
+  });
+
+  test('a destination that lost all log of a round that had begun ends it by name', async () => {
+    const destination = await newDestination('emptied');
+    const archiver = startArchiver({ port: server.port, destination, epoch: 2, fresh: false });
+    expect((await archiver.result).interruptedReason).toMatch(/LOG_GAP.*holds no log of this round/);
+  });
+
   test('a slot that lost its log ends the round by name', async () => {
     const destination = await newDestination('lost');
     const first = startArchiver({ port: server.port, destination, epoch: 1, fresh: true });
@@ -272,5 +293,73 @@ describe('archiving a server', () => {
     await expect(older.result).rejects.toMatchObject({ code: 'LOG_ARCHIVE_LEADER_CHANGED' });
     expect((await openArchive(destination)).coverage()).toHaveLength(1);
     expect(ARCHIVE_ROUND.round).toBe(1n);
+  });
+});
+
+describe('other servers', () => {
+  async function archiveAll(other: TestServer, destination: string, segmentBytes: number): Promise<void> {
+    await mkdir(destination);
+    await writeMountFile(destination);
+    const row = async () => {
+      const [found] = await other.query<{ lsn: string }>('SELECT pg_current_wal_flush_lsn()::text AS lsn');
+      return parseLsn(defined(found, 'row').lsn);
+    };
+    await other.query('CREATE TABLE IF NOT EXISTS t (id bigserial, filler text)');
+    for (let epoch = 1; epoch <= 3; epoch += 1) {
+      await other.query('INSERT INTO t (filler) SELECT md5(i::text) FROM generate_series(1, 20000) i');
+      if (epoch === 2) await other.query('SELECT pg_switch_wal()');
+      const archiver = startArchiver({ port: other.port, destination, epoch, fresh: true });
+      const lsn = await row();
+      archiver.flush(lsn);
+      await until('the log is durable', () => durable(archiver.progress()) >= lsn);
+      if (epoch === 3) archiver.drain();
+      else archiver.abort();
+      await archiver.result.catch(() => undefined);
+    }
+    const archive = await openArchive(destination);
+    const [range, ...more] = archive.coverage();
+    expect(more).toEqual([]);
+    const { timeline, begin, end } = defined(range, 'range');
+    const parts: Buffer[] = [];
+    for await (const chunk of archive.read(timeline, begin, end)) parts.push(chunk.data);
+    const original = await readServerLog(other, timeline, begin, end, segmentBytes);
+    expect(Buffer.concat(parts).equals(original)).toBe(true);
+  }
+
+  test.each(majors(14, 15, 16, 18))('PostgreSQL %i is archived bit for bit', async (major) => {
+    await using other = await createServer({ major, settings: { wal_keep_size: "'1GB'" } });
+    await archiveAll(other, join(base, `major-${major}`), SEGMENT_BYTES);
+  });
+
+  test.each([1, 64])('so is a server with segments of %i MiB', async (walSegmentSizeMegabytes) => {
+    await using other = await createServer({
+      walSegmentSizeMegabytes,
+      settings: { wal_keep_size: "'1GB'", min_wal_size: "'256MB'" },
+    });
+    await archiveAll(other, join(base, `size-${walSegmentSizeMegabytes}`), walSegmentSizeMegabytes * 2 ** 20);
+  });
+
+  test('a promoted server is archived on its timeline, with the history; a promotion in between ends the round', async () => {
+    await using other = await createServer({ settings: { wal_keep_size: "'1GB'" } });
+    const destination = join(base, 'promoted');
+    await mkdir(destination);
+    await writeMountFile(destination);
+    const before = startArchiver({ port: other.port, destination, epoch: 1, fresh: true });
+    await until('it archives', () => durable(before.progress()) > 0n);
+    await other.stop();
+    await writeFile(join(other.dataDirectory, 'standby.signal'), '');
+    await other.start();
+    await expect(before.result).rejects.toMatchObject({ code: 'LOG_ARCHIVE_LEADER_CHANGED' });
+    await other.query('SELECT pg_promote()');
+    const after = startArchiver({ port: other.port, destination, epoch: 2, fresh: false });
+    expect((await after.result).interruptedReason).toMatch(/OB-9027.*timeline 2.*timeline 1/);
+    await other.query('CHECKPOINT');
+    await other.query('SELECT pg_drop_replication_slot($1)', [ARCHIVE_SLOT]);
+    await archiveAll(other, join(base, 'promoted-2'), SEGMENT_BYTES);
+    await using medium = await openMedium(`file://${join(base, 'promoted-2')}`);
+    const key = tree.history(ARCHIVE_ROOT, ARCHIVE_ROUND, 'p0', 2);
+    const stored = await readBytes(medium, key, RECORD.timelineHistory);
+    const original = await readFile(join(other.dataDirectory, 'pg_wal', '00000002.history'));
+    expect(stored.equals(original)).toBe(true);
   });
 });

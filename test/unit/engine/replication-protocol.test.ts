@@ -10,7 +10,7 @@ import { toLsn } from '../../../foundation/lsn.ts';
 describe('messages of the replication stream', () => {
   test('XLogData: where the data begins, where the server is, its clock since 1970', () => {
     const message = Buffer.from(
-      '77' + '0000000003000148' + '00000000030001f0' + '0000000000000001' + 'cafe',
+      ['77', '0000000003000148', '00000000030001f0', '0000000000000001', 'cafe'].join(''),
       'hex',
     );
     expect(decodeReplicationMessage(message)).toEqual({
@@ -22,7 +22,7 @@ describe('messages of the replication stream', () => {
     });
   });
   test('keepalive with and without a wanted reply', () => {
-    const message = (reply: string) => Buffer.from(`6b00000000030001f0${'0000000000000000'}${reply}`, 'hex');
+    const message = (reply: string) => Buffer.from(`6b00000000030001f00000000000000000${reply}`, 'hex');
     expect(decodeReplicationMessage(message('01'))).toMatchObject({
       kind: 'keepalive',
       replyRequested: true,
@@ -40,7 +40,7 @@ describe('messages of the replication stream', () => {
   test('a status update claims the same position as written and flushed, and nothing as applied', () => {
     const message = encodeStatusUpdate(toLsn(0x3000148n), 946_684_800_000_005n, true);
     expect(message.toString('hex')).toBe(
-      '72' + '0000000003000148' + '0000000003000148' + '0000000000000000' + '0000000000000005' + '01',
+      ['72', '0000000003000148', '0000000003000148', '0000000000000000', '0000000000000005', '01'].join(''),
     );
   });
 });
