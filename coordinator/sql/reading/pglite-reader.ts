@@ -1,0 +1,147 @@
+/**
+ * The reader of an embedded catalog: one query process for each client session, taken from a spare that is kept warm.
+ *
+ * Invariants:
+ * - A query process serves one session in its life and is killed after it: nothing that one client did to its copy can
+ *   be seen by another.
+ * - At most `maxProcesses` live at once, the spare included.
+ */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { HoldfastError } from '../../../foundation/errors.ts';
+import type { Reader, ReadingSession, ViewSource } from '../reader.ts';
+import { buildQuerySnapshot, QueryProcess } from './query-process.ts';
+
+export type PgliteReaderOptions = {
+  readonly views: ViewSource;
+  /** Default 8; each holds about 400 MB. */
+  readonly maxProcesses?: number;
+  /** Where the snapshot is kept while the coordinator runs; default the system's temporary directory. */
+  readonly directory?: string;
+};
+
+const MAX_PROCESSES = 8;
+
+/** Begins to prepare the first query process; `open` waits for it. */
+export function startPgliteReader(options: PgliteReaderOptions): PgliteReader {
+  return new PgliteReader(options);
+}
+
+class PgliteReader implements Reader {
+  readonly #views: ViewSource;
+  readonly #maxProcesses: number;
+  readonly #stopping = new AbortController();
+  readonly #directory: Promise<string>;
+  readonly #snapshot: Promise<string>;
+  readonly #live = new Set<QueryProcess>();
+  readonly #ending = new Set<Promise<void>>();
+  #starting = 0;
+  #serverVersion: string | undefined;
+  #spare: Promise<QueryProcess> | undefined;
+
+  constructor(options: PgliteReaderOptions) {
+    this.#views = options.views;
+    this.#maxProcesses = options.maxProcesses ?? MAX_PROCESSES;
+    this.#directory = mkdtemp(join(options.directory ?? tmpdir(), 'holdfast-query-'));
+    this.#snapshot = this.#build();
+    this.#snapshot.catch(() => undefined); // reported by the first `open`
+    this.#spare = this.#start();
+  }
+
+  async serverVersion(): Promise<string> {
+    if (this.#serverVersion !== undefined) return this.#serverVersion;
+    this.#spare ??= this.#start();
+    this.#serverVersion = (await this.#spare).serverVersion;
+    return this.#serverVersion;
+  }
+
+  async open(signal: AbortSignal): Promise<ReadingSession> {
+    this.#stopping.signal.throwIfAborted();
+    const process = await this.#take(signal);
+    return {
+      refresh: (texts, bounded) => this.#refresh(process, texts, bounded),
+      async *exchange(message, bounded) {
+        yield* await process.exchange(message, bounded);
+      },
+      [Symbol.asyncDispose]: () => this.#endProcess(process),
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopping.abort(new HoldfastError('SHUTTING_DOWN', 'the coordinator is shutting down'));
+    await this.#spare?.catch(() => undefined);
+    await Promise.all([...this.#live].map((process) => this.#endProcess(process)));
+    await Promise.all(this.#ending);
+    await rm(await this.#directory, { recursive: true, force: true });
+  }
+
+  async #build(): Promise<string> {
+    const path = join(await this.#directory, 'snapshot.tar');
+    await buildQuerySnapshot(path, this.#views.views, this.#stopping.signal);
+    return path;
+  }
+
+  /** The spare, or a new process; and a new spare behind it. */
+  async #take(signal: AbortSignal): Promise<QueryProcess> {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    if (spare === undefined && this.#live.size + this.#starting >= this.#maxProcesses)
+      throw new HoldfastError('TOO_MANY_SESSIONS', `${this.#maxProcesses} clients read the catalog already`, {
+        hint: 'Try again when one of them has finished.',
+      });
+    const process = await (spare ?? this.#start());
+    if (!process.alive) return await this.#take(signal);
+    if (this.#live.size + this.#starting < this.#maxProcesses) {
+      this.#spare = this.#start();
+      this.#spare.catch(() => undefined); // reported by whoever takes it
+    }
+    if (signal.aborted) {
+      await this.#endProcess(process);
+      signal.throwIfAborted();
+    }
+    return process;
+  }
+
+  async #start(): Promise<QueryProcess> {
+    this.#starting += 1;
+    try {
+      const process = await QueryProcess.start(await this.#snapshot);
+      this.#live.add(process);
+      if (this.#stopping.signal.aborted) await this.#endProcess(process);
+      return process;
+    } finally {
+      this.#starting -= 1;
+    }
+  }
+
+  async #endProcess(process: QueryProcess): Promise<void> {
+    this.#live.delete(process);
+    const ending = process[Symbol.asyncDispose]().finally(() => this.#ending.delete(ending));
+    this.#ending.add(ending);
+    await ending;
+    if (this.#spare === undefined && !this.#stopping.signal.aborted) {
+      this.#spare = this.#start();
+      this.#spare.catch(() => undefined); // as above
+    }
+  }
+
+  /** Loads the mentioned views whose counter moved. True when it loaded one. */
+  async #refresh(
+    process: QueryProcess,
+    texts: readonly string[] | undefined,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const counter = this.#views.changeCounter();
+    const text = texts?.join('\n').toLowerCase();
+    const stale = this.#views.views
+      .map(({ name }) => name)
+      .filter((name) => (text === undefined || text.includes(name)) && process.loaded.get(name) !== counter);
+    if (stale.length === 0) return false;
+    const loads: { readonly name: string; readonly rows: string }[] = [];
+    for (const name of stale) loads.push({ name, rows: await this.#views.readView(name, signal) });
+    await process.load(loads, signal);
+    for (const name of stale) process.loaded.set(name, counter);
+    return true;
+  }
+}
