@@ -1,14 +1,13 @@
 /**
- * The two texts that the stop function gives. They are stored byte for byte; what is read here is read from a copy.
+ * backup_label, as the stop function gives it. It is stored byte for byte; what is read here is read from a copy.
  *
- * backup_label:    START WAL LOCATION: 0/2000028 (file 000000010000000000000002)
- *                  CHECKPOINT LOCATION: 0/2000080
- *                  BACKUP METHOD: streamed
- *                  BACKUP FROM: primary
- *                  START TIME: 2026-01-02 03:04:05 UTC
- *                  LABEL: holdfast
- *                  START TIMELINE: 1
- * tablespace_map:  <oid> <path>, with newline, carriage return and backslash in the path escaped by a backslash.
+ *   START WAL LOCATION: 0/2000028 (file 000000010000000000000002)
+ *   CHECKPOINT LOCATION: 0/2000080
+ *   BACKUP METHOD: streamed
+ *   BACKUP FROM: primary
+ *   START TIME: 2026-01-02 03:04:05 UTC
+ *   LABEL: holdfast
+ *   START TIMELINE: 1
  */
 import { HoldfastError } from '../../foundation/errors.ts';
 import { type Lsn, parseLsn, type Timeline, toTimeline } from '../../foundation/lsn.ts';
@@ -42,42 +41,6 @@ export function parseBackupLabel(bytes: Uint8Array): BackupLabel {
     label: field(fields, 'LABEL'),
     incremental: fields.has('INCREMENTAL FROM LSN'),
   };
-}
-
-export type TablespaceMapEntry = { readonly oid: number; readonly path: string };
-
-/** Empty bytes give an empty list. Throws DATA_CORRUPT naming the line. */
-export function parseTablespaceMap(bytes: Uint8Array): readonly TablespaceMapEntry[] {
-  return tablespaceMapLines(Buffer.from(bytes).toString('utf8')).map((line, index) => {
-    const match = /^(\d+) ([^]+)$/.exec(line);
-    if (match?.[1] === undefined || match[2] === undefined) {
-      throw new HoldfastError('DATA_CORRUPT', `tablespace_map: line ${index + 1} is not "<oid> <path>"`);
-    }
-    return { oid: Number(match[1]), path: match[2] };
-  });
-}
-
-/** Lines with their escapes resolved; an unescaped newline or carriage return ends one (xlogrecovery.c, read_tablespace_map). */
-function tablespaceMapLines(text: string): readonly string[] {
-  const lines: string[] = [];
-  let line = '';
-  let escaped = false;
-  for (const character of text) {
-    if (escaped) {
-      line += character;
-      escaped = false;
-    } else if (character === '\\') {
-      escaped = true;
-    } else if (character === '\n' || character === '\r') {
-      if (line !== '') lines.push(line);
-      line = '';
-    } else {
-      line += character;
-    }
-  }
-  if (escaped || line !== '')
-    throw new HoldfastError('DATA_CORRUPT', 'tablespace_map: the last line has no end');
-  return lines;
 }
 
 function labelFields(bytes: Uint8Array): ReadonlyMap<string, string> {

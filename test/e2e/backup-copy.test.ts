@@ -1,6 +1,6 @@
 /** The copy of a running server: what it holds, what it leaves out, what it says of damaged pages. */
 import { closeSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
-import { chown, mkdir, readdir, rm } from 'node:fs/promises';
+import { appendFile, chown, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -25,7 +25,16 @@ describe.each([17, 14] as const)('a full backup of PostgreSQL %i under load', (m
     await mkdir(location);
     if (server.paths.user !== undefined) await chown(location, server.paths.user.uid, server.paths.user.gid);
     await server.query(`CREATE TABLESPACE side LOCATION '${location}'`);
+    const extra = join(server.directory, 'extra.conf');
+    await writeFile(extra, "work_mem = '5MB'\n");
+    await appendFile(join(server.dataDirectory, 'postgresql.conf'), `\ninclude '${extra}'\n`);
     const client = await server.connect();
+    await client.query('SELECT pg_reload_conf()');
+    if (major >= 15) {
+      await client.query('SET allow_in_place_tablespaces = on');
+      await client.query("CREATE TABLESPACE here LOCATION ''");
+      await client.query('CREATE TABLE in_place (id int) TABLESPACE here; INSERT INTO in_place VALUES (1)');
+    }
     await client.query(
       `CREATE TABLE account (id int PRIMARY KEY, balance int, filler text);
        INSERT INTO account SELECT i, 0, repeat(md5(i::text), 4) FROM generate_series(1, 60000) i;
@@ -85,6 +94,7 @@ describe.each([17, 14] as const)('a full backup of PostgreSQL %i under load', (m
       ['account', true],
       ['beside', true],
       ['scratch', false],
+      ...(major >= 15 ? [['in_place', true] as const] : []),
     ] as const) {
       const [row] = await server.query<{ path: string }>(`SELECT pg_relation_filepath('${table}') AS path`);
       expect(paths.has(row?.path ?? ''), table).toBe(kept);
@@ -93,7 +103,14 @@ describe.each([17, 14] as const)('a full backup of PostgreSQL %i under load', (m
     const directories = read.directories.map((it) => it.path);
     expect(directories).toContain('pg_wal/archive_status');
     expect(directories.includes('pg_wal/summaries')).toBe(major >= 17);
-    expect(read.meta.tablespaces).toMatchObject([{ name: 'side', inPlace: false }]);
+    expect(read.meta.tablespaces.map(({ name, inPlace }) => ({ name, inPlace }))).toEqual([
+      { name: 'side', inPlace: false },
+      ...(major >= 15 ? [{ name: 'here', inPlace: true }] : []),
+    ]);
+    const extra = join(server.directory, 'extra.conf');
+    expect(read.files.filter((file) => file.kind === FileKind.EXTERNAL)).toMatchObject([
+      { path: 'external/extra.conf', externalPath: extra, sizeBytes: 17n },
+    ]);
     expect(Buffer.from(read.meta.backupLabel).toString()).toContain('BACKUP FROM: primary');
     expect(Buffer.from(read.meta.tablespaceMap).toString()).toContain('a spaced directory');
     expect(read.meta.settings.find((it) => it.name === 'max_connections')?.value).toBe('100');
@@ -182,6 +199,23 @@ test('a backup whose session is lost fails', async () => {
       },
     });
     await expect(attempt).rejects.toMatchObject({ code: 'SERVER_UNREACHABLE' });
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+});
+
+test('a backup of a standby is refused, and its reason says what to do', async () => {
+  await using server = await createServer({ major: 17 });
+  await server.stop();
+  await writeFile(join(server.dataDirectory, 'standby.signal'), '');
+  await server.start();
+  const directory = await makeTestDirectory('backup-standby');
+  try {
+    const attempt = backUp({ port: server.port, destination: join(directory, 'standby') });
+    await expect(attempt).rejects.toMatchObject({
+      code: 'NOT_SUPPORTED',
+      hint: 'Back up the primary of this partition group.',
+    });
   } finally {
     await rm(directory, { recursive: true, force: true });
   }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { parseBackupLabel, parseTablespaceMap } from '../../../engine/postgres/backup-label.ts';
+import { parseBackupLabel } from '../../../engine/postgres/backup-label.ts';
 import { isError } from '../../../foundation/errors.ts';
 
 const LABEL = `START WAL LOCATION: 16/B2000028 (file 0000000300000016000000B2)
@@ -46,27 +46,6 @@ describe('backup_label', () => {
       isError(error, 'DATA_CORRUPT'),
     );
   });
-});
-
-describe('tablespace_map', () => {
-  test('gives oid and path, with escapes resolved', () => {
-    const text = '16384 /srv/fast\n16385 /srv/a b\\\nc\\\\d\\\re\n';
-    expect(parseTablespaceMap(Buffer.from(text))).toEqual([
-      { oid: 16384, path: '/srv/fast' },
-      { oid: 16385, path: '/srv/a b\nc\\d\re' },
-    ]);
-  });
-
-  test('that is empty has no entries', () => {
-    expect(parseTablespaceMap(Buffer.alloc(0))).toEqual([]);
-  });
-
-  test.each(['16384 /srv/fast', '16384 /srv/fast\\', 'fast /srv\n', '16384\n'])(
-    'like %j is corrupt',
-    (text) => {
-      expect(() => parseTablespaceMap(Buffer.from(text))).toThrow('tablespace_map');
-    },
-  );
 });
 
 function catchError(work: () => unknown): unknown {

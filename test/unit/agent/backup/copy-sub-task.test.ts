@@ -1,0 +1,158 @@
+/** What a copy does when the database changes files under its hands. A fake clock stands in for the wait between reads. */
+
+import { writeFileSync } from 'node:fs';
+import { mkdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { type CopiedBlocks, copyBlocks } from '../../../../agent/backup/copy-sub-task.ts';
+import { Counters } from '../../../../agent/backup/counters.ts';
+import type { Piece } from '../../../../agent/backup/plan.ts';
+import { Throttle } from '../../../../agent/backup/throttle.ts';
+import { PAGE_BYTES, pageChecksum } from '../../../../engine/postgres/pages.ts';
+import { systemClock } from '../../../../foundation/clock.ts';
+import { crc32c } from '../../../../storage-layout/crc32c.ts';
+import { MACROBLOCK_BYTES } from '../../../../storage-layout/macroblock/index.ts';
+import { openMedium } from '../../../../storage-layout/media/open.ts';
+import { makeTestDirectory } from '../../../support/postgres.ts';
+
+let directory: string;
+let path: string;
+
+beforeEach(async () => {
+  directory = await makeTestDirectory('copy');
+  path = join(directory, '16384');
+  await mkdir(join(directory, 'destination'));
+});
+afterEach(async () => await rm(directory, { recursive: true, force: true }));
+
+test('a file is copied as far as it was listed, whatever was added since', async () => {
+  const bytes = pages(300);
+  await writeFile(path, bytes);
+  const listed = 290 * PAGE_BYTES;
+  const { entries, suspects } = await copy(piece(listed));
+  expect(suspects).toEqual([]);
+  expect(entries.map(({ blockNumber, plainBytes }) => [blockNumber, plainBytes])).toEqual([
+    [0, MACROBLOCK_BYTES],
+    [1, 34 * PAGE_BYTES],
+  ]);
+  expect(entries[1]?.crc32c).toBe(crc32c(bytes.subarray(MACROBLOCK_BYTES, listed)));
+  expect(entries[1]?.newestPageLsn).toBe(1289n);
+});
+
+test('a file that was cut since it was listed has its real size', async () => {
+  await writeFile(path, pages(257));
+  const { entries } = await copy(piece(600 * PAGE_BYTES));
+  expect(entries.map((entry) => entry.plainBytes)).toEqual([MACROBLOCK_BYTES, PAGE_BYTES]);
+});
+
+test('a file that is gone is said to be gone', async () => {
+  const { entries, vanished } = await copy(piece(PAGE_BYTES));
+  expect({ entries, vanished }).toEqual({ entries: [], vanished: [{ fileNumber: 4, beginBlock: 0 }] });
+});
+
+test('a torn page is read again until it is whole', async () => {
+  const whole = pages(5);
+  const torn = Buffer.from(whole);
+  torn.fill(0, 3 * PAGE_BYTES + 4096, 4 * PAGE_BYTES);
+  await writeFile(path, torn);
+  let waits = 0;
+  const { entries, suspects } = await copy(piece(whole.length), () => {
+    waits += 1;
+    if (waits === 2) writeFileSync(path, whole);
+  });
+  expect(waits).toBe(2);
+  expect(suspects).toEqual([]);
+  expect(entries.map((entry) => entry.crc32c)).toEqual([crc32c(whole)]);
+});
+
+test('a page that stays bad is reported with its position, and copied as it is', async () => {
+  const bytes = pages(260);
+  bytes.fill(9, 258 * PAGE_BYTES + 5000, 258 * PAGE_BYTES + 5010);
+  await writeFile(path, bytes);
+  const { entries, suspects } = await copy(piece(bytes.length));
+  expect(suspects).toEqual([
+    { fileNumber: 4, path: 'base/5/16384', macroblock: 1, pageInFile: 258, pageLsn: 1258n },
+  ]);
+  expect(entries[1]?.crc32c).toBe(crc32c(bytes.subarray(MACROBLOCK_BYTES)));
+});
+
+test('a bad page that is cut away while it is read again is no damage', async () => {
+  const bytes = pages(5);
+  bytes.fill(9, 4 * PAGE_BYTES + 5000, 4 * PAGE_BYTES + 5010);
+  await writeFile(path, bytes);
+  const { suspects } = await copy(piece(bytes.length), () =>
+    writeFileSync(path, bytes.subarray(0, 4 * PAGE_BYTES)),
+  );
+  expect(suspects).toEqual([]);
+});
+
+test('pages of a later segment are checked under their number in the relation', async () => {
+  await writeFile(path, pages(3, 2 * 131_072));
+  const inSegment = { ...piece(3 * PAGE_BYTES), path: 'base/5/16384.2' };
+  expect((await copy(inSegment)).suspects).toEqual([]);
+  const second = { ...inSegment, path: 'base/5/16384.1' };
+  await rm(join(directory, 'destination'), { recursive: true });
+  await mkdir(join(directory, 'destination'));
+  expect((await copy(second)).suspects).toHaveLength(3);
+});
+
+test('a link in the place of a file is not followed', async () => {
+  await writeFile(join(directory, 'secret'), 'x');
+  await symlink(join(directory, 'secret'), path);
+  await expect(copy(piece(1))).rejects.toMatchObject({ code: 'BACKUP_FAILED' });
+});
+
+async function copy(wanted: Piece, onWait: () => void = () => undefined): Promise<CopiedBlocks> {
+  await using medium = await openMedium(`file://${join(directory, 'destination')}`);
+  const clock = {
+    ...systemClock,
+    sleep: async () => {
+      onWait();
+      await Promise.resolve();
+    },
+  };
+  const copied = await copyBlocks(
+    {
+      medium,
+      root: { clusterName: 'test', clusterId: 1n },
+      setKey: { tenantId: 1n, fullSetId: 1n, setId: 1n },
+      group: 'main',
+      compression: 'zstd:1',
+      pageChecksums: true,
+      counters: new Counters(),
+      throttle: new Throttle(0, clock),
+      clock,
+      buffer: Buffer.alloc(MACROBLOCK_BYTES),
+    },
+    { subTaskId: 1, pieces: [wanted] },
+    new AbortController().signal,
+  );
+  await copied.writer.close();
+  await copied.writer[Symbol.asyncDispose]();
+  return copied;
+}
+
+function piece(listedBytes: number): Piece {
+  const endBlock = Math.ceil(listedBytes / MACROBLOCK_BYTES);
+  return {
+    fileNumber: 4,
+    path: 'base/5/16384',
+    absolutePath: path,
+    kind: 'main',
+    listedBytes,
+    beginBlock: 0,
+    endBlock,
+  };
+}
+
+/** Whole pages; page n has position 1000 + n. */
+function pages(count: number, firstBlock = 0): Buffer {
+  const bytes = Buffer.alloc(count * PAGE_BYTES, 3);
+  for (let n = 0; n < count; n += 1) {
+    const page = bytes.subarray(n * PAGE_BYTES, (n + 1) * PAGE_BYTES);
+    page.writeUInt32LE(0, 0);
+    page.writeUInt32LE(1000 + n, 4);
+    page.writeUInt16LE(pageChecksum(page, firstBlock + n), 8);
+  }
+  return bytes;
+}
