@@ -52,7 +52,6 @@ export type CoordinatorContext = {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly timing: Timing;
-  readonly dataDirectory: string;
 };
 
 export type Transaction = Queryable & {

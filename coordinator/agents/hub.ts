@@ -53,16 +53,19 @@ export class AgentSession {
   /** Messages go out in order. A failure ends the session; what was not sent is noticed by its absence (T3). */
   send(kind: CoordinatorMessage['kind']): void {
     const message = create(CoordinatorMessageSchema, { kind });
-    this.#writes = this.#writes.then(async () => {
-      try {
-        await this.#stream.write(
-          message,
-          AbortSignal.any([this.#signal, AbortSignal.timeout(WRITE_TIMEOUT_MS)]),
-        );
-      } catch {
-        this.#stream.cancel();
-      }
-    });
+    this.#writes = this.#writeAfter(this.#writes, message);
+  }
+
+  async #writeAfter(earlier: Promise<void>, message: CoordinatorMessage): Promise<void> {
+    await earlier;
+    try {
+      await this.#stream.write(
+        message,
+        AbortSignal.any([this.#signal, AbortSignal.timeout(WRITE_TIMEOUT_MS)]),
+      );
+    } catch {
+      this.#stream.cancel();
+    }
   }
 
   end(): void {

@@ -117,9 +117,8 @@ export async function* check(
       yield* waitForJob(context, jobId, async () => undefined, signal);
     } finally {
       for (const { partitionGroup, item } of checkItems(await listTasks(context.catalog, jobId))) {
-        yield notice(`${item.passed ? 'ok' : 'FAILED'}: ${partitionGroup}: ${item.name}: ${item.found}`, {
-          ...(item.passed ? {} : { detail: `Wanted: ${item.wanted}.`, hint: item.fix }),
-        });
+        const line = `${item.passed ? 'ok' : 'FAILED'}: ${partitionGroup}: ${item.name}: ${item.found}`;
+        yield notice(line, item.passed ? {} : { detail: `Wanted: ${item.wanted}.`, hint: item.fix });
       }
     }
   }

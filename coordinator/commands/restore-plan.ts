@@ -1,4 +1,5 @@
 /** What a RESTORE statement restores: the source at its destination, the target, and the set that leads there. */
+import { assertNever } from '../../foundation/assert.ts';
 import { HoldfastError, isError } from '../../foundation/errors.ts';
 import { formatLsn, toTimeline } from '../../foundation/lsn.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
@@ -93,6 +94,8 @@ async function readTarget(context: CoordinatorContext, statement: RestoreStateme
       throw new HoldfastError('NOT_SUPPORTED', 'a named restore point as target is not supported yet', {
         hint: "Give UNTIL TIME = '…' or UNTIL SCN = '…'.",
       });
+    default:
+      return assertNever(until);
   }
 }
 
@@ -222,5 +225,7 @@ function describeTarget(target: RestoreTarget, inclusive: boolean | undefined): 
       return `TIME ${formatInstant(target.timeUs)}${how}${timeline}`;
     case 'lsn':
       return `SCN ${formatLsn(target.lsn)}${how}${timeline}`;
+    default:
+      return assertNever(target);
   }
 }

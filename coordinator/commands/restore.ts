@@ -1,5 +1,6 @@
 /** RESTORE, its PREVIEW, CANCEL RESTORE and SHOW RESTORE WINDOWS. */
 import { create } from '@bufbuild/protobuf';
+import { assertNever } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn } from '../../foundation/lsn.ts';
 import { RestoreTargetSchema, RestoreTaskSchema } from '../../proto/gen/holdfast/v1/agent_pb.ts';
@@ -237,6 +238,8 @@ function targetOf(plan: RestorePlan) {
       return create(RestoreTargetSchema, { ...common, kind: { case: 'timeUs', value: target.timeUs } });
     case 'lsn':
       return create(RestoreTargetSchema, { ...common, kind: { case: 'lsn', value: target.lsn } });
+    default:
+      return assertNever(target);
   }
 }
 

@@ -1,5 +1,6 @@
 /** Gives pending tasks to agents: a place, a new attempt, its row, and then the message. */
 import { create } from '@bufbuild/protobuf';
+import { assertNever } from '../../foundation/assert.ts';
 import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
 import {
   ArchiveTaskSchema,
@@ -131,6 +132,8 @@ async function prepare(
       if (value.source !== undefined) value.source.uri = context.secrets.decrypt(spec.destination);
       return { kind: { case: 'restore', value } };
     }
+    default:
+      return assertNever(task.kind);
   }
 }
 

@@ -446,7 +446,8 @@ FROM holdfast.restore_rows WHERE NOT final;
 
 CREATE VIEW oceanbase.cdb_ob_restore_history AS
 SELECT job_id, tenant_id, tenant_name, backup_tenant_id, backup_tenant_name, backup_cluster_id, backup_cluster_name,
-  status, start_time, completion_time, elapsed_seconds, partition_count, finish_partition_count, macro_block_count,
+  CASE status WHEN 'RESTORE_SUCCESS' THEN 'SUCCESS' WHEN 'RESTORE_FAIL' THEN 'FAIL' ELSE status END AS status,
+  start_time, completion_time, elapsed_seconds, partition_count, finish_partition_count, macro_block_count,
   finish_macro_block_count, bytes_done, bytes_total, bytes_per_sec, restore_target, restore_finish_timestamp,
   (result -> 0 ->> 'host') AS svr_host, (result -> 0 ->> 'port')::integer AS svr_port,
   (result -> 0 ->> 'dataDirectory') AS data_directory, (result -> 0 ->> 'reachedLsn') AS reached_lsn,
