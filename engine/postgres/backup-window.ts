@@ -12,6 +12,12 @@ import { type Lsn, parseLsn, type Timeline, toTimeline } from '../../foundation/
 import type { BackupStart, BackupStop, BackupWindow } from '../engine.ts';
 import { type BackupLabel, parseBackupLabel } from './backup-label.ts';
 
+/** Opens a session of its own at the server; an aborted signal ends the attempt. */
+type Connect = (signal: AbortSignal) => Promise<pg.Client>;
+
+/** For the second connection that cancels the statement of the first. */
+const CANCEL_TIMEOUT_MS = 5000;
+
 /** MAXPGPATH; the label must be shorter. */
 const LABEL_LIMIT = 1024;
 
@@ -37,7 +43,7 @@ const CLOCK_US = '(extract(epoch FROM clock_timestamp()) * 1000000)::bigint::tex
  * BACKUP_FAILED when the server refuses.
  */
 export async function beginBackup(
-  connect: () => Promise<pg.Client>,
+  connect: Connect,
   major: number,
   label: string,
   signal: AbortSignal,
@@ -46,7 +52,7 @@ export async function beginBackup(
     throw new HoldfastError('INVALID_ARGUMENT', 'a backup label must be one line of less than 1024 bytes');
   }
   signal.throwIfAborted();
-  const session = new Session(await connect(), connect);
+  const session = new Session(await connect(signal), connect);
   try {
     await session.query(SESSION_SETTINGS, [], signal);
     await refuseStandby(session, signal);
@@ -156,10 +162,10 @@ function checkedLabel(bytes: Buffer, start: Lsn, timeline: Timeline): BackupLabe
 class Session {
   readonly lost: Promise<never>;
   readonly #client: pg.Client;
-  readonly #connect: () => Promise<pg.Client>;
+  readonly #connect: Connect;
   #state: 'open' | 'ending' | 'ended' = 'open';
 
-  constructor(client: pg.Client, connect: () => Promise<pg.Client>) {
+  constructor(client: pg.Client, connect: Connect) {
     this.#client = client;
     this.#connect = connect;
     const { promise, reject } = Promise.withResolvers<never>();
@@ -216,7 +222,7 @@ class Session {
   async #cancel(): Promise<void> {
     const { processID } = this.#client as unknown as { processID: number | null }; // public in pg, missing in its types
     try {
-      const other = await this.#connect();
+      const other = await this.#connect(AbortSignal.timeout(CANCEL_TIMEOUT_MS));
       try {
         await other.query('SELECT pg_catalog.pg_cancel_backend($1)', [processID]);
       } finally {

@@ -106,7 +106,7 @@ export class PostgresInstance implements Instance {
 
   async beginBackup(label: string, signal: AbortSignal): Promise<BackupWindow> {
     const { major } = await this.#known(signal);
-    return await beginBackup(() => connectClient(this.config, 'sql', signal), major, label, signal);
+    return await beginBackup((it) => connectClient(this.config, 'sql', it), major, label, signal);
   }
 
   async listFiles(signal: AbortSignal): Promise<DataListing> {
