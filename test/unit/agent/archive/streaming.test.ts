@@ -292,7 +292,7 @@ describe('streaming', () => {
       if (waiting > most) most = waiting;
       return files.durable === server.end;
     });
-    expect(most).toBeLessThan(26n * 1024n * 1024n);
+    expect(most).toBeLessThan(20n * 1024n * 1024n);
     drain.abort();
     await run;
   });
