@@ -13,6 +13,7 @@ import { formatError, HoldfastError, toHoldfastError } from '../foundation/error
 import { didYouMean } from '../foundation/suggest.ts';
 import { runChecks } from './check.ts';
 import { ensureDebianPackages, TEST_PACKAGES } from './debian-packages.ts';
+import { provideReachableServers } from './reachable-servers.ts';
 import { formatDuration, runStep } from './run-step.ts';
 
 const PARTS = ['check', 'unit', 'e2e', 'faults'] as const;
@@ -24,11 +25,14 @@ const { values } = parseArgs({ options: { matrix: { type: 'boolean' }, only: { t
 async function main(): Promise<number> {
   const parts = chosenParts(values.only);
   if (parts.includes('e2e') || parts.includes('faults')) await ensureDebianPackages(TEST_PACKAGES);
+  await using servers = await provideReachableServers();
   const begin = performance.now();
   const all: Counts[] = [];
   for (const part of parts) {
     console.log(`\n== ${part} ==`);
-    all.push(part === 'check' ? { ...(await runChecks()), skipped: 0 } : await runTests(part));
+    all.push(
+      part === 'check' ? { ...(await runChecks()), skipped: 0 } : await runTests(part, servers.environment),
+    );
   }
   const sum = (pick: (counts: Counts) => number) => all.reduce((total, counts) => total + pick(counts), 0);
   const skipped = sum((counts) => counts.skipped);
@@ -52,7 +56,7 @@ function chosenParts(only: string | undefined): readonly Part[] {
 }
 
 /** Runs one vitest project. A run that ends without a report, or a file that cannot be loaded, is a failure. */
-async function runTests(project: Part): Promise<Counts> {
+async function runTests(project: Part, servers: Readonly<Record<string, string>>): Promise<Counts> {
   const report = join(tmpdir(), `holdfast-test-${process.pid}-${project}.json`);
   const result = await runStep({
     name: project,
@@ -67,7 +71,10 @@ async function runTests(project: Part): Promise<Counts> {
       `--outputFile.json=${report}`,
     ],
     output: 'inherit',
-    environment: values.matrix === true ? { HOLDFAST_TEST_MAJORS: '14,15,16,17,18' } : {},
+    environment: {
+      ...servers,
+      ...(values.matrix === true ? { HOLDFAST_TEST_MAJORS: '14,15,16,17,18' } : {}),
+    },
   });
   const counts = await readReport(report);
   await rm(report, { force: true });

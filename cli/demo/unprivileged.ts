@@ -87,6 +87,8 @@ function withCapability(name: string): readonly string[] {
     `--reuid=${NOBODY}`,
     `--regid=${NOBODY}`,
     '--clear-groups',
+    // access(2) would ignore the capability otherwise, and PostgreSQL looks for its own programs by it.
+    '--securebits=+no_setuid_fixup',
     `--inh-caps=+${name}`,
     `--ambient-caps=+${name}`,
     '--',

@@ -46,7 +46,10 @@ export type TestServer = AsyncDisposable & {
   kill(): Promise<void>;
 };
 
+/** `HOLDFAST_TEST_POSTGRES` is set by scripts/test.ts where the servers' user cannot enter the checkout. */
 export function binDirectory(major: Major): string {
+  const elsewhere = process.env['HOLDFAST_TEST_POSTGRES'];
+  if (elsewhere !== undefined) return join(elsewhere, String(major), 'bin');
   return join(import.meta.dirname, '..', '..', 'node_modules', `postgres-${major}`, 'native', 'bin');
 }
 
