@@ -118,7 +118,7 @@ export class LogFeeder implements AsyncDisposable {
   #nextChange(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#wake = resolve;
-    return Promise.race([promise, sleep(POLL_MS, undefined, { ref: false })]);
+    return Promise.race([promise, sleep(POLL_MS)]);
   }
 
   #noteTaken(ready: ReadonlySet<string>): void {

@@ -204,8 +204,10 @@ class ServerInWork implements AsyncDisposable {
     await this.launched.ended;
   }
 
+  /** Leaves the server running, beyond this process. */
   keep(): void {
     this.#isKept = true;
+    this.launched.release();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -68,8 +68,10 @@ export type LaunchedServer = {
   readonly pid: number;
   /** How it ended; undefined while it runs. */
   end(): ServerEnd | undefined;
-  /** Resolves when the server has ended while this process watches; never rejects. The server may outlive us. */
+  /** Resolves when the server has ended while this process watches; never rejects. */
   readonly ended: Promise<ServerEnd>;
+  /** From now on the server may outlive this process: it no longer keeps it from ending. */
+  release(): void;
 };
 
 /**
@@ -105,7 +107,6 @@ export async function launchServer(
     );
   });
   const pid = await started.promise;
-  child.unref();
   return {
     pid,
     end: () =>
@@ -113,6 +114,7 @@ export async function launchServer(
         ? undefined
         : { code: child.exitCode, signal: child.signalCode },
     ended: ended.promise,
+    release: () => child.unref(),
   };
 }
 

@@ -9,8 +9,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { RestoreRequest } from '../../agent/restore/prepare.ts';
 import type { RestoreStep } from '../../agent/restore/progress.ts';
 import { runRestore } from '../../agent/restore/restore.ts';
-import { stopServer } from '../../engine/postgres/server-process.ts';
-import { type Lsn, parseLsn } from '../../foundation/lsn.ts';
+import { readSettings } from '../../engine/postgres/restore/config-text.ts';
+import { startServer, stopServer } from '../../engine/postgres/server-process.ts';
+import { HoldfastError } from '../../foundation/errors.ts';
+import { type Lsn, parseLsn, toLsn } from '../../foundation/lsn.ts';
 import { backUp, GROUP, ROOT } from '../support/backup-task.ts';
 import { archiveLog, publishSet } from '../support/hand-archive.ts';
 import {
@@ -35,6 +37,8 @@ type Source = {
   /** Positions and times after each of three transactions, and the end of the log. */
   readonly marks: readonly { readonly lsn: Lsn; readonly us: bigint }[];
   readonly end: Lsn;
+  /** Where the backup began. */
+  readonly start: Lsn;
 };
 
 /** A server with a table and a tablespace, backed up, then changed three times, its log archived. */
@@ -65,9 +69,10 @@ async function makeSource(major: Major): Promise<Source> {
     );
     if (row !== undefined) marks.push({ lsn: parseLsn(row.lsn), us: BigInt(row.us) });
   }
-  const { end } = await archiveLog(server, destination, backup.start?.lsn as Lsn); // an LSN as the server gave it
+  const start = toLsn(backup.start?.lsn ?? 0n);
+  const { end } = await archiveLog(server, destination, start);
   stack.move();
-  return { server, directory, destination, location, marks, end };
+  return { server, directory, destination, location, marks, end, start };
 }
 
 async function disposeSource(source: Source): Promise<void> {
@@ -119,19 +124,21 @@ async function restored(
   return {
     port,
     dataDirectory: outcome.dataDirectory,
-    async query(sql) {
-      const client = new pg.Client({ host: '127.0.0.1', port, user: 'postgres', database: 'postgres' });
-      await client.connect();
-      try {
-        return (await client.query<Record<string, unknown>>(sql)).rows;
-      } finally {
-        await client.end();
-      }
-    },
+    query: (sql) => queryAt(port, sql),
     async [Symbol.asyncDispose]() {
       await stopServer(paths, 'immediate', new AbortController().signal);
     },
   };
+}
+
+async function queryAt(port: number, sql: string): Promise<Record<string, unknown>[]> {
+  const client = new pg.Client({ host: '127.0.0.1', port, user: 'postgres', database: 'postgres' });
+  await client.connect();
+  try {
+    return (await client.query<Record<string, unknown>>(sql)).rows;
+  } finally {
+    await client.end();
+  }
 }
 
 async function leftIn(source: Source, name: string): Promise<readonly string[]> {
@@ -230,6 +237,25 @@ describe.each([17, 14] as const)('a restore of PostgreSQL %i', (major) => {
     const manifest = JSON.parse(await readFile(join(asked.dataDirectory, 'backup_manifest'), 'utf8'));
     expect(manifest['PostgreSQL-Backup-Manifest-Version']).toBe(major >= 17 ? 2 : 1);
     if (existsSync(VERIFY) && major < 17) await run(VERIFY, ['-n', asked.dataDirectory]);
+    const paths = {
+      binDirectory: binDirectory(major),
+      dataDirectory: asked.dataDirectory,
+      user: serverUser(),
+    };
+    const signal = new AbortController().signal;
+    await startServer(
+      paths,
+      { logPath: join(source.server.directory, 'by-hand.log'), waitSeconds: 60 },
+      signal,
+    );
+    try {
+      const text = await readFile(join(asked.dataDirectory, 'postgresql.auto.conf'), 'utf8');
+      const port = Number(readSettings(text).get('port'));
+      const rows = () => queryAt(port, 'SELECT max(n) AS n FROM step').catch(() => 'not yet');
+      await expect.poll(rows, { timeout: 60_000 }).toEqual([{ n: 1 }]);
+    } finally {
+      await stopServer(paths, 'immediate', signal);
+    }
   });
 });
 
@@ -290,5 +316,62 @@ describe('a damaged or unsuitable destination', () => {
     await using handle = await open(join(data, '1.1'), 'r+');
     await handle.write(original, 0, original.length, 0);
     expect((await readdir(index)).length).toBeGreaterThan(1);
+  });
+
+  test('a corrupt log block stops the server and the restore, and leaves no directory', async () => {
+    const data = join(source.destination, 'test/1/incarnation_1/1/clog/1/data/main');
+    const path = join(data, '2.1');
+    const original = await readFile(path);
+    await using handle = await open(path, 'r+');
+    const at = Math.floor(original.length / 2);
+    await handle.write(Buffer.from([(original[at] ?? 0) ^ 0xff]), 0, 1, at);
+    await expect(restored(request(source, 'bad-log'), 15)).rejects.toMatchObject({
+      code: 'DATA_CORRUPT',
+      message: expect.stringMatching(/data\/main\/2\.1.*offset \d+/),
+    });
+    expect(await leftIn(source, 'bad-log')).toEqual([]);
+    await handle.write(original, 0, original.length, 0);
+  });
+
+  test('a tablespace that the log creates elsewhere on this host is refused', async () => {
+    const location = join(source.server.directory, 'later');
+    await mkdir(location);
+    const { user } = source.server.paths;
+    if (user !== undefined) await chown(location, user.uid, user.gid);
+    await source.server.query(`CREATE TABLESPACE later LOCATION '${location}'`);
+    await source.server.query('CREATE TABLE in_later TABLESPACE later AS SELECT 1 AS i');
+    await archiveLog(source.server, source.destination, source.start, 2n);
+    await expect(restored(request(source, 'later', { round: 2n }), 15)).rejects.toMatchObject({
+      code: 'RESTORE_FAILED',
+      message: expect.stringContaining(location),
+    });
+    expect(await leftIn(source, 'later')).toEqual([]);
+    expect(await source.server.query('SELECT i FROM in_later')).toEqual([{ i: 1 }]);
+  });
+
+  test('an interrupted restore removes what it made', async () => {
+    const interrupt = new AbortController();
+    const report = ({ phase }: RestoreStep) => {
+      if (phase === 'LOG') interrupt.abort(new HoldfastError('CANCELLED', 'enough'));
+    };
+    await expect(runRestore(request(source, 'stopped'), report, interrupt.signal)).rejects.toThrow();
+    expect(await leftIn(source, 'stopped')).toEqual([]);
+  });
+
+  test('the command line restores and inspects', async () => {
+    const to = join(source.directory, 'by-command');
+    const uri = `file://${source.destination}`;
+    const holdfast = async (...args: string[]) =>
+      (await run(process.execPath, [join(import.meta.dirname, '../../cli/holdfast.ts'), ...args])).stdout;
+    expect(await holdfast('inspect', uri)).toMatch(/Tenant orders[^]*Backup set 1[^]*Archive round 1/);
+    const runAs = serverUser() === undefined ? [] : ['--run-as', 'nobody'];
+    const output = await holdfast('restore', '--from', uri, '--tenant', 'orders', '--to', to, ...runAs);
+    try {
+      const port = Number(/listens on 127\.0\.0\.1, port (\d+)/.exec(output)?.[1]);
+      expect(await queryAt(port, 'SELECT max(n) AS n FROM step')).toEqual([{ n: 3 }]);
+    } finally {
+      const paths = { binDirectory: binDirectory(15), dataDirectory: to, user: serverUser() };
+      await stopServer(paths, 'immediate', new AbortController().signal);
+    }
   });
 });

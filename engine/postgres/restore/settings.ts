@@ -188,7 +188,7 @@ function quietSettings(place: CopyPlace): Readonly<Record<string, string>> {
     primary_slot_name: '',
     max_logical_replication_workers: '0',
     ident_file: join(place.dataDirectory, 'pg_ident.conf'),
-    external_pid_file: '',
+    ...externalPidFile(place),
     ssl: 'off',
     huge_pages: 'try',
     logging_collector: 'off',
@@ -200,6 +200,12 @@ function quietSettings(place: CopyPlace): Readonly<Record<string, string>> {
     ...memorySettings(place),
     ...librarySettings(place),
   };
+}
+
+/** Set only where the source has one: the server takes an empty name for a file that it cannot write. */
+function externalPidFile(place: CopyPlace): Readonly<Record<string, string>> {
+  const source = place.sourceSettings.get('external_pid_file') ?? '';
+  return source === '' ? {} : { external_pid_file: join(place.dataDirectory, 'external.pid') };
 }
 
 function memorySettings(place: CopyPlace): Readonly<Record<string, string>> {

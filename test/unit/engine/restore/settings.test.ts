@@ -63,7 +63,9 @@ describe('the text of a configuration file', () => {
 
 describe('the settings of a recovering copy', () => {
   test('keep it from acting on the world', () => {
-    const settings = recovery("primary_conninfo = 'host=primary'\narchive_mode = on\n", { kind: 'endOfLog' });
+    const source = "primary_conninfo = 'host=primary'\narchive_mode = on\n";
+    const sourceSettings = new Map([['external_pid_file', '/run/live.pid']]);
+    const settings = recovery(source, { kind: 'endOfLog' }, { sourceSettings });
     for (const [name, value] of [
       ['hot_standby', 'off'],
       ['archive_mode', 'off'],
@@ -74,7 +76,7 @@ describe('the settings of a recovering copy', () => {
       ['port', '5555'],
       ['max_logical_replication_workers', '0'],
       ['ssl', 'off'],
-      ['external_pid_file', ''],
+      ['external_pid_file', '/copy/external.pid'],
       ['hba_file', '/copy.holdfast/hba.conf'],
       ['recovery_target_timeline', '3'],
       ['recovery_target_action', 'promote'],
