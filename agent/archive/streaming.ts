@@ -26,6 +26,8 @@ import {
 } from './policy.ts';
 import { WakeUp } from './wake-up.ts';
 
+/** The checkpoint's age is at most a flush interval plus the age of the newest poll: so polls come more often. */
+const POLLS_PER_INTERVAL = 4;
 const SLOT_POLL_MS = 10_000;
 
 export type StreamingInput = {
@@ -215,7 +217,7 @@ export class Streaming {
         }
         this.#work.notify();
         this.#input.changed();
-        await clock.sleep(checkpointIntervalMs, signal);
+        await clock.sleep(checkpointIntervalMs / POLLS_PER_INTERVAL, signal);
       }
     } catch (error) {
       if (!signal.aborted) throw error;
