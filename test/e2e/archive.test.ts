@@ -208,20 +208,24 @@ describe('archiving a server', () => {
     await expectEqualToServer(await openArchive(destination));
   });
 
-  test('a server that is restarted in between loses nothing', async () => {
-    const destination = await newDestination('restarted');
-    const archiver = startArchiver({ port: server.port, destination, epoch: 1, fresh: true });
-    await until('it archives', () => durable(archiver.progress()) > 0n);
-    await server.stop('fast');
-    await until('the loss is reported', () => archiver.progress()?.lastError !== '');
-    await server.start();
-    await server.query("INSERT INTO t (filler) VALUES ('after the restart')");
-    const lsn = await serverLsn();
-    await until('it has caught up', () => durable(archiver.progress()) >= lsn);
-    expect(archiver.progress()?.lastError).toBe('');
-    await drainUpTo(archiver, lsn);
-    await expectEqualToServer(await openArchive(destination));
-  });
+  test.each(['fast', 'immediate'] as const)(
+    'a server that ends (%s) and starts again loses nothing',
+    async (mode) => {
+      const destination = await newDestination(`restarted-${mode}`);
+      const archiver = startArchiver({ port: server.port, destination, epoch: 1, fresh: true });
+      await until('it archives', () => durable(archiver.progress()) > 0n);
+      await server.query('INSERT INTO t (filler) SELECT md5(i::text) FROM generate_series(1, 20000) i');
+      await server.stop(mode);
+      await until('the loss is reported', () => archiver.progress()?.lastError !== '');
+      await server.start();
+      await server.query("INSERT INTO t (filler) VALUES ('after the restart')");
+      const lsn = await serverLsn();
+      await until('it has caught up', () => durable(archiver.progress()) >= lsn);
+      expect(archiver.progress()?.lastError).toBe('');
+      await drainUpTo(archiver, lsn);
+      await expectEqualToServer(await openArchive(destination));
+    },
+  );
 
   test('without the mount_file nothing is written; it waits, says so, and begins when it is there', async () => {
     const destination = await newDestination('unmounted');
