@@ -185,7 +185,7 @@ export type LaterStatement =
   | { readonly kind: 'addRestoreSource'; readonly uris: readonly string[] }
   | { readonly kind: 'clearRestoreSource' }
   | { readonly kind: 'importBackup'; readonly from: string }
-  /** An OceanBase statement that Holdfast knows by name only: RECOVER TABLE, ACTIVATE STANDBY, BACKUP KEY, … */
+  /** An OceanBase statement that Holdfast knows by name only: what stands behind ALTER SYSTEM (RECOVER, BACKUP KEY, …). */
   | { readonly kind: 'knownByName'; readonly name: string };
 
 export type AdminStatement = CurrentStatement | LaterStatement;

@@ -66,7 +66,7 @@ class AdminParser extends LifeRules {
           ALT: (): AdminStatement => {
             this.CONSUME(K.KEY);
             this.SUBRULE(this.remaining);
-            return { kind: 'knownByName', name: 'ALTER SYSTEM BACKUP KEY' };
+            return { kind: 'knownByName', name: 'BACKUP KEY' };
           },
         },
         { ALT: () => this.SUBRULE(this.backupTenants) },
@@ -222,7 +222,7 @@ class AdminParser extends LifeRules {
       { ALT: () => (this.CONSUME(K.SUSPEND), 'SUSPEND') },
     ]);
     this.SUBRULE(this.remaining);
-    return { kind: 'knownByName', name: `ALTER SYSTEM ${verb}` };
+    return { kind: 'knownByName', name: verb };
   });
 
   constructor() {

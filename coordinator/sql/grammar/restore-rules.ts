@@ -25,7 +25,7 @@ export class RestoreRules extends ResourceRules {
     this.CONSUME(Dot);
     this.SUBRULE(this.name);
     this.SUBRULE(this.remaining);
-    return { kind: 'knownByName', name: 'ALTER SYSTEM RESTORE of single tables' };
+    return { kind: 'knownByName', name: 'RESTORE of single tables' };
   });
 
   restoreTenant = this.RULE('restoreTenant', (newTenant: string): AdminStatement => {

@@ -142,7 +142,7 @@ export function noticeResponse(notice: SqlNotice): Buffer {
 
 function reportFrame(type: 'E' | 'N', values: Readonly<Record<string, string | undefined>>): Buffer {
   const parts = Object.entries(values).map(([code, text]) =>
-    text === undefined ? EMPTY : Buffer.concat([Buffer.from(code), cstring(text)]),
+    text === undefined || text === '' ? EMPTY : Buffer.concat([Buffer.from(code), cstring(text)]),
   );
   return frame(type, Buffer.concat([...parts, Buffer.from([0])]));
 }
