@@ -145,10 +145,12 @@ export class ClientReader implements AsyncDisposable {
 
   async *#runQuery(sql: string, signal: AbortSignal): AsyncGenerator<Frame> {
     for (const message of [encodeParse('', sql), encodeBind('', ''), encodeDescribePortal('')]) {
+      let failed = false;
       for await (const found of this.send(message, signal)) {
+        failed ||= found.type === 'E';
         yield found;
-        if (found.type === 'E') return;
       }
+      if (failed) return;
     }
     yield* this.sendExecute('', signal);
   }

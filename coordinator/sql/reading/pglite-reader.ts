@@ -9,6 +9,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { HoldfastError } from '../../../foundation/errors.ts';
 import type { Reader, ReadingSession, ViewSource } from '../reader.ts';
 import { buildQuerySnapshot, QueryProcess } from './query-process.ts';
@@ -22,6 +23,9 @@ export type PgliteReaderOptions = {
 };
 
 const MAX_PROCESSES = 8;
+/** How long a client waits for a place before it is refused. */
+const WAIT_FOR_PLACE_MS = 5000;
+const POLL_MS = 50;
 
 /** Begins to prepare the first query process; `open` waits for it. */
 export function startPgliteReader(options: PgliteReaderOptions): PgliteReader {
@@ -84,23 +88,44 @@ class PgliteReader implements Reader {
 
   /** The spare, or a new process; and a new spare behind it. */
   async #take(signal: AbortSignal): Promise<QueryProcess> {
+    await this.#waitForPlace(signal);
     const spare = this.#spare;
     this.#spare = undefined;
-    if (spare === undefined && this.#live.size + this.#starting >= this.#maxProcesses)
-      throw new HoldfastError('TOO_MANY_SESSIONS', `${this.#maxProcesses} clients read the catalog already`, {
-        hint: 'Try again when one of them has finished.',
-      });
     const process = await (spare ?? this.#start());
-    if (!process.alive) return await this.#take(signal);
-    if (this.#live.size + this.#starting < this.#maxProcesses) {
-      this.#spare = this.#start();
-      this.#spare.catch(() => undefined); // reported by whoever takes it
+    if (!process.alive) {
+      await this.#endProcess(process);
+      return await this.#take(signal);
     }
+    this.#startSpare();
     if (signal.aborted) {
       await this.#endProcess(process);
       signal.throwIfAborted();
     }
     return process;
+  }
+
+  /** Resolves when there is a spare, or room for a process. Throws TOO_MANY_SESSIONS, or what `signal` aborts with. */
+  async #waitForPlace(signal: AbortSignal): Promise<void> {
+    const deadlineMs = performance.now() + WAIT_FOR_PLACE_MS;
+    while (this.#spare === undefined && this.#live.size + this.#starting >= this.#maxProcesses) {
+      signal.throwIfAborted();
+      if (performance.now() >= deadlineMs)
+        throw new HoldfastError(
+          'TOO_MANY_SESSIONS',
+          `${this.#maxProcesses} clients read the catalog already`,
+          {
+            hint: 'Try again when one of them has finished. A client that is quiet for a minute gives its place back.',
+          },
+        );
+      await setTimeout(POLL_MS);
+    }
+  }
+
+  #startSpare(): void {
+    if (this.#spare !== undefined || this.#stopping.signal.aborted) return;
+    if (this.#live.size + this.#starting >= this.#maxProcesses) return;
+    this.#spare = this.#start();
+    this.#spare.catch(() => undefined); // reported by whoever takes it
   }
 
   async #start(): Promise<QueryProcess> {
@@ -120,10 +145,7 @@ class PgliteReader implements Reader {
     const ending = process[Symbol.asyncDispose]().finally(() => this.#ending.delete(ending));
     this.#ending.add(ending);
     await ending;
-    if (this.#spare === undefined && !this.#stopping.signal.aborted) {
-      this.#spare = this.#start();
-      this.#spare.catch(() => undefined); // as above
-    }
+    this.#startSpare();
   }
 
   /** Loads the mentioned views whose counter moved. True when it loaded one. */
