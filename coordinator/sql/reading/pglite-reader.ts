@@ -6,7 +6,7 @@
  *   be seen by another.
  * - At most `maxProcesses` live at once, the spare included.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
@@ -18,7 +18,10 @@ export type PgliteReaderOptions = {
   readonly views: ViewSource;
   /** Default 8; each holds about 400 MB. */
   readonly maxProcesses?: number;
-  /** Where the snapshot is kept while the coordinator runs; default the system's temporary directory. */
+  /**
+   * The coordinator's own directory: the snapshot (about 25 MB) is kept in `query-snapshot` below it, which is emptied
+   * first. Default: a new directory in the system's temporary one.
+   */
   readonly directory?: string;
 };
 
@@ -37,9 +40,9 @@ class PgliteReader implements Reader {
   readonly #maxProcesses: number;
   readonly #stopping = new AbortController();
   readonly #directory: Promise<string>;
-  readonly #snapshot: Promise<string>;
   readonly #live = new Set<QueryProcess>();
   readonly #ending = new Set<Promise<void>>();
+  #snapshot: Promise<string> | undefined;
   #starting = 0;
   #serverVersion: string | undefined;
   #spare: Promise<QueryProcess> | undefined;
@@ -47,10 +50,9 @@ class PgliteReader implements Reader {
   constructor(options: PgliteReaderOptions) {
     this.#views = options.views;
     this.#maxProcesses = options.maxProcesses ?? MAX_PROCESSES;
-    this.#directory = mkdtemp(join(options.directory ?? tmpdir(), 'holdfast-query-'));
-    this.#snapshot = this.#build();
-    this.#snapshot.catch(() => undefined); // reported by the first `open`
-    this.#spare = this.#start();
+    this.#directory = makeDirectory(options.directory);
+    this.#directory.catch(() => undefined); // reported by the first `open`
+    this.#startSpare();
   }
 
   async serverVersion(): Promise<string> {
@@ -78,6 +80,17 @@ class PgliteReader implements Reader {
     await Promise.all([...this.#live].map((process) => this.#endProcess(process)));
     await Promise.all(this.#ending);
     await rm(await this.#directory, { recursive: true, force: true });
+  }
+
+  /** Built once; again when that failed. */
+  async #readySnapshot(): Promise<string> {
+    this.#snapshot ??= this.#build();
+    try {
+      return await this.#snapshot;
+    } catch (error) {
+      this.#snapshot = undefined;
+      throw error;
+    }
   }
 
   async #build(): Promise<string> {
@@ -131,7 +144,7 @@ class PgliteReader implements Reader {
   async #start(): Promise<QueryProcess> {
     this.#starting += 1;
     try {
-      const process = await QueryProcess.start(await this.#snapshot);
+      const process = await QueryProcess.start(await this.#readySnapshot());
       this.#live.add(process);
       if (this.#stopping.signal.aborted) await this.#endProcess(process);
       return process;
@@ -166,4 +179,12 @@ class PgliteReader implements Reader {
     for (const name of stale) process.loaded.set(name, counter);
     return true;
   }
+}
+
+async function makeDirectory(parent: string | undefined): Promise<string> {
+  if (parent === undefined) return await mkdtemp(join(tmpdir(), 'holdfast-query-'));
+  const directory = join(parent, 'query-snapshot');
+  await rm(directory, { recursive: true, force: true });
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  return directory;
 }
