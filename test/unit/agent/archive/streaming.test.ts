@@ -267,6 +267,7 @@ describe('streaming', () => {
     expect(taken.lastFileId).toBe(1n);
     expect(taken.log?.end).toBe(told);
     expect(taken.log?.inspector.position).toBe(told);
+    await taken.seal(signal);
     await using files = newSequence(taken.log?.end ?? BEGIN, taken.lastFileId, 2n);
     const { drain, run } = startStreaming(server, files);
     server.produce(10);
