@@ -62,7 +62,9 @@ export class FakeAgent implements AsyncDisposable {
   readonly #archives = new Map<bigint, RunningArchive>();
   readonly #client: ServiceClient<typeof AgentService>;
   #stream: Stream | undefined;
-  #outbox: AgentMessage['kind'][] = [];
+  /** Kept, and said again on every new stream: one that was written to a dying stream is lost. */
+  readonly #results = new Map<bigint, TaskResult>();
+  #outbox: TaskResult[] = [];
   #isDown = false;
   readonly #running: Promise<void>;
 
@@ -87,6 +89,7 @@ export class FakeAgent implements AsyncDisposable {
     for (const archive of this.#archives.values()) await archive.writer[Symbol.asyncDispose]();
     this.#archives.clear();
     this.#tasks.clear();
+    this.#results.clear();
     this.#outbox = [];
   }
 
@@ -137,7 +140,10 @@ export class FakeAgent implements AsyncDisposable {
           zone: 'zone1',
           version: '0.0.0',
           instances: [{ tenant, partitionGroup: 'p0', instance: 'main' }],
-          runningTasks: [...this.#tasks.values()].map(({ taskId, attempt }) => ({ taskId, attempt })),
+          runningTasks: [...this.#tasks.values(), ...this.#results.values()].map(({ taskId, attempt }) => ({
+            taskId,
+            attempt,
+          })),
           token: token ?? '',
         },
       },
@@ -149,7 +155,7 @@ export class FakeAgent implements AsyncDisposable {
       try {
         await this.#send(heartbeat(this.options.tenant));
         for (const [taskId, archive] of this.#archives) await this.#report(taskId, archive);
-        for (const kind of this.#outbox.splice(0)) await this.#send(kind);
+        for (const value of this.#outbox.splice(0)) await this.#send({ case: 'taskResult', value });
       } catch {
         return; // the stream broke: its reader says so
       }
@@ -165,6 +171,7 @@ export class FakeAgent implements AsyncDisposable {
     switch (message.kind.case) {
       case 'welcome':
         this.welcome = message.kind.value;
+        this.#outbox = [...this.#results.values()];
         return;
       case 'startTask':
         await this.#start(message.kind.value);
@@ -182,6 +189,7 @@ export class FakeAgent implements AsyncDisposable {
 
   async #start(task: StartTask): Promise<void> {
     this.started.push(task);
+    this.#results.delete(task.taskId);
     this.#tasks.set(task.taskId, task);
     switch (task.kind.case) {
       case 'check':
@@ -325,7 +333,8 @@ export class FakeAgent implements AsyncDisposable {
       attempt: task.attempt,
       kind,
     };
-    this.#outbox.push({ case: 'taskResult', value });
+    this.#results.set(task.taskId, value);
+    this.#outbox.push(value);
   }
 }
 
