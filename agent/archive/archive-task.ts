@@ -113,8 +113,8 @@ class Archiver {
       this.#step('opened');
       this.#waitingFor = `instance ${this.#task.instance}`;
       await using instance = await connectInstance(this.#context.instanceConfig(this.#task.instance), begin);
-      // Files in which no log became durable promised nothing: the round still begins, unless it had begun for us.
-      const fresh = log === undefined && this.#start === undefined && (this.#task.fresh || lastFileId > 0n);
+      // A round that had begun is never begun anew: when its log is gone, that is a hole.
+      const fresh = log === undefined && this.#start === undefined && this.#task.fresh;
       const { slotName, expectedSystemIdentifier } = this.#task;
       const order = { slotName, expectedSystemIdentifier, fresh };
       const source = await openSource(instance, place, log, order, begin);
