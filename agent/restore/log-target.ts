@@ -14,7 +14,7 @@ import { findRecordAtOrAfter, findStopBeforeTime } from '../../engine/postgres/w
 import { assertNever } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import type { LogArchive } from '../../storage-layout/clog/archive.ts';
+import { describeCut, isCutOff, type LogArchive } from '../../storage-layout/clog/archive.ts';
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
 
 export type WantedTarget =
@@ -34,7 +34,10 @@ export type LogToRead = {
   readonly major: number;
 };
 
-/** Throws TARGET_NOT_RESTORABLE when an LSN lies outside the path, WAL_UNREADABLE, and what reading the archive throws. */
+/**
+ * Throws TARGET_NOT_RESTORABLE when an LSN lies outside the path, DATA_CORRUPT or LOG_GAP when the end of the log is
+ * wanted and lost, WAL_UNREADABLE, and what reading the archive throws.
+ */
 export async function resolveTarget(
   log: LogToRead,
   wanted: WantedTarget,
@@ -42,6 +45,7 @@ export async function resolveTarget(
 ): Promise<RecoveryTarget> {
   switch (wanted.kind) {
     case 'endOfLog':
+      refuseLostLog(log);
       return { kind: 'endOfLog' };
     case 'immediate':
       return { kind: 'immediate' };
@@ -52,6 +56,30 @@ export async function resolveTarget(
     default:
       return assertNever(wanted);
   }
+}
+
+/** Everything that was archived means all of it: where log is cut off or missing, it does not end but is lost. */
+function refuseLostLog({ archive, path }: LogToRead): void {
+  const last = path.at(-1);
+  if (last === undefined) return;
+  const hint = `What lies before it can be restored: name a time, or a position up to ${formatLsn(last.end)}.`;
+  const cut = archive.files.find(
+    (file) => isCutOff(file) && file.timeline === last.timeline && file.end === last.end,
+  );
+  if (cut !== undefined && isCutOff(cut))
+    throw new HoldfastError('DATA_CORRUPT', `${cut.key} ${describeCut(cut)}`, { hint });
+  const [lost] = archive.lost;
+  if (lost !== undefined)
+    throw new HoldfastError('FILE_NOT_FOUND', `${lost} is gone, its index is there`, { hint });
+  const behind = archive
+    .coverage()
+    .find((range) => range.timeline === last.timeline && range.begin > last.end);
+  if (behind !== undefined)
+    throw new HoldfastError(
+      'LOG_GAP',
+      `the archived log lacks ${formatLsn(last.end)} to ${formatLsn(behind.begin)} of timeline ${last.timeline}`,
+      { hint },
+    );
 }
 
 /**

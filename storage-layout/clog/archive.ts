@@ -77,6 +77,7 @@ export class LogArchive {
   readonly #group: string;
   readonly #names: readonly ListedFile[];
   #files: readonly LogFile[] = [];
+  readonly #lost: string[] = [];
   #pieces: readonly LogPiece<LogFile>[] = [];
   #ranges: readonly LogRange[] = [];
   #conflicts: readonly { readonly overlap: LogOverlap<LogFile>; readonly lsn: Lsn }[] = [];
@@ -115,6 +116,12 @@ export class LogArchive {
         ? await archive.#openIndexed(name, signal)
         : await archive.#openScanned(name, durableBytesOf(name, abandoned), signal),
     );
+    const listed = new Set(names.map(fileLabel));
+    for (const label of indexed) {
+      if (listed.has(label)) continue;
+      const key = `${tree.logDataDirectory(root, round, group)}/${label}`;
+      if ((await medium.stat(key, signal)) === undefined) archive.#lost.push(key); // a listing may lag behind
+    }
     await archive.#setFiles(withRunningMaximum(files), signal);
     return archive;
   }
@@ -122,6 +129,11 @@ export class LogArchive {
   /** Every file that holds log, in order of (file id, epoch). */
   get files(): readonly LogFile[] {
     return this.#files;
+  }
+
+  /** Keys of files that are gone though their index is there. */
+  get lost(): readonly string[] {
+    return this.#lost;
   }
 
   /** Files that a successor must seal before it begins its own. */
@@ -374,6 +386,16 @@ function decodeBlock(bytes: Buffer, block: LogBlockPlace, file: LogFile, base: n
   )
     throw corrupt(source, offset, 'the log block is not the one of the index');
   return record.payload;
+}
+
+/** True for a sealed file that has lost its tail since. */
+export function isCutOff(file: LogFile): file is LogFile & { readonly ignored: IgnoredTail } {
+  return file.hasIndex && file.ignored !== undefined;
+}
+
+/** Where such a file ends, and where it should. */
+export function describeCut(file: LogFile & { readonly ignored: IgnoredTail }): string {
+  return `at offset ${file.ignored.offset}: the file ends here, its index says ${file.acceptedBytes} bytes`;
 }
 
 /** What is left of a file that is shorter than its index says. */

@@ -10,7 +10,7 @@ import {
   RoundBeginSchema,
   RoundEndSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { LogArchive } from '../clog/archive.ts';
+import { describeCut, isCutOff, LogArchive } from '../clog/archive.ts';
 import type { Medium } from '../media/medium.ts';
 import { RECORD } from '../records/framing.ts';
 import { readBytes, readInfo, readInfoIfThere } from '../records/info-file.ts';
@@ -135,7 +135,12 @@ async function readRound(
   for (const group of begin.groups) {
     const directory = tree.logDataDirectory(root, key, group.partitionGroup);
     const log = await tolerate(directory, unreadable, () => readGroupLog(medium, root, key, group, signal));
-    if (log !== undefined) groups.push(log);
+    if (log === undefined) continue;
+    groups.push(log);
+    for (const file of log.archive.files.filter(isCutOff))
+      unreadable.push({ key: file.key, reason: describeCut(file) });
+    for (const lost of log.archive.lost)
+      unreadable.push({ key: lost, reason: 'the file is gone, its index is there' });
   }
   return { begin, end, groups };
 }
