@@ -180,6 +180,12 @@ async function awaitLog(context: CoordinatorContext, job: Job, signal: AbortSign
   }
   const round = BigInt(spec.round);
   const groups = await listRoundGroups(catalog, job.tenant_id, round);
+  const stranger = backups.find((backup) => isOfAnother(backup, groups));
+  if (stranger !== undefined) {
+    const message = `partition group ${stranger.partitionGroup} was copied from system ${stranger.systemIdentifier}, whose log is not what round ${round} archives`;
+    await failBackup(context, job, new HoldfastError('BACKUP_FAILED', message));
+    return;
+  }
   const waiting = backups.filter((backup) => !isArchived(backup, groups));
   const row = await findRound(catalog, job.tenant_id, round);
   const ended = row === undefined || row.state === 'STOP' || row.state === 'INTERRUPTED';
@@ -215,6 +221,12 @@ async function failWhenLate(context: CoordinatorContext, job: Job, waitingFor: s
     job,
     new HoldfastError('TIMEOUT', `the log was not archived in time: ${waitingFor}`),
   );
+}
+
+/** True when the copied server is not the one that is archived: equal positions say nothing then (correctness.md 13). */
+function isOfAnother(backup: PartitionGroupBackup, groups: readonly RoundGroup[]): boolean {
+  const group = groups.find((candidate) => candidate.partition_group === backup.partitionGroup);
+  return group !== undefined && BigInt(group.system_identifier) !== backup.systemIdentifier;
 }
 
 /** What the archiver last reported: a reason to look at the destination, no proof. */
