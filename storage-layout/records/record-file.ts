@@ -53,7 +53,12 @@ export class RecordFileWriter implements AsyncDisposable {
     compression: Compression = 'zstd:3',
   ): Promise<RecordFileWriter> {
     const writer = new RecordFileWriter(await medium.createFile(key, signal), compression);
-    await writer.#write(encodeFileHeader(contents));
+    try {
+      await writer.#write(encodeFileHeader(contents));
+    } catch (error) {
+      await writer[Symbol.asyncDispose]();
+      throw error;
+    }
     return writer;
   }
 
