@@ -46,6 +46,8 @@ export type BackupInput = {
   readonly task?: Partial<Omit<BackupTask, '$typeName' | '$unknown'>>;
   readonly report?: (progress: BackupProgress) => void;
   readonly signal?: AbortSignal;
+  /** The parent thread's medium; workers open their own. */
+  readonly openMedium?: TaskContext['openMedium'];
 };
 
 /** A full backup of the server at `port` into the directory `destination`, which is made if it is not there. */
@@ -66,7 +68,7 @@ export async function backUp(input: BackupInput): Promise<PartitionGroupBackup> 
     ...input.task,
   });
   const { backup } = await runBackupTask(
-    taskContext(input.port),
+    taskContext(input.port, input.openMedium),
     task,
     input.report ?? (() => undefined),
     input.signal ?? new AbortController().signal,
@@ -75,7 +77,7 @@ export async function backUp(input: BackupInput): Promise<PartitionGroupBackup> 
   return backup;
 }
 
-function taskContext(port: number): TaskContext {
+export function taskContext(port: number, open?: TaskContext['openMedium']): TaskContext {
   const config: DeclaredInstance = {
     name: INSTANCE,
     host: '127.0.0.1',
@@ -96,6 +98,7 @@ function taskContext(port: number): TaskContext {
     stateDirectory: '/nonexistent',
     restore: undefined,
     server: { serverId: 1n, ip: '127.0.0.1', port: 0 },
+    ...(open === undefined ? {} : { openMedium: open }),
     control: { drain: new AbortController().signal, onFlushLog: () => undefined },
   };
 }

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
-import { HoldfastError } from '../../foundation/errors.ts';
+import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
 import { type Lsn, toLsn, toTimeline } from '../../foundation/lsn.ts';
 import {
   type AgentMessage,
@@ -14,6 +14,7 @@ import {
   type ArchiveProgress,
   ArchiveProgressSchema,
   type ArchiveTask,
+  BackupResultSchema,
   type BackupTask,
   type CoordinatorMessage,
   InstanceRole,
@@ -22,7 +23,12 @@ import {
   type TaskResult,
   type Welcome,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
-import { type FileDigest, FileDigestSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import {
+  type FileDigest,
+  FileDigestSchema,
+  type PartitionGroupBackup,
+  PartitionGroupBackupSchema,
+} from '../../proto/gen/holdfast/v1/records_pb.ts';
 import {
   type MessageStream,
   makeClient,
@@ -45,6 +51,8 @@ export type FakeAgentOptions = {
   readonly token?: string;
   /** A backup's result waits for it. */
   holdBackup?: Promise<void>;
+  /** Makes the files of a backup and says what it made, system identifier 0: this agent's; default: three files with nothing in them. */
+  copy?: (task: BackupTask) => Promise<PartitionGroupBackup>;
   /** What the checks find wrong. */
   failedCheck?: string;
 };
@@ -269,37 +277,15 @@ export class FakeAgent implements AsyncDisposable {
   async #backup(task: StartTask, backup: BackupTask): Promise<void> {
     await this.options.holdBackup;
     if (this.#tasks.get(task.taskId)?.attempt !== task.attempt) return; // cancelled meanwhile
-    const files = await describingFiles(backup);
-    this.#end(task, {
-      case: 'backup',
-      value: {
-        $typeName: 'holdfast.v1.BackupResult',
-        backup: {
-          $typeName: 'holdfast.v1.PartitionGroupBackup',
-          partitionGroup: backup.partitionGroup,
-          systemIdentifier: SYSTEM,
-          serverVersion: '17.0',
-          postgresMajor: 17,
-          blockSizeBytes: 8192,
-          segmentSizeBytes: SEGMENT_BYTES,
-          pageChecksumVersion: 1,
-          start: { $typeName: 'holdfast.v1.LogPosition', timeline: 1, lsn: BACKUP_START },
-          stop: { $typeName: 'holdfast.v1.LogPosition', timeline: 1, lsn: BACKUP_STOP },
-          startUs: nowUs(),
-          stopUs: nowUs(),
-          newestPageLsn: BACKUP_START,
-          fileCount: 3n,
-          macroblockCount: 4n,
-          inputBytes: 1000n,
-          outputBytes: 100n,
-          files,
-          pageFailures: [],
-          fromStandby: false,
-          taskId: backup.metaTaskId,
-          warnings: [],
-        },
-      },
-    });
+    try {
+      const made = await (this.options.copy ?? fakeCopy)(backup);
+      const systemIdentifier = made.systemIdentifier === 0n ? SYSTEM : made.systemIdentifier;
+      const value = create(BackupResultSchema, { backup: { ...made, systemIdentifier } });
+      if (this.#tasks.get(task.taskId)?.attempt === task.attempt) this.#end(task, { case: 'backup', value });
+    } catch (error) {
+      if (this.#tasks.get(task.taskId)?.attempt === task.attempt)
+        this.#end(task, { case: 'error', value: toErrorDetail(toHoldfastError(error)) });
+    }
   }
 
   async #cancel(taskId: bigint, drain: boolean): Promise<void> {
@@ -340,6 +326,28 @@ export class FakeAgent implements AsyncDisposable {
     this.#results.set(task.taskId, value);
     this.#outbox.push(value);
   }
+}
+
+async function fakeCopy(task: BackupTask): Promise<PartitionGroupBackup> {
+  return create(PartitionGroupBackupSchema, {
+    partitionGroup: task.partitionGroup,
+    serverVersion: '17.0',
+    postgresMajor: 17,
+    blockSizeBytes: 8192,
+    segmentSizeBytes: SEGMENT_BYTES,
+    pageChecksumVersion: 1,
+    start: { timeline: 1, lsn: BACKUP_START },
+    stop: { timeline: 1, lsn: BACKUP_STOP },
+    startUs: nowUs(),
+    stopUs: nowUs(),
+    newestPageLsn: BACKUP_START,
+    fileCount: 3n,
+    macroblockCount: 4n,
+    inputBytes: 1000n,
+    outputBytes: 100n,
+    files: await describingFiles(task),
+    taskId: task.metaTaskId,
+  });
 }
 
 /** The files that a set's commit point names; there is nothing in them. */

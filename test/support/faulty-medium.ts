@@ -3,7 +3,7 @@
  *
  *   failBefore  nothing is done               then DESTINATION_IO
  *   failAfter   all is done, and durable      then DESTINATION_IO: the answer was lost
- *   tear        half of an append's bytes     then DESTINATION_IO; any other call: as failBefore
+ *   tear        half of an append's or write's bytes, then DESTINATION_IO; any other call: as failBefore
  *   full        as `tear`                     then DESTINATION_FULL
  *   delay       all is done, later            no error
  *   kill        as `tear`                     then DESTINATION_IO for this and every later call of this medium: a new one
@@ -24,7 +24,7 @@ import type { Random } from './random.ts';
 export const FAULTS = ['failBefore', 'failAfter', 'tear', 'full', 'delay', 'kill'] as const;
 export type Fault = (typeof FAULTS)[number];
 
-/** Asked before every call, of every medium that follows it; `call` is the method's name, `append` an open file's. */
+/** Asked before every call, of every medium that follows it; `call` is the method's name, `append`, `write` and `close` an open file's. */
 export interface FaultPlan {
   next(call: string, key: string): { readonly fault: Fault; readonly delayMs: number } | undefined;
 }
@@ -79,7 +79,12 @@ export class FaultyMedium implements Medium {
     return this.#faults.around('replace', key, () => this.#store.replace(key, data, signal));
   }
   createFile(key: string, signal?: AbortSignal): Promise<StoredFileWriter> {
-    return this.#faults.around('createFile', key, () => this.#store.createFile(key, signal), dispose);
+    return this.#faults.around(
+      'createFile',
+      key,
+      async () => new FaultyWriter(key, await this.#store.createFile(key, signal), this.#faults),
+      dispose,
+    );
   }
   createAppendable(key: string, signal?: AbortSignal): Promise<AppendableFile> {
     return this.#faults.around(
@@ -140,6 +145,34 @@ class FaultyFile implements AppendableFile {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#file[Symbol.asyncDispose]();
     await this.#faults.around('close', this.#key, () => Promise.resolve());
+  }
+}
+
+class FaultyWriter implements StoredFileWriter {
+  readonly #key: string;
+  readonly #file: StoredFileWriter;
+  readonly #faults: Faults;
+
+  constructor(key: string, file: StoredFileWriter, faults: Faults) {
+    this.#key = key;
+    this.#file = file;
+    this.#faults = faults;
+  }
+
+  write(chunks: readonly Uint8Array[]): Promise<void> {
+    const tear = async () => {
+      const whole = Buffer.concat(chunks);
+      await this.#file.write([whole.subarray(0, Math.floor(whole.length / 2))]);
+    };
+    return this.#faults.around('write', this.#key, () => this.#file.write(chunks), undefined, tear);
+  }
+
+  close(): Promise<void> {
+    return this.#faults.around('close', this.#key, () => this.#file.close());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file[Symbol.asyncDispose]();
   }
 }
 
