@@ -1,32 +1,39 @@
 /**
  * `npm run bench`: Holdfast beside Debian's pgBackRest on one machine, one disk and one database, run by run in turn;
- * medians, and Holdfast's as a share of pgBackRest's. Prints the table that stands in README.
+ * medians, and Holdfast's as a share of pgBackRest's; then a real agent's memory and lag. Prints the table that stands in
+ * README, or writes it there.
  *
- *   npm run bench -- [--small | --large] [--runs <n>] [--no-archive]
+ *   npm run bench -- [--small | --large] [--runs <n>] [--no-agent] [--readme]
+ *
+ * Restores are compared as far as both go: pgBackRest lays the files down and makes them durable; Holdfast does the same
+ * (no server is started on either side), and lays the log of the backup into pg_wal as well, some segments, which counts.
  */
 import { execFile } from 'node:child_process';
-import { readdir, rm, stat } from 'node:fs/promises';
+import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 import { formatSize } from '../foundation/units.ts';
 import { makeTestDirectory } from '../test/support/postgres.ts';
-import { type ArchiveLag, measureArchiveLag } from './archive-lag.ts';
+import { measureAgent } from './agent.ts';
 import { createBenchServer, databaseBytes } from './database.ts';
 import { Holdfast } from './holdfast.ts';
 import type { Measured } from './measured-command.ts';
 import { PgBackRest } from './pgbackrest.ts';
-import { formatTable, type Operation, type Side, summarize } from './report.ts';
+import { openPgBench } from './pgbench.ts';
+import { describeAgent, fillSection, formatTable, type Operation, type Side, summarize } from './report.ts';
 
 const GIB = 2 ** 30;
-const LAG_SECONDS = { small: 10, full: 30 };
+const LOAD_SECONDS = { small: 10, full: 30 };
+const README = join(import.meta.dirname, '..', 'README.md');
 
 const { values: options } = parseArgs({
   options: {
     small: { type: 'boolean', default: false },
     large: { type: 'boolean', default: false },
     runs: { type: 'string' },
-    'no-archive': { type: 'boolean', default: false },
+    'no-agent': { type: 'boolean', default: false },
+    readme: { type: 'boolean', default: false },
   },
 });
 const sizeBytes = options.small ? 0.3 * GIB : options.large ? 4 * GIB : 2 * GIB;
@@ -76,15 +83,19 @@ async function bench(): Promise<void> {
       'Holdfast zstd:1': await treeBytes(join(usual.destination, 'test/1/incarnation_1/1/data')),
     };
     const plainBytes = await databaseBytes(server);
-    const lag = options['no-archive']
-      ? undefined
-      : await measureArchiveLag(server, directory, options.small ? LAG_SECONDS.small : LAG_SECONDS.full);
     const [version] = await server
       .query<{ version: string }>('SHOW server_version AS version')
       .catch(() => []);
-    console.log(describeMachine(plainBytes, version?.version ?? '15', await PgBackRest.version()));
-    console.log(formatTable(summarize(results, stored)));
-    if (lag !== undefined) console.log(describeLag(lag));
+    const parts = [
+      describeMachine(plainBytes, version?.version ?? '15', await PgBackRest.version()),
+      formatTable(summarize(results, stored)),
+    ];
+    if (!options['no-agent']) {
+      console.error('a real agent at work …');
+      const loadSeconds = options.small ? LOAD_SECONDS.small : LOAD_SECONDS.full;
+      parts.push(describeAgent(await measureAgent(server, await openPgBench(server), loadSeconds)));
+    }
+    await publish(parts.join('\n\n'));
   } finally {
     await rm(socketDirectory, { recursive: true, force: true });
   }
@@ -100,17 +111,13 @@ function describeMachine(plainBytes: number, serverVersion: string, rivalVersion
     `Database ${formatSize(plainBytes)}, PostgreSQL ${serverVersion} with page checksums; median of ${runs} runs in turn;`,
     `${availableParallelism()} cores (${cpus()[0]?.model.trim() ?? 'unknown'}), Node ${process.version};`,
     `${rivalVersion}: compress-type=zst, compress-level=3, process-max=2, archive-check=n; Holdfast: 2 workers.`,
-    '',
+    'A restore is the files laid down durably, no server started; Holdfast lays the log of the backup into pg_wal too.',
   ].join('\n');
 }
 
-function describeLag(lag: ArchiveLag): string {
-  return [
-    '',
-    `Archiving under pgbench -c 4 (${lag.transactionsPerSecond.toFixed(0)} transactions/s, ` +
-      `${formatSize(lag.logBytesPerSecond)}/s of log): lag median ${lag.medianSeconds.toFixed(2)} s, ` +
-      `at most ${lag.maxSeconds.toFixed(2)} s.`,
-  ].join('\n');
+async function publish(text: string): Promise<void> {
+  console.log(text);
+  if (options.readme) await writeFile(README, fillSection(await readFile(README, 'utf8'), text));
 }
 
 async function treeBytes(path: string): Promise<number> {

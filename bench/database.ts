@@ -32,6 +32,7 @@ export async function createBenchServer(sizeBytes: number, socketDirectory: stri
         synchronous_commit: 'off',
         wal_keep_size: "'256MB'",
         full_page_writes: 'on',
+        max_slot_wal_keep_size: "'4GB'",
       },
     }),
   );

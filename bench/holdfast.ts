@@ -11,12 +11,14 @@ export class Holdfast {
   readonly destination: string;
   readonly #server: TestServer;
   readonly #compression: string;
+  readonly #cacheDirectory: string;
   #startLsn = toLsn(0n);
 
   constructor(directory: string, server: TestServer, compression: string) {
     this.destination = join(directory, `holdfast-${compression.replace(':', '-')}`);
     this.#server = server;
     this.#compression = compression;
+    this.#cacheDirectory = join(directory, 'compile-cache');
   }
 
   async prepare(): Promise<void> {
@@ -24,12 +26,13 @@ export class Holdfast {
   }
 
   async backUp(): Promise<Measured> {
-    const measured = await run({
+    const order: ChildOrder = {
       kind: 'backup',
       port: this.#server.port,
       destination: this.destination,
       compression: this.#compression,
-    });
+    };
+    const measured = await run(order, this.#cacheDirectory);
     const { startLsn } = JSON.parse(measured.stdout) as { startLsn: string }; // holdfast-process.ts prints it
     this.#startLsn = toLsn(BigInt(startLsn));
     return measured;
@@ -41,11 +44,14 @@ export class Holdfast {
   }
 
   async restore(target: string): Promise<Measured> {
-    return await run({ kind: 'restore', destination: this.destination, target });
+    return await run({ kind: 'restore', destination: this.destination, target }, this.#cacheDirectory);
   }
 }
 
-async function run(order: ChildOrder): Promise<Measured> {
+async function run(order: ChildOrder, cacheDirectory: string): Promise<Measured> {
   const program = join(import.meta.dirname, 'holdfast-process.ts');
-  return await runMeasured([process.execPath, program, JSON.stringify(order)], { NODE_NO_WARNINGS: '1' });
+  return await runMeasured([process.execPath, program, JSON.stringify(order)], {
+    NODE_NO_WARNINGS: '1',
+    NODE_COMPILE_CACHE: cacheDirectory, // as an agent has it
+  });
 }

@@ -1,5 +1,6 @@
-/** Medians and ratios, and the table of them. Pure. */
+/** Medians and ratios, the text of them, and its place in README. Pure. */
 import { formatSize } from '../foundation/units.ts';
+import type { AgentFigures } from './agent.ts';
 import type { Measured } from './measured-command.ts';
 
 export type Operation = 'backup' | 'restore';
@@ -55,6 +56,29 @@ export function formatTable(rows: readonly Row[]): string {
   });
   const head = ['', '', 'time', 'CPU time', 'stored', 'peak memory'];
   return [head, head.map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+}
+
+/** Two sentences: the agent's memory, and how far it was behind under load. */
+export function describeAgent({ peakRssBytes, lag }: AgentFigures): string {
+  const peaks = [...peakRssBytes].map(([phase, bytes]) => `${phase} ${formatSize(bytes)}`).join(', ');
+  const memory = `Peak memory of a real agent, which goes on archiving in every phase: ${peaks}.`;
+  if (lag === undefined) return memory;
+  const load = `${lag.transactionsPerSecond.toFixed(0)} transactions/s, ${formatSize(lag.logBytesPerSecond)}/s of log`;
+  const { medianSeconds, maxSeconds } = lag;
+  return (
+    `${memory}\n\nArchiving under pgbench -c 4 (${load}): lag as the coordinator shows it, ` +
+    `median ${medianSeconds.toFixed(2)} s, at most ${maxSeconds.toFixed(2)} s.`
+  );
+}
+
+const SECTION = { begin: '<!-- bench: begin -->', end: '<!-- bench: end -->' } as const;
+
+/** `document` with `text` between the two marks. Throws when it has not both. */
+export function fillSection(document: string, text: string): string {
+  const begin = document.indexOf(SECTION.begin) + SECTION.begin.length;
+  const end = document.indexOf(SECTION.end);
+  if (begin < SECTION.begin.length || end < begin) throw new Error('the document has no place for the table');
+  return `${document.slice(0, begin)}\n${text}\n${document.slice(end)}`;
 }
 
 function median(values: readonly number[]): number {
