@@ -81,6 +81,18 @@ async function connect(pool: Pool, url: string): Promise<PoolClient> {
   }
 }
 
+/** Only a superuser may take such attributes away; a role that was made here has none. Throws INVALID_CONFIG. */
+async function refusePower(client: PoolClient): Promise<void> {
+  const { rowCount } = await client.query(
+    `SELECT FROM pg_roles WHERE rolname = '${READER_ROLE}'
+     AND (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)`,
+  );
+  if (rowCount === 0) return;
+  throw new HoldfastError('INVALID_CONFIG', `the role ${READER_ROLE} of the catalog may do more than read`, {
+    hint: `ALTER ROLE ${READER_ROLE} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;`,
+  });
+}
+
 /** Gives holdfast_reader a new password and rights on the views only. Runs in the caller's transaction. */
 async function prepareReader(client: PoolClient): Promise<ReaderLogin> {
   const password = randomBytes(24).toString('base64url');
@@ -89,7 +101,7 @@ async function prepareReader(client: PoolClient): Promise<ReaderLogin> {
       DO $$ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '${READER_ROLE}') THEN CREATE ROLE ${READER_ROLE}; END IF;
       END $$;
-      ALTER ROLE ${READER_ROLE} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOINHERIT PASSWORD '${password}';
+      ALTER ROLE ${READER_ROLE} LOGIN NOINHERIT PASSWORD '${password}';
       ALTER ROLE ${READER_ROLE} SET search_path = oceanbase, pg_catalog;
       ALTER ROLE ${READER_ROLE} SET default_transaction_read_only = on;
       REVOKE CREATE ON SCHEMA public FROM PUBLIC;
@@ -104,6 +116,7 @@ async function prepareReader(client: PoolClient): Promise<ReaderLogin> {
       hint: 'The catalog user needs CREATEROLE and must own the database.',
     });
   }
+  await refusePower(client);
   const { host, port, database, ssl } = client;
   return { host, port, database: database ?? 'postgres', user: READER_ROLE, password, ssl };
 }

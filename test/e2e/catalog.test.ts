@@ -54,4 +54,21 @@ describe.each([14, 17] as const)('the catalog on PostgreSQL %i', (major) => {
     });
     await taken.transaction(async () => undefined);
   });
+
+  test('its user needs to be no superuser, and the reader may do nothing but read', async () => {
+    await server.query("CREATE ROLE keeper LOGIN CREATEROLE PASSWORD 'k'");
+    await server.query('CREATE DATABASE kept OWNER keeper');
+    await server.query('DROP OWNED BY holdfast_reader');
+    await server.query('DROP ROLE holdfast_reader'); // whoever made it may change it
+    const url = `postgresql://keeper:k@127.0.0.1:${server.port}/kept`;
+    {
+      await using kept = (await openPostgresqlCatalog(url, 'keeper', 1n)).catalog;
+      expect(kept.readerLogin?.user).toBe('holdfast_reader');
+    }
+    await server.query('ALTER ROLE holdfast_reader CREATEDB');
+    await expect(openPostgresqlCatalog(url, 'keeper', 2n)).rejects.toMatchObject({
+      code: 'INVALID_CONFIG',
+      hint: expect.stringContaining('NOCREATEDB') as string,
+    });
+  });
 });
