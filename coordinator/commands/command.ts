@@ -83,10 +83,10 @@ export async function* waitForJob(
 
 /** `job 7 COPY: 120.00MB of 300.00MB (40%), 60.00MB/s, 3 s left` */
 export function progressLine(jobId: bigint, row: JobProgress | undefined): string | undefined {
-  if (row === undefined) return undefined;
+  if (row === undefined || row.phase === null) return undefined; // not begun yet
   const done = row.bytes_done ?? 0n;
   const total = row.bytes_total ?? 0n;
-  const parts = [`job ${jobId} ${row.phase ?? ''}`.trim()];
+  const parts = [`job ${jobId} ${row.phase}`];
   if (total > 0n) parts.push(`${formatSize(done)} of ${formatSize(total)} (${(done * 100n) / total}%)`);
   const rate = Number(row.bytes_per_sec ?? 0);
   if (rate > 0) parts.push(`${formatSize(rate)}/s`);

@@ -68,7 +68,8 @@ SELECT
   holdfast.display_bytes(g.output_bytes) AS output_bytes_display,
   holdfast.time_of(r.end_us) AS end_time,
   CASE WHEN r.end_owed THEN concat_ws('; ', nullif(r.reason, ''), 'round_end is still to be written at the destination')
-    ELSE coalesce(nullif(r.reason, ''), r.last_error) END AS comment,
+    ELSE coalesce(nullif(r.reason, ''), nullif(r.last_error, ''),
+      CASE WHEN r.state IN ('BEGINNING', 'DOING', 'STOPPING') THEN g.last_error END) END AS comment,
   r.display_destination AS path
 FROM holdfast.rounds r
 -- Until the first progress arrives, the round reaches as far as it began.
@@ -78,7 +79,8 @@ CROSS JOIN LATERAL (
     min(rg.checkpoint_lsn) AS checkpoint_lsn,
     max(greatest(holdfast.lsn_number(rg.server_lsn) - holdfast.lsn_number(rg.checkpoint_lsn), 0)) AS lag_bytes,
     sum(rg.earlier_input_bytes + rg.input_bytes)::bigint AS input_bytes,
-    sum(rg.earlier_output_bytes + rg.output_bytes)::bigint AS output_bytes
+    sum(rg.earlier_output_bytes + rg.output_bytes)::bigint AS output_bytes,
+    string_agg(rg.partition_group || ': ' || rg.last_error, '; ' ORDER BY rg.partition_group) FILTER (WHERE rg.last_error <> '') AS last_error
   FROM holdfast.round_groups rg
   WHERE rg.tenant_id = r.tenant_id AND rg.round = r.round
 ) g;
