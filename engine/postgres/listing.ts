@@ -28,6 +28,8 @@ export type ListingInput = {
   readonly configurationFiles: readonly string[];
 };
 
+const STAT_CONCURRENCY = 64;
+
 /** Directories that are recreated empty. */
 const EMPTY_DIRECTORIES: ReadonlySet<string> = new Set([
   'pg_dynshmem',
@@ -204,13 +206,24 @@ async function listDirectory(walk: Walk, path: string, absolute: string, facts: 
   const entries = await ifThere(readdir(absolute, { withFileTypes: true }));
   if (entries === undefined) return;
   walk.directories.push({ path, mode: permissions(facts) });
-  for (const { name, kind } of selectEntries(path, entries)) {
-    refuseUnreadable(path, name);
+  for await (const { name, kind, facts: childFacts } of factsOf(walk, path, absolute, entries)) {
     const child = join(absolute, name);
-    const childFacts = await ifThere(lstat(child));
-    if (childFacts === undefined) continue;
     if (childFacts.isDirectory()) await listDirectory(walk, `${path}/${name}`, child, childFacts);
     else if (childFacts.isFile()) addFile(walk, `${path}/${name}`, child, kind, childFacts);
+  }
+}
+
+/** The entries that are taken and still there; asked for many at a time, because there may be 100,000 of them. */
+async function* factsOf(walk: Walk, path: string, absolute: string, entries: readonly Dirent[]) {
+  const selected = selectEntries(path, entries);
+  for (let first = 0; first < selected.length; first += STAT_CONCURRENCY) {
+    walk.signal.throwIfAborted();
+    const batch = selected.slice(first, first + STAT_CONCURRENCY).map(async ({ name, kind }) => {
+      refuseUnreadable(path, name);
+      const facts = await ifThere(lstat(join(absolute, name)));
+      return facts === undefined ? [] : [{ name, kind, facts }];
+    });
+    yield* (await Promise.all(batch)).flat();
   }
 }
 
