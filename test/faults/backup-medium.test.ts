@@ -237,7 +237,7 @@ class Life implements AsyncDisposable {
     const coordinator = await CoordinatorInTest.start(join(directory, 'state'), plan);
     const life = new Life(random, plan, directory, coordinator);
     const { context } = coordinator;
-    await coordinator.until('the tenant', async () => (await context.hub.attachedServers()).length === 1);
+    await coordinator.until('the tenant', async () => context.hub.attachedServers().length === 1);
     await coordinator.run({
       kind: 'setParameter',
       name: 'backup_dest',
