@@ -26,6 +26,7 @@ import {
   type ResourceUnitRow,
 } from '../catalog/tenants.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
+import { checkOwner } from '../destination/claims.ts';
 import { messageToJson } from '../jobs/task-results.ts';
 import { parameterNumber } from '../parameters/values.ts';
 import type { ResultColumn, SqlValue } from '../sql/results.ts';
@@ -317,6 +318,7 @@ export async function* showRestoreWindows(
 ): Events {
   const destination = await requireDestination(context);
   const medium = await context.destinations.open(destination.uri, signal);
+  await checkOwner(medium, context.deployment, signal);
   const tenants = await selectTenants(context, statement.tenant === undefined ? 'all' : [statement.tenant]);
   const rows: SqlValue[][] = [];
   for (const tenant of tenants) {

@@ -78,7 +78,10 @@ export async function checkOwner(medium: Medium, deployment: Deployment, signal:
         owner === undefined
           ? 'A share that is not mounted looks like this.'
           : `${tree.clusterOwner(root)} names deployment ${owner.deploymentUuid}; this one is ${deployment.deploymentUuid}.`,
-      hint: 'Use another directory, or give this deployment another cluster_id.',
+      hint:
+        owner === undefined
+          ? 'Mount the share, or set backup_dest again to begin in an empty directory.'
+          : 'Use another directory, or give this deployment another cluster_id.',
     },
   );
 }

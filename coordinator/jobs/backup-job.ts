@@ -33,7 +33,7 @@ import {
 } from '../catalog/sets.ts';
 import { listGroups } from '../catalog/tenants.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
-import { claimSet } from '../destination/claims.ts';
+import { checkOwner, claimSet } from '../destination/claims.ts';
 import { checkLogIsThere, publishBackup } from '../destination/publish.ts';
 import { writeDataSummaries } from '../destination/summaries.ts';
 import { BACKUP_TRANSITIONS, type BackupEvent, type BackupState } from './job-states.ts';
@@ -77,6 +77,7 @@ async function claim(context: CoordinatorContext, job: Job, signal: AbortSignal)
   const { catalog, root } = context;
   const spec = backupJobSpec.parse(job.spec);
   const medium = await context.destinations.open(context.secrets.decrypt(spec.destination), signal);
+  await checkOwner(medium, context.deployment, signal); // below an unmounted share everything could be written
   const groups = await listGroups(catalog, job.tenant_id);
   const replicas = await replicasOf(context, job.tenant_id);
   const listFor = (setId: bigint): PartitionGroupList =>

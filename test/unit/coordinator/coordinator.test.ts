@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readFile, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -278,6 +278,21 @@ describe('a coordinator with one agent', () => {
         .map((row) => `${String(row['bs_key'])} ${String(row['status'])}`)
         .sort(),
     ).toEqual(['1 SUCCESS', '2 CANCELLED', '3 SUCCESS']);
+  }, 30_000);
+
+  test('nothing is written or looked up below an unmounted share', async () => {
+    const [mounted, away] = [join(directory, 'dest'), join(directory, 'away')];
+    await rename(mounted, away);
+    await mkdir(mounted); // the mount point
+    const refusal = {
+      code: 'INVALID_BACKUP_DEST',
+      hint: expect.stringContaining('Mount the share') as string,
+    };
+    await expect(run({ ...BACKUP, wait: true })).rejects.toMatchObject(refusal);
+    await expect(run({ kind: 'showRestoreWindows' })).rejects.toMatchObject(refusal);
+    expect(await readdir(mounted)).toEqual([]);
+    await rm(mounted, { recursive: true });
+    await rename(away, mounted);
   }, 30_000);
 
   test('R3: a hole ends the round as INTERRUPTED, with its reason at the destination and in the windows', async () => {
