@@ -6,6 +6,7 @@ import { listGroups, type Tenant } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { checkOwner, claimRound } from '../destination/claims.ts';
 import { writeTenantSummaries } from '../destination/summaries.ts';
+import { checkTenant } from '../destination/tenant-check.ts';
 import { isRunning } from './round-states.ts';
 
 export type StartedRound = { readonly round: bigint; readonly jobId: bigint };
@@ -23,6 +24,8 @@ export async function startRound(
 ): Promise<StartedRound> {
   const medium = await context.destinations.open(destination.uri, signal);
   await checkOwner(medium, context.deployment, signal);
+  const named = { tenantId: tenant.tenant_id, name: tenant.tenant_name };
+  await checkTenant(medium, context.root, named, signal);
   const highest = await highestRound(context.catalog, tenant.tenant_id);
   const nowUs = context.clock.nowUs();
   const round = await claimRound(medium, context.deployment, tenant.tenant_id, highest, nowUs, signal);

@@ -6,15 +6,19 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { insertJob, insertTask } from '../../../coordinator/catalog/jobs.ts';
 import { openPgliteCatalog } from '../../../coordinator/catalog/pglite.ts';
 import { checkFilesAreThere } from '../../../coordinator/destination/described-files.ts';
+import { checkTenant } from '../../../coordinator/destination/tenant-check.ts';
 import { writeOnceOrRead } from '../../../coordinator/destination/write-once.ts';
+import { decideAfterFailure } from '../../../coordinator/jobs/task-states.ts';
 import {
   FileDigestSchema,
   MountFileSchema,
   type PartitionGroupBackup,
   PartitionGroupBackupSchema,
+  RoundBeginSchema,
 } from '../../../proto/gen/holdfast/v1/records_pb.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';
 import { openMedium } from '../../../storage-layout/media/open.ts';
+import { writeOnce } from '../../../storage-layout/records/info-file.ts';
 import { tree } from '../../../storage-layout/tree.ts';
 import { FaultyMedium } from '../../support/faulty-medium.ts';
 import { makeTestDirectory } from '../../support/postgres.ts';
@@ -97,6 +101,22 @@ test('a write-once file whose first try failed behind the write is made durable 
   await expect(write()).rejects.toMatchObject({ code: 'DESTINATION_IO' });
   expect(await write(later)).toMatchObject({ createdUs: 1n });
   expect(calls).toEqual(['createExclusive', 'createExclusive', 'makeDurable', 'read']);
+});
+
+test("a tenant's id that is another tenant's at the destination is refused", async () => {
+  const [tenantId, round] = [1001n, 3n];
+  const named = (name: string) => checkTenant(medium, ROOT, { tenantId, name }, signal);
+  await named('orders');
+  const begin = create(RoundBeginSchema, { tenantId, tenantName: 'orders', round });
+  await writeOnce(medium, tree.roundBegin(ROOT, { tenantId, round }), RoundBeginSchema, begin);
+  await named('orders');
+  await expect(named('sales')).rejects.toMatchObject({ code: 'INVALID_BACKUP_DEST' });
+});
+
+test('an attempt of a backup whose names are taken is followed by one with others', () => {
+  expect(decideAfterFailure('BACKUP', 'FILE_EXISTS', 1).kind).toBe('retry');
+  expect(decideAfterFailure('BACKUP', 'FILE_EXISTS', 3).kind).toBe('giveUp');
+  expect(decideAfterFailure('RESTORE', 'FILE_EXISTS', 1).kind).toBe('giveUp');
 });
 
 test('task ids of a catalog that has lost its last minutes are not given again', async () => {
