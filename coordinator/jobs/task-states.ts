@@ -52,6 +52,9 @@ const HOPELESS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'SERVER_PRECHECK_FAILED',
 ]);
 
+/** A catalog that has lost its last minutes gives an attempt's number, and so its names, again; the next has others. */
+const isTaken = (kind: TaskKind, code: ErrorCode) => kind === 'BACKUP' && code === 'FILE_EXISTS';
+
 const FIRST_DELAY_MS = 500;
 const MAX_DELAY_MS = 30_000;
 
@@ -65,6 +68,6 @@ export type FailureDecision =
  */
 export function decideAfterFailure(kind: TaskKind, code: ErrorCode, failures: number): FailureDecision {
   if (HOPELESS.has(code) || failures >= MAX_FAILURES[kind]) return { kind: 'giveUp' };
-  if (kind !== 'ARCHIVE' && !ERRORS[code].retryable) return { kind: 'giveUp' };
+  if (kind !== 'ARCHIVE' && !ERRORS[code].retryable && !isTaken(kind, code)) return { kind: 'giveUp' };
   return { kind: 'retry', delayMs: Math.min(FIRST_DELAY_MS * 2 ** Math.min(failures - 1, 10), MAX_DELAY_MS) };
 }
