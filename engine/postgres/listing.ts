@@ -201,8 +201,10 @@ async function listTablespaces(walk: Walk, facts: Stats): Promise<void> {
 /** Everything below one directory. `absolute` is where it really stands. */
 async function listDirectory(walk: Walk, path: string, absolute: string, facts: Stats): Promise<void> {
   walk.signal.throwIfAborted();
-  const isTablespace = path.startsWith('pg_tblspc/');
-  if (!isTablespace && walk.locations.size > 0 && walk.locations.has(await realpath(absolute))) return;
+  if (walk.locations.size > 0 && !path.startsWith('pg_tblspc/')) {
+    const real = await ifThere(realpath(absolute));
+    if (real === undefined || walk.locations.has(real)) return;
+  }
   const entries = await ifThere(readdir(absolute, { withFileTypes: true }));
   if (entries === undefined) return;
   walk.directories.push({ path, mode: permissions(facts) });
