@@ -110,11 +110,12 @@ export class LogArchive {
   ): Promise<LogArchive> {
     const indexed = new Set(await medium.listNames(tree.logIndexDirectory(root, round, group), signal));
     const names = await findFiles(medium, root, round, group, signal);
+    const durable = new Map(abandoned.map((file) => [fileLabel(file), file.durableBytes]));
     const archive = new LogArchive(medium, root, round, group, names);
     const files = await mapLimited(names, OPEN_CONCURRENCY, async (name) =>
       indexed.has(fileLabel(name))
         ? await archive.#openIndexed(name, signal)
-        : await archive.#openScanned(name, durableBytesOf(name, abandoned), signal),
+        : await archive.#openScanned(name, durable.get(fileLabel(name)), signal),
     );
     const listed = new Set(names.map(fileLabel));
     for (const label of indexed) {
@@ -430,10 +431,6 @@ function withRunningMaximum(files: readonly (LogFile | undefined)[]): readonly L
 /** True when `file` holds log behind `best`'s: a higher timeline, or a later end on the same one. */
 function isBehind(best: LogFile, file: LogFile): boolean {
   return file.timeline === best.timeline ? file.end >= best.end : file.timeline > best.timeline;
-}
-
-function durableBytesOf(name: FileName, abandoned: readonly AbandonedLogFile[]): number | undefined {
-  return abandoned.find((file) => fileLabel(file) === fileLabel(name))?.durableBytes;
 }
 
 function fileLabel(file: FileName): string {
