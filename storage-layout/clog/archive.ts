@@ -64,10 +64,7 @@ export type LogChunkRead = { readonly begin: Lsn; readonly data: Buffer };
 type FileName = { readonly fileId: bigint; readonly epoch: bigint };
 type ListedFile = FileName & { readonly sizeBytes: number };
 
-/**
- * A file whose writer failed, and how many of its bytes were durable then: what can be read behind them may be in a cache
- * alone, where a sync that failed once does not fail again.
- */
+/** A file whose writer failed, and its durable bytes: those behind may be in a cache alone, and a second sync says nothing. */
 export type AbandonedLogFile = FileName & { readonly durableBytes: number };
 
 export class LogArchive {
