@@ -21,6 +21,7 @@ import {
   readLogIndex,
   writeLogIndex,
 } from './index.ts';
+import { mapLimited } from './map-limited.ts';
 import { findGaps, joinPieces, type LogOverlap, type LogPiece, type LogRange, planPieces } from './ranges.ts';
 import { type IgnoredTail, scanLogFile } from './scan.ts';
 
@@ -491,16 +492,4 @@ function compareNames(a: FileName, b: FileName): number {
   if (a.fileId !== b.fileId) return a.fileId < b.fileId ? -1 : 1;
   if (a.epoch === b.epoch) return 0;
   return a.epoch < b.epoch ? -1 : 1;
-}
-
-/** `act` on every item, at most `limit` at a time; results in the items' order. */
-async function mapLimited<Item, Result>(
-  items: readonly Item[],
-  limit: number,
-  act: (item: Item) => Promise<Result>,
-): Promise<Result[]> {
-  const results: Result[] = [];
-  for (let first = 0; first < items.length; first += limit)
-    results.push(...(await Promise.all(items.slice(first, first + limit).map(act))));
-  return results;
 }
