@@ -134,7 +134,7 @@ class FileMedium implements Medium {
         await file.close().catch(() => undefined); // the first error is the one to show
         throw error;
       }
-      return new GrowingFile(key, file);
+      return new GrowingFile(key, path, file);
     });
   }
 
@@ -360,13 +360,19 @@ class FileWriter implements StoredFileWriter {
   }
 }
 
+/**
+ * A file that grows through one open handle. A handle outlives its name (a share unmounted lazily, a tree moved or
+ * removed), and bytes that no reader will find are not durable: each append ends by finding the file under its name.
+ */
 class GrowingFile implements AppendableFile {
   readonly #key: string;
+  readonly #path: string;
   readonly #file: FileHandle;
   #sizeBytes = 0;
 
-  constructor(key: string, file: FileHandle) {
+  constructor(key: string, path: string, file: FileHandle) {
     this.#key = key;
+    this.#path = path;
     this.#file = file;
   }
 
@@ -378,8 +384,25 @@ class GrowingFile implements AppendableFile {
     await translated('append to', this.#key, async () => {
       await writeFully(this.#file, chunks);
       await this.#file.datasync();
+      await this.#checkName();
       this.#sizeBytes += chunks.reduce((sum, chunk) => sum + chunk.length, 0);
     });
+  }
+
+  async #checkName(): Promise<void> {
+    const named = await stat(this.#path).catch((error: unknown) => {
+      if (isAbsence(error)) return undefined;
+      throw error;
+    });
+    const opened = await this.#file.stat();
+    if (named?.ino === opened.ino && named.dev === opened.dev) return;
+    throw new HoldfastError(
+      'DESTINATION_IO',
+      `cannot append to ${this.#key}: it is no longer under its name`,
+      {
+        hint: 'Was the share unmounted, or the destination moved or removed? Bring it back.',
+      },
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

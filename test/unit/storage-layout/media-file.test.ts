@@ -1,4 +1,4 @@
-import { mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { maskUri, openMedium, probeMedium } from '../../../storage-layout/media/open.ts';
@@ -47,6 +47,22 @@ it('a destination that vanishes is not taken for an empty one', async () => {
   await expect(medium.stat('a')).rejects.toMatchObject(away);
   await expect(medium.read('a')).rejects.toMatchObject(away);
   await expect(medium.deleteMany(['a'])).rejects.toMatchObject(away);
+});
+
+it('bytes appended to a file that has lost its name are not reported durable', async () => {
+  await using opened = await openTestMedium();
+  const { medium, directory } = opened;
+  await using file = await medium.createAppendable('round/log');
+  await file.append([Buffer.from('found')]);
+  await rename(join(directory, 'round'), join(directory, 'moved'));
+  await expect(file.append([Buffer.from('lost')])).rejects.toMatchObject({
+    code: 'DESTINATION_IO',
+    message: 'cannot append to round/log: it is no longer under its name',
+  });
+  await mkdir(join(directory, 'round'));
+  await writeFile(join(directory, 'round', 'log'), 'another');
+  await expect(file.append([Buffer.from('lost')])).rejects.toMatchObject({ code: 'DESTINATION_IO' });
+  expect(file.sizeBytes).toBe(5);
 });
 
 it('names that begin with a dot are not listed, and no temporary file is left', async () => {
