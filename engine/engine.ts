@@ -164,7 +164,7 @@ export interface Instance extends AsyncDisposable {
     signal: AbortSignal,
   ): Promise<{ readonly lsn: Lsn; readonly clockUs: bigint; readonly timeline: Timeline }>;
   slotState(slotName: string, signal: AbortSignal): Promise<SlotState>;
-  /** Makes the slot if it is not there and reserves the log from now on. Returns where the reserved log begins. */
+  /** Makes the slot if it is not there or was invalidated, and reserves the log from now on. Returns where that begins. */
   ensureSlot(slotName: string, signal: AbortSignal): Promise<Lsn>;
   dropSlot(slotName: string, signal: AbortSignal): Promise<void>;
   /** LOG_GAP when the server no longer has `from`. */

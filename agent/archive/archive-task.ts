@@ -16,12 +16,13 @@ import {
   ArchiveResultSchema,
   type ArchiveTask,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
-import { type LogPosition, LogPositionSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { type LogHole, type LogPosition, LogPositionSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { parseCompression } from '../../storage-layout/macroblock/compress.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import type { TaskContext } from '../task-context.ts';
 import { noteInClogInfo } from './clog-info.ts';
 import { LogFileSequence } from './file-sequence.ts';
+import { describeHole, findResumption, type Resumption } from './hole.ts';
 import { checkMountFile, type LogPlace } from './place.ts';
 import { backoffMs, type Checkpoint, NO_CHECKPOINT } from './policy.ts';
 import { openSource, type Source } from './source.ts';
@@ -33,6 +34,12 @@ import { type LogSoFar, takeOver } from './takeover.ts';
 const ABANDON_MS = 5000;
 const DROP_SLOT_MS = 10_000;
 const CLOG_INFO_MS = 10_000;
+const MEASURE_HOLE_MS = 10_000;
+/**
+ * A share that is mounted again within this time costs nothing. After it the medium counts as another one, and what was
+ * archived of the round as lost.
+ */
+export const MOUNT_FILE_GRACE_MS = 30_000;
 
 /**
  * Archives until it is drained (the result has no reason), or until the log has or would get a hole (the result names it).
@@ -53,12 +60,16 @@ class Archiver {
   readonly #report: (progress: ArchiveProgress) => void;
   #state: ArchiverState = 'opening';
   #failures = 0;
+  /** Monotonic; since when the mount_file is missing. */
+  #unmountedMs: number | undefined;
   #lastError = '';
   #waitingFor = '';
   #identity: InstanceIdentity | undefined;
   #startUs = 0n;
   #start: LogPoint | undefined;
   #durable: LogPoint | undefined;
+  /** What was read at the destination; it counts as durable when it is sealed. */
+  #found: { readonly end: LogPoint; readonly checkpointUs: bigint } | undefined;
   #checkpoint: Checkpoint = NO_CHECKPOINT;
   #flushUpTo: Lsn = NO_CHECKPOINT.lsn;
   #streaming: Streaming | undefined;
@@ -107,9 +118,16 @@ class Archiver {
       await using medium = await open(destinationOf(this.#task).uri, begin);
       const place = this.#placeOn(medium);
       await checkMountFile(place, begin);
+      this.#unmountedMs = undefined;
       const { lastFileId, lastEpoch, log, seal } = await takeOver(place, createLogInspector, begin);
       this.#refuseNewerEpoch(lastEpoch);
-      if (log !== undefined) this.#start = { timeline: log.timeline, lsn: log.begin };
+      if (log !== undefined) {
+        this.#start = { timeline: log.timeline, lsn: log.begin };
+        this.#found = {
+          end: { timeline: log.timeline, lsn: log.end },
+          checkpointUs: log.checkpoint?.timeUs ?? 0n,
+        };
+      }
       this.#step('opened');
       this.#waitingFor = `instance ${this.#task.instance}`;
       await using instance = await connectInstance(this.#context.instanceConfig(this.#task.instance), begin);
@@ -261,18 +279,54 @@ class Archiver {
       this.#step('failed');
       return await this.#endDrained(signal);
     }
-    const kind = classifyFailure(failure);
+    const kind = this.#isAnotherMedium(failure) ? 'interrupted' : classifyFailure(failure);
     if (kind === 'fatal') throw error;
     if (kind === 'interrupted') {
       logger.error({ err: failure }, 'log archive interrupted');
+      const hole = await this.#findHole(failure, signal);
       this.#step('interrupted');
-      return create(ArchiveResultSchema, { final: this.#progress(), interruptedReason: this.#lastError });
+      return create(ArchiveResultSchema, {
+        final: this.#progress(),
+        interruptedReason: this.#lastError,
+        hole,
+      });
     }
     this.#failures += 1;
     if (isPowerOfTwo(this.#failures))
       logger.warn({ err: failure, failures: this.#failures }, 'archiving waits');
     this.#step('failed');
     return undefined;
+  }
+
+  /** True when the mount_file of a round that had begun was missing for too long. */
+  #isAnotherMedium(failure: HoldfastError): boolean {
+    if (failure.code !== 'BACKUP_MOUNT_FILE_NOT_VALID') return false;
+    const nowMs = this.#context.clock.monotonicMs();
+    this.#unmountedMs ??= nowMs;
+    const begun = this.#start !== undefined || !this.#task.fresh;
+    return begun && nowMs - this.#unmountedMs >= MOUNT_FILE_GRACE_MS;
+  }
+
+  async #findHole(failure: HoldfastError, signal: AbortSignal): Promise<LogHole> {
+    const { instance, slotName, newRoundFollows } = this.#task;
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(MEASURE_HOLE_MS)]);
+    const expectedSystemIdentifier = this.#identity?.systemIdentifier ?? this.#task.expectedSystemIdentifier;
+    let resumption: Resumption | undefined;
+    try {
+      await using server = await connectInstance(this.#context.instanceConfig(instance), limit);
+      const order = { slotName, expectedSystemIdentifier, newRoundFollows };
+      resumption = await findResumption(server, order, limit);
+    } catch (error) {
+      signal.throwIfAborted();
+      this.#context.logger.warn({ err: error }, 'where the log can go on is not known');
+    }
+    // With the medium all that the round had archived is lost: the coordinator knows where that began.
+    if (failure.code === 'BACKUP_MOUNT_FILE_NOT_VALID')
+      return describeHole(undefined, 0n, resumption, this.#lastError);
+    const archived = this.#durable ?? this.#found?.end;
+    const foundUs = this.#found?.checkpointUs ?? 0n;
+    const checkpointUs = this.#checkpoint.timeUs > foundUs ? this.#checkpoint.timeUs : foundUs;
+    return describeHole(archived, checkpointUs, resumption, this.#lastError);
   }
 
   /** The agent's own end is no end of the round: it says so by an error. An ordered end gives the slot up. */

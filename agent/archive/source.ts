@@ -5,7 +5,7 @@
  */
 import type { Instance, InstanceIdentity, LogPoint, LogStream } from '../../engine/engine.ts';
 import { HoldfastError, isError } from '../../foundation/errors.ts';
-import { formatLsn, type Lsn, segmentStart, type Timeline } from '../../foundation/lsn.ts';
+import { formatLsn, segmentStart, type Timeline } from '../../foundation/lsn.ts';
 import { RECORD } from '../../storage-layout/records/framing.ts';
 import { readBytes, writeBytesOnce } from '../../storage-layout/records/info-file.ts';
 import { tree } from '../../storage-layout/tree.ts';
@@ -40,7 +40,7 @@ export async function openSource(
 ): Promise<Source> {
   const identity = await instance.identify(signal);
   checkIdentity(instance.config.name, identity, log, order);
-  const reserved = await reserveLog(instance, order, signal);
+  const reserved = await instance.ensureSlot(order.slotName, signal);
   const from: LogPoint = {
     timeline: identity.timeline,
     lsn: log?.end ?? segmentStart(reserved, identity.segmentSizeBytes),
@@ -96,17 +96,6 @@ export function checkIdentity(
         hint: 'The server was set back to an earlier state: start a new round and take a full backup.',
       },
     );
-  }
-}
-
-/** In a fresh round a slot that was lost in an earlier one is made anew: nothing of this round depends on it. */
-async function reserveLog(instance: Instance, order: SourceOrder, signal: AbortSignal): Promise<Lsn> {
-  try {
-    return await instance.ensureSlot(order.slotName, signal);
-  } catch (error) {
-    if (!order.fresh || !isError(error, 'LOG_GAP')) throw error;
-    await instance.dropSlot(order.slotName, signal);
-    return await instance.ensureSlot(order.slotName, signal);
   }
 }
 

@@ -29,6 +29,8 @@ import { WakeUp } from './wake-up.ts';
 /** The checkpoint's age is at most a flush interval plus the age of the newest poll: so polls come more often. */
 const POLLS_PER_INTERVAL = 4;
 const SLOT_POLL_MS = 10_000;
+/** How long bytes may go to a medium that was taken away or wiped. */
+const MEDIUM_CHECK_INTERVAL_MS = 5000;
 
 export type StreamingInput = {
   readonly instance: Instance;
@@ -63,12 +65,14 @@ export class Streaming {
   #slotState = '';
   #recordedCheckpointUs: bigint;
   #lastRecordMs: number;
+  #mediumCheckedMs: number;
 
   constructor(input: StreamingInput) {
     this.#input = input;
     this.#checkpoint = input.checkpoint;
     this.#recordedCheckpointUs = input.checkpoint.timeUs;
     this.#lastRecordMs = input.clock.monotonicMs();
+    this.#mediumCheckedMs = this.#lastRecordMs;
     this.#flushUpTo = input.flushUpTo;
     this.#serverEnd = input.files.durable;
   }
@@ -157,6 +161,10 @@ export class Streaming {
     let thresholdBytes = FLUSH_MIN_BYTES;
     for (;;) {
       signal.throwIfAborted();
+      if (clock.monotonicMs() - this.#mediumCheckedMs >= MEDIUM_CHECK_INTERVAL_MS) {
+        await files.checkMedium(signal);
+        this.#mediumCheckedMs = clock.monotonicMs();
+      }
       const oldestMs = this.#buffer.oldestReceivedMs;
       const decision = decideFlush({
         bufferedBytes: this.#buffer.sizeBytes,

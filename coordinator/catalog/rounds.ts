@@ -46,6 +46,14 @@ export type RoundGroup = {
   readonly input_bytes: bigint;
   readonly output_bytes: bigint;
   readonly last_error: string;
+  /** 0: this group's log has no hole; the other hole_ columns say nothing then. */
+  readonly hole_timeline: bigint;
+  readonly hole_begin: string | null;
+  /** Null: where the log goes on is not known. */
+  readonly hole_end: string | null;
+  readonly hole_begin_us: bigint;
+  readonly hole_end_us: bigint;
+  readonly hole_reason: string;
 };
 
 const ROUND_COLUMNS = `tenant_id, round, tenant_name, job_id, state, destination, display_destination, start_us,
@@ -53,7 +61,8 @@ const ROUND_COLUMNS = `tenant_id, round, tenant_name, job_id, state, destination
 const GROUP_COLUMNS = `tenant_id, round, partition_group, task_id, epoch, state, server_id, instance, system_identifier,
   segment_size_bytes, postgres_major, start_timeline, start_lsn::text AS start_lsn, start_us, checkpoint_timeline,
   checkpoint_lsn::text AS checkpoint_lsn, checkpoint_us, earlier_input_bytes, earlier_output_bytes, input_bytes,
-  output_bytes, last_error`;
+  output_bytes, last_error, hole_timeline, hole_begin::text AS hole_begin, hole_end::text AS hole_end, hole_begin_us,
+  hole_end_us, hole_reason`;
 
 export async function insertRound(
   tx: Queryable,
@@ -290,6 +299,44 @@ export async function recordGroupProgress(
      FROM (SELECT min(checkpoint_us) AS checkpoint_us FROM holdfast.round_groups WHERE tenant_id = $1 AND round = $2) g
      WHERE r.tenant_id = $1 AND r.round = $2`,
     [group.tenant_id, group.round],
+  );
+}
+
+/**
+ * Where the group's log has its hole. What the archiver does not say is what the round had: without a beginning all of its
+ * log is lost, from its start. Kept once it is known.
+ */
+export async function recordHole(
+  tx: Queryable,
+  group: Pick<RoundGroup, 'tenant_id' | 'round' | 'partition_group'>,
+  hole: {
+    readonly begin?: { readonly timeline: number; readonly lsn: bigint } | undefined;
+    readonly end: bigint;
+    readonly beginUs: bigint;
+    readonly endUs: bigint;
+    readonly reason: string;
+  },
+): Promise<void> {
+  await tx.query(
+    `UPDATE holdfast.round_groups SET
+       hole_timeline = CASE WHEN $4::bigint > 0 THEN $4::bigint ELSE greatest(start_timeline, 1) END,
+       hole_begin = coalesce($5::pg_lsn, start_lsn),
+       hole_end = $6::pg_lsn,
+       hole_begin_us = CASE WHEN $5::pg_lsn IS NULL THEN start_us WHEN $7::bigint > 0 THEN $7::bigint ELSE checkpoint_us END,
+       hole_end_us = $8,
+       hole_reason = $9
+     WHERE tenant_id = $1 AND round = $2 AND partition_group = $3 AND hole_timeline = 0`,
+    [
+      group.tenant_id,
+      group.round,
+      group.partition_group,
+      hole.begin?.timeline ?? 0,
+      hole.begin === undefined ? null : formatLsn(hole.begin.lsn),
+      hole.end === 0n ? null : formatLsn(hole.end),
+      hole.beginUs,
+      hole.endUs,
+      hole.reason,
+    ],
   );
 }
 

@@ -138,7 +138,11 @@ async function beginSteps(context: CoordinatorContext, steps: Steps): Promise<vo
       },
     );
   for (const round of await listInterruptedRounds(context.catalog))
-    steps.begin(`new round ${round.tenant_id}`, (signal) => beginNewRound(context, round, signal));
+    steps.begin(
+      `new round ${round.tenant_id}`,
+      (signal) => beginNewRound(context, round, signal),
+      (error) => recordRoundError(context, round, error),
+    );
 }
 
 async function stepTask(

@@ -53,22 +53,13 @@ export async function readSlot(client: pg.Client, major: number, slotName: strin
 
 /**
  * Makes the slot with the log reserved from the last checkpoint's redo position, or leaves one alone that already
- * reserves log. One that exists but reserves nothing holds nothing: it is made anew. Returns where the reserved log begins.
- * LOG_GAP when the slot was invalidated.
+ * reserves log. One that reserves nothing, or was invalidated, holds nothing: it is made anew. Whether the server still
+ * has the log that is wanted shows when it is asked for. Returns where the reserved log begins.
  */
 export async function ensurePhysicalSlot(client: pg.Client, major: number, slotName: string): Promise<Lsn> {
   checkSlotName(slotName);
   const found = await readSlot(client, major, slotName);
-  if (found.exists && isSlotLost(found)) {
-    throw new HoldfastError(
-      'LOG_GAP',
-      `replication slot "${slotName}" was invalidated (${describeSlot(found)})`,
-      {
-        hint: 'The server gave up log that was not archived: raise max_slot_wal_keep_size, start a new round, take a full backup.',
-      },
-    );
-  }
-  if (found.restartLsn !== undefined) return found.restartLsn;
+  if (found.restartLsn !== undefined && !isSlotLost(found)) return found.restartLsn;
   if (found.exists) await dropPhysicalSlot(client, slotName);
   try {
     await client.query('SELECT pg_create_physical_replication_slot($1, true)', [slotName]);
@@ -90,16 +81,8 @@ export async function dropPhysicalSlot(client: pg.Client, slotName: string): Pro
   }
 }
 
-export function isSlotLost(slot: SlotState): boolean {
+function isSlotLost(slot: SlotState): boolean {
   return slot.walStatus === 'lost' || slot.invalidationReason !== '';
-}
-
-/** `reserved`, `lost: wal_removed`, `missing`. */
-export function describeSlot(slot: SlotState): string {
-  if (!slot.exists) return 'missing';
-  return slot.invalidationReason === ''
-    ? slot.walStatus || 'unreserved'
-    : `${slot.walStatus}: ${slot.invalidationReason}`;
 }
 
 function sqlState(error: unknown): string | undefined {

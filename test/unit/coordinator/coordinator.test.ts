@@ -246,7 +246,7 @@ describe('a coordinator with one agent', () => {
     ]);
     const windows = await run({ kind: 'showRestoreWindows' });
     expect(windows.rows).toMatchObject([
-      [TENANT, 'orders', 'RESTORABLE', expect.anything(), expect.anything(), '1', '1', null],
+      [TENANT, 'orders', 'RESTORABLE', expect.anything(), expect.anything(), '1', '1', null, null],
     ]);
   }, 30_000);
 
