@@ -150,6 +150,8 @@ export type SlotState = {
   /** reserved, extended, unreserved, lost; empty when it does not exist. */
   readonly walStatus: string;
   readonly invalidationReason: string;
+  /** Log that the server keeps because of the slot; 0 when it reserves none. */
+  readonly retainedBytes: bigint;
 };
 
 /** One instance, connected. Methods throw SERVER_UNREACHABLE when it cannot be reached (may be retried). */
@@ -157,7 +159,7 @@ export interface Instance extends AsyncDisposable {
   readonly config: InstanceConfig;
   identify(signal: AbortSignal): Promise<InstanceIdentity>;
   /** What must hold before archiving or a backup; every item, passed or not. */
-  precheck(purpose: 'archive' | 'backup', signal: AbortSignal): Promise<readonly CheckItem[]>;
+  precheck(purpose: 'archive' | 'standby' | 'backup', signal: AbortSignal): Promise<readonly CheckItem[]>;
   facts(signal: AbortSignal): Promise<DatabaseFacts>;
   /** Insert position and server clock, read together: what was acknowledged before `clockUs` lies before `lsn`. */
   insertPosition(
@@ -169,6 +171,10 @@ export interface Instance extends AsyncDisposable {
   dropSlot(slotName: string, signal: AbortSignal): Promise<void>;
   /** LOG_GAP when the server no longer has `from`. */
   openLogStream(slotName: string, from: LogPoint, signal: AbortSignal): Promise<LogStream>;
+  /** Whether the server can still give the log from there on. Throws LOG_CONFLICT when it is not in its history. */
+  hasLog(from: LogPoint, signal: AbortSignal): Promise<boolean>;
+  /** Free bytes on the disk of the server's log, as seen from this node; undefined when it cannot be seen. */
+  freeLogDiskBytes(signal: AbortSignal): Promise<bigint | undefined>;
   /** The timeline's history file; undefined for timeline 1. */
   timelineHistory(timeline: Timeline, signal: AbortSignal): Promise<Buffer | undefined>;
   beginBackup(label: string, signal: AbortSignal): Promise<BackupWindow>;

@@ -23,6 +23,7 @@ import type { TaskContext } from '../task-context.ts';
 import { noteInClogInfo } from './clog-info.ts';
 import { LogFileSequence } from './file-sequence.ts';
 import { describeHole, findResumption, type Resumption } from './hole.ts';
+import { keepLookout, type Sight } from './lookout.ts';
 import { checkMountFile, type LogPlace } from './place.ts';
 import { backoffMs, type Checkpoint, NO_CHECKPOINT } from './policy.ts';
 import { openSource, type Source } from './source.ts';
@@ -74,6 +75,9 @@ class Archiver {
   #flushUpTo: Lsn = NO_CHECKPOINT.lsn;
   #streaming: Streaming | undefined;
   #files: LogFileSequence | undefined;
+  #sight: Sight | undefined;
+  /** Fires when the server has given up what is due next. */
+  readonly #logGone = new AbortController();
   /** Of the sessions before the present one. */
   #inputBytes = 0;
   #outputBytes = 0;
@@ -85,19 +89,34 @@ class Archiver {
   }
 
   async run(signal: AbortSignal): Promise<ArchiveResult> {
+    this.#context.control.onFlushLog((lsn) => this.#flush(lsn));
+    const lookoutScope = new AbortController();
+    const watching = this.#keepLookout(AbortSignal.any([signal, lookoutScope.signal]));
+    try {
+      return await this.#archive(signal);
+    } finally {
+      lookoutScope.abort();
+      await watching;
+    }
+  }
+
+  async #archive(signal: AbortSignal): Promise<ArchiveResult> {
     const { control, clock } = this.#context;
-    control.onFlushLog((lsn) => this.#flush(lsn));
+    // What is gone from the server ends the waiting for the destination too.
+    const live = AbortSignal.any([signal, this.#logGone.signal]);
     for (;;) {
       try {
-        await abandonable(this.#session(signal), signal);
+        live.throwIfAborted();
+        await abandonable(this.#session(live), live);
         this.#step(this.#state === 'draining' ? 'drained' : 'drain');
         return await this.#endDrained(signal);
       } catch (error) {
-        const ended = await this.#fail(error, signal);
+        const gone = this.#logGone.signal.aborted && this.#state !== 'draining';
+        const ended = await this.#fail(gone ? this.#logGone.signal.reason : error, signal);
         if (ended !== undefined) return ended;
       }
       await clock
-        .sleep(backoffMs(this.#failures), AbortSignal.any([signal, control.drain]))
+        .sleep(backoffMs(this.#failures), AbortSignal.any([live, control.drain]))
         .catch(() => undefined);
       signal.throwIfAborted();
       if (control.drain.aborted) {
@@ -105,6 +124,27 @@ class Archiver {
         return await this.#endDrained(signal);
       }
       this.#step('waited');
+    }
+  }
+
+  /** Never rejects. */
+  async #keepLookout(signal: AbortSignal): Promise<void> {
+    try {
+      await keepLookout(
+        {
+          connect: (it) => connectInstance(this.#context.instanceConfig(this.#task.instance), it),
+          slotName: this.#task.slotName,
+          clock: this.#context.clock,
+          due: () => (this.#state === 'waiting' || this.#state === 'opening' ? this.#durable : undefined),
+          seen: (sight) => {
+            this.#sight = sight;
+            this.#report(this.#progress());
+          },
+        },
+        signal,
+      );
+    } catch (error) {
+      this.#logGone.abort(error);
     }
   }
 
@@ -147,7 +187,6 @@ class Archiver {
       this.#files = files;
       this.#streaming = new Streaming({
         instance,
-        slotName: this.#task.slotName,
         stream,
         inspector: log?.inspector ?? inspectorFor(source),
         files,
@@ -368,15 +407,16 @@ class Archiver {
 
   #progress(): ArchiveProgress {
     const streaming = this.#streaming;
-    const server = streaming?.server;
+    const sight = this.#sight;
+    const server = streaming?.server ?? { end: sight?.serverEnd ?? 0n, clockUs: sight?.serverClockUs ?? 0n };
     const durable = this.#durable?.lsn ?? 0n;
     return create(ArchiveProgressSchema, {
       state: this.#shownState(),
       ...(this.#start === undefined ? {} : { start: position(this.#start) }),
       ...(this.#durable === undefined ? {} : { durable: position(this.#durable) }),
       checkpointUs: this.#checkpoint.timeUs,
-      serverLsn: server?.end ?? 0n,
-      serverUs: server?.clockUs ?? 0n,
+      serverLsn: server.end,
+      serverUs: server.clockUs,
       inputBytes: BigInt(this.#inputBytes + (streaming?.inputBytes ?? 0)),
       outputBytes: BigInt(this.#outputBytes + (this.#files?.outputBytes ?? 0)),
       systemIdentifier: this.#identity?.systemIdentifier ?? 0n,
@@ -386,8 +426,11 @@ class Archiver {
       waitingFor: this.#waitingFor,
       lastError: this.#lastError,
       startUs: this.#startUs,
-      backlogBytes: server !== undefined && server.end > durable ? server.end - durable : 0n,
-      slotState: streaming?.slotState ?? '',
+      backlogBytes: durable > 0n && server.end > durable ? server.end - durable : 0n,
+      slotState: sight?.slotState ?? '',
+      slotRetainedBytes: sight?.slotRetainedBytes ?? 0n,
+      walFreeBytes: sight?.logDiskFreeBytes ?? 0n,
+      timeline: this.#durable?.timeline ?? 0,
     });
   }
 

@@ -16,7 +16,8 @@
  *              durable append acknowledges; seals full files     drain        draining
  *                                                                interrupted  ended
  *  waiting     backs off (100 ms … 5 s) with what it waits for   waited       opening
- *              and the last error in its progress                drain        ended
+ *              and the last error in its progress; what is due   drain        ended
+ *              next may be gone from the server meanwhile        interrupted  ended
  *  draining    reads no more; flushes and seals what was         drained      ended
  *              received                                          failed       ended
  *  ended       -
@@ -49,7 +50,7 @@ export const TRANSITIONS: Readonly<
   opening: { opened: 'connecting', failed: 'waiting', drain: 'ended', interrupted: 'ended' },
   connecting: { streaming: 'streaming', failed: 'waiting', drain: 'ended', interrupted: 'ended' },
   streaming: { failed: 'waiting', drain: 'draining', interrupted: 'ended' },
-  waiting: { waited: 'opening', drain: 'ended' },
+  waiting: { waited: 'opening', drain: 'ended', interrupted: 'ended' },
   draining: { drained: 'ended', failed: 'ended' },
   ended: {},
 };

@@ -3,7 +3,7 @@
  *
  *   receive   stream → inspector → buffer; waits while the buffer is full (the socket is then not read)
  *   write     buffer → destination, one append at a time; after each: durable moves, the server is told, in this order
- *   watch     polls the insert position and its clock each interval, the slot now and then
+ *   watch     polls the insert position and its clock, several times in each interval
  *
  * When receiving ends, whatever the reason (drain, the server closed, unreadable log), what was received whole is still
  * written and sealed; then the reason decides. When writing fails nothing more is received.
@@ -28,13 +28,11 @@ import { WakeUp } from './wake-up.ts';
 
 /** The checkpoint's age is at most a flush interval plus the age of the newest poll: so polls come more often. */
 const POLLS_PER_INTERVAL = 4;
-const SLOT_POLL_MS = 10_000;
 /** How long bytes may go to a medium that was taken away or wiped. */
 const MEDIUM_CHECK_INTERVAL_MS = 5000;
 
 export type StreamingInput = {
   readonly instance: Instance;
-  readonly slotName: string;
   readonly stream: LogStream;
   readonly inspector: LogInspector;
   readonly files: LogFileSequence;
@@ -62,7 +60,6 @@ export class Streaming {
   #inputBytes = 0;
   #serverEnd: Lsn;
   #serverClockUs = 0n;
-  #slotState = '';
   #recordedCheckpointUs: bigint;
   #lastRecordMs: number;
   #mediumCheckedMs: number;
@@ -86,9 +83,6 @@ export class Streaming {
   /** End of the log on the server as last heard, and the server's clock then. */
   get server(): { readonly end: Lsn; readonly clockUs: bigint } {
     return { end: this.#serverEnd, clockUs: this.#serverClockUs };
-  }
-  get slotState(): string {
-    return this.#slotState;
   }
 
   /** Makes everything up to `lsn` durable as soon as it is here. */
@@ -212,18 +206,12 @@ export class Streaming {
 
   /** Ends when the signal fires. */
   async #watch(signal: AbortSignal): Promise<void> {
-    const { instance, slotName, files, checkpointIntervalMs, clock } = this.#input;
-    let slotPolledMs = Number.NEGATIVE_INFINITY;
+    const { instance, files, checkpointIntervalMs, clock } = this.#input;
     try {
       while (!signal.aborted) {
         const polled = await instance.insertPosition(signal);
         this.#hear(polled.lsn, polled.clockUs);
         this.#checkpoint = advanceCheckpoint(addPolled(this.#checkpoint, polled), files.durable);
-        if (clock.monotonicMs() - slotPolledMs >= SLOT_POLL_MS) {
-          slotPolledMs = clock.monotonicMs();
-          const slot = await instance.slotState(slotName, signal);
-          this.#slotState = slot.invalidationReason || slot.walStatus || 'missing';
-        }
         this.#work.notify();
         this.#input.changed();
         await clock.sleep(checkpointIntervalMs / POLLS_PER_INTERVAL, signal);

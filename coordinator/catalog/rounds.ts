@@ -241,6 +241,8 @@ export type GroupProgress = {
   readonly outputBytes: bigint;
   readonly backlogBytes: bigint;
   readonly slotState: string;
+  readonly slotRetainedBytes: bigint;
+  readonly walFreeBytes: bigint;
   readonly waitingFor: string;
   readonly lastError: string;
 };
@@ -261,13 +263,14 @@ export async function recordGroupProgress(
        start_timeline = CASE WHEN start_lsn IS NULL THEN $8::bigint ELSE start_timeline END,
        start_us = CASE WHEN start_us = 0 THEN $10::bigint ELSE start_us END,
        start_lsn = coalesce(start_lsn, $9::pg_lsn),
+       checkpoint_lsn = CASE WHEN $11::bigint > checkpoint_timeline THEN $12::pg_lsn
+         WHEN $11::bigint < checkpoint_timeline THEN checkpoint_lsn ELSE greatest(checkpoint_lsn, $12::pg_lsn) END,
        checkpoint_timeline = greatest(checkpoint_timeline, $11::bigint),
-       checkpoint_lsn = greatest(checkpoint_lsn, $12::pg_lsn),
        checkpoint_us = greatest(checkpoint_us, $13::bigint),
        server_lsn = coalesce($14::pg_lsn, server_lsn),
        server_us = greatest(server_us, $15::bigint),
        input_bytes = $16, output_bytes = $17, backlog_bytes = $18, slot_state = $19, waiting_for = $20, last_error = $21,
-       updated_us = $22
+       updated_us = $22, slot_retained_bytes = $23, wal_free_bytes = $24
      WHERE tenant_id = $1 AND round = $2 AND partition_group = $3`,
     [
       group.tenant_id,
@@ -292,6 +295,8 @@ export async function recordGroupProgress(
       progress.waitingFor,
       progress.lastError,
       nowUs,
+      progress.slotRetainedBytes,
+      progress.walFreeBytes,
     ],
   );
   await tx.query(

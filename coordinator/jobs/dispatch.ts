@@ -85,6 +85,8 @@ export async function dispatchTask(
 }
 
 function placeOf(task: Task, candidates: Candidates): Place | undefined {
+  const member = task.kind === 'CHECK' ? checkTaskSpec.parse(task.spec).member : undefined;
+  if (member !== undefined) return { serverId: BigInt(member.serverId), instance: member.instance };
   if (task.kind !== 'RESTORE')
     return choosePlace(task.kind, task.tenant_id, task.partition_group, candidates);
   // A retry goes where the files of the attempt before are: that agent cleans them up.

@@ -2,9 +2,12 @@
  * A PostgreSQL instance behind the engine's interface. It holds one SQL session, made anew when it was lost; log streams
  * and backup windows have sessions of their own, which belong to them.
  */
+import { statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { defined } from '../../foundation/assert.ts';
-import { HoldfastError } from '../../foundation/errors.ts';
+import { HoldfastError, isError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, type Timeline } from '../../foundation/lsn.ts';
 import type {
   BackupWindow,
@@ -28,6 +31,9 @@ import { judge, readPrecheckFacts } from './precheck.ts';
 import { openReplicationStream } from './replication-stream.ts';
 import { checkSlotName, dropPhysicalSlot, ensurePhysicalSlot, readSlot } from './slots.ts';
 
+const HAS_LOG_LIMIT_MS = 10_000;
+const HAS_LOG_LISTEN_MS = 1000;
+
 export class PostgresInstance implements Instance {
   readonly config: InstanceConfig;
   #session: Promise<pg.Client> | undefined;
@@ -45,7 +51,10 @@ export class PostgresInstance implements Instance {
     return this.#identity;
   }
 
-  async precheck(purpose: 'archive' | 'backup', signal: AbortSignal): Promise<readonly CheckItem[]> {
+  async precheck(
+    purpose: 'archive' | 'standby' | 'backup',
+    signal: AbortSignal,
+  ): Promise<readonly CheckItem[]> {
     const facts = await this.#run('check settings', signal, (client) =>
       readPrecheckFacts(client, this.config, signal),
     );
@@ -90,6 +99,32 @@ export class PostgresInstance implements Instance {
       throw new HoldfastError('INVALID_ARGUMENT', `no log before the first segment: ${formatLsn(from.lsn)}`);
     }
     return await openReplicationStream(this.config, slotName, from, signal);
+  }
+
+  /** A server says that log is gone only when it comes to read it: the stream is opened and listened to for a moment. */
+  async hasLog(from: LogPoint, signal: AbortSignal): Promise<boolean> {
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(HAS_LOG_LIMIT_MS)]);
+    try {
+      await using stream = await openReplicationStream(this.config, undefined, from, limit);
+      const first = stream[Symbol.asyncIterator]().next();
+      first.catch(() => undefined); // it may fail after we have stopped listening
+      await Promise.race([first, sleep(HAS_LOG_LISTEN_MS, undefined, { ref: false })]);
+      return true;
+    } catch (error) {
+      if (isError(error, 'LOG_GAP')) return false;
+      throw error;
+    }
+  }
+
+  async freeLogDiskBytes(signal: AbortSignal): Promise<bigint | undefined> {
+    const { dataDirectory } = await this.#known(signal);
+    if (dataDirectory === '') return undefined;
+    try {
+      const { bavail, bsize } = await statfs(join(dataDirectory, 'pg_wal'), { bigint: true });
+      return bavail * bsize;
+    } catch {
+      return undefined; // not this node's, or not ours to look into
+    }
   }
 
   async timelineHistory(timeline: Timeline, signal: AbortSignal): Promise<Buffer | undefined> {

@@ -25,14 +25,24 @@ export async function readSlot(client: pg.Client, major: number, slotName: strin
     restart_lsn: string | null;
     wal_status: string | null;
     reason: string;
+    retained: string;
   }>(
-    `SELECT slot_type, active, restart_lsn::text, wal_status, ${reason} AS reason
+    `SELECT slot_type, active, restart_lsn::text, wal_status, ${reason} AS reason,
+            greatest(coalesce(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END
+                              - restart_lsn, 0), 0)::bigint::text AS retained
        FROM pg_replication_slots WHERE slot_name = $1`,
     [slotName],
   );
   const row = rows[0];
   if (row === undefined)
-    return { exists: false, active: false, restartLsn: undefined, walStatus: '', invalidationReason: '' };
+    return {
+      exists: false,
+      active: false,
+      restartLsn: undefined,
+      walStatus: '',
+      invalidationReason: '',
+      retainedBytes: 0n,
+    };
   if (row.slot_type !== 'physical') {
     throw new HoldfastError(
       'SERVER_PRECHECK_FAILED',
@@ -48,6 +58,7 @@ export async function readSlot(client: pg.Client, major: number, slotName: strin
     restartLsn: row.restart_lsn === null ? undefined : parseLsn(row.restart_lsn),
     walStatus: row.wal_status ?? '',
     invalidationReason: row.reason,
+    retainedBytes: BigInt(row.retained),
   };
 }
 

@@ -8,7 +8,10 @@ ALTER TABLE holdfast.round_groups
   ADD COLUMN hole_end pg_lsn,
   ADD COLUMN hole_begin_us bigint NOT NULL DEFAULT 0,
   ADD COLUMN hole_end_us bigint NOT NULL DEFAULT 0,
-  ADD COLUMN hole_reason text NOT NULL DEFAULT '';
+  ADD COLUMN hole_reason text NOT NULL DEFAULT '',
+  ADD COLUMN slot_retained_bytes bigint NOT NULL DEFAULT 0,
+  -- On the disk of the server's log; 0: not known.
+  ADD COLUMN wal_free_bytes bigint NOT NULL DEFAULT 0;
 
 ALTER TABLE holdfast.backup_sets DROP CONSTRAINT backup_sets_file_status_check;
 ALTER TABLE holdfast.backup_sets ADD CONSTRAINT backup_sets_file_status_check
@@ -94,3 +97,64 @@ CROSS JOIN LATERAL (
   FROM holdfast.round_groups rg
   WHERE rg.tenant_id = r.tenant_id AND rg.round = r.round
 ) g;
+
+-- Per partition group, of each tenant's newest round: how far it is, how long the rest has waited, and for what.
+DROP VIEW oceanbase.cdb_ob_backup_archivelog_progress;
+CREATE VIEW oceanbase.cdb_ob_backup_archivelog_progress AS
+SELECT
+  1::bigint AS incarnation,
+  g.tenant_id,
+  r.tenant_name,
+  g.round AS log_archive_round,
+  g.partition_group,
+  g.server_id,
+  s.ip AS svr_ip,
+  s.port AS svr_port,
+  g.instance,
+  CASE WHEN r.state IN ('STOP', 'INTERRUPTED') THEN r.state ELSE g.state END AS status,
+  holdfast.time_of(g.start_us) AS min_first_time,
+  holdfast.time_of(g.checkpoint_us) AS max_next_time,
+  g.start_lsn::text AS start_lsn,
+  holdfast.lsn_number(g.start_lsn) AS start_lsn_number,
+  g.checkpoint_timeline AS timeline,
+  g.checkpoint_lsn::text AS checkpoint_lsn,
+  holdfast.lsn_number(g.checkpoint_lsn) AS checkpoint_lsn_number,
+  holdfast.time_of(g.checkpoint_us) AS checkpoint_time,
+  g.server_lsn::text AS server_lsn,
+  holdfast.lsn_number(g.server_lsn) AS server_lsn_number,
+  greatest(holdfast.lsn_number(g.server_lsn) - holdfast.lsn_number(g.checkpoint_lsn), 0) AS lag_bytes,
+  CASE WHEN x.live THEN holdfast.seconds_between(g.checkpoint_us, 0) END AS lag_seconds,
+  g.backlog_bytes,
+  holdfast.display_bytes(g.backlog_bytes) AS backlog_display,
+  -- What lies before the checkpoint is archived: the oldest log that is not, is at most this old.
+  CASE WHEN x.live THEN CASE WHEN g.backlog_bytes = 0 AND x.waiting_for = '' THEN 0
+    ELSE holdfast.seconds_between(g.checkpoint_us, 0) END END AS oldest_unarchived_seconds,
+  x.bytes_done,
+  x.bytes_done + g.backlog_bytes AS bytes_total,
+  x.bytes_per_sec,
+  CASE WHEN x.live THEN holdfast.estimated_end(g.backlog_bytes, x.bytes_per_sec) END AS estimated_end_time,
+  x.bytes_done AS input_bytes,
+  g.earlier_output_bytes + g.output_bytes AS output_bytes,
+  g.epoch,
+  g.slot_state,
+  g.slot_retained_bytes,
+  nullif(g.wal_free_bytes, 0) AS log_disk_free_bytes,
+  holdfast.display_bytes(nullif(g.wal_free_bytes, 0)) AS log_disk_free_display,
+  x.waiting_for,
+  g.last_error,
+  holdfast.time_of(g.updated_us) AS updated_time
+FROM holdfast.round_groups g
+JOIN holdfast.rounds r ON r.tenant_id = g.tenant_id AND r.round = g.round
+LEFT JOIN holdfast.tasks k ON k.task_id = g.task_id
+LEFT JOIN holdfast.servers s ON s.server_id = g.server_id
+CROSS JOIN LATERAL (
+  SELECT g.earlier_input_bytes + g.input_bytes AS bytes_done,
+    holdfast.rate(g.earlier_input_bytes + g.input_bytes, holdfast.seconds_between(g.start_us, r.end_us)) AS bytes_per_sec,
+    r.state IN ('BEGINNING', 'DOING', 'STOPPING') AS live,
+    CASE WHEN r.state IN ('STOP', 'INTERRUPTED') THEN ''
+      WHEN k.state = 'PENDING' AND k.error_message <> '' THEN k.error_message
+      WHEN k.state = 'PENDING' THEN 'a leader of the partition group'
+      WHEN s.status = 'INACTIVE' THEN 'the agent of server ' || g.server_id
+      ELSE g.waiting_for END AS waiting_for
+) x
+WHERE r.round = (SELECT max(n.round) FROM holdfast.rounds n WHERE n.tenant_id = r.tenant_id);

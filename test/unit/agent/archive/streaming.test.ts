@@ -134,6 +134,7 @@ class FakeServer {
           restartLsn: BEGIN,
           walStatus: 'reserved',
           invalidationReason: '',
+          retainedBytes: 0n,
         }),
     };
     return partial as Instance; // streaming uses nothing else of it
@@ -182,7 +183,6 @@ function startStreaming(
   const drain = new AbortController();
   const streaming = new Streaming({
     instance: server.instance(),
-    slotName: 's',
     stream: server.stream(files.durable),
     inspector: fakeInspector(files.durable, options.events),
     files,
