@@ -11,7 +11,7 @@ import type { LogEvent, LogInspector, LogInspectorOptions } from '../../engine/e
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import { LogArchive, type LogFile } from '../../storage-layout/clog/archive.ts';
+import { type AbandonedLogFile, LogArchive, type LogFile } from '../../storage-layout/clog/archive.ts';
 import type { LogCheckpointPoint, LogFileFindings } from '../../storage-layout/clog/index.ts';
 import { FindingsCollector } from './findings.ts';
 import type { LogPlace } from './place.ts';
@@ -45,13 +45,24 @@ export type Takeover = {
   readonly seal: Seal;
 };
 
-/** Reads only. Throws LOG_GAP when the archived log has a hole, LOG_CONFLICT, DATA_CORRUPT, WAL_UNREADABLE, and the medium's errors. */
+/**
+ * Reads only. `abandoned`: files that this archiver itself failed to write, and how much of them counts. Throws LOG_GAP when the archived log has a hole, LOG_CONFLICT, DATA_CORRUPT, WAL_UNREADABLE, and the
+ * medium's errors.
+ */
 export async function takeOver(
   place: LogPlace,
   makeInspector: MakeInspector,
   signal: AbortSignal,
+  abandoned: readonly AbandonedLogFile[] = [],
 ): Promise<Takeover> {
-  const archive = await LogArchive.open(place.medium, place.root, place.round, place.group, signal);
+  const archive = await LogArchive.open(
+    place.medium,
+    place.root,
+    place.round,
+    place.group,
+    signal,
+    abandoned,
+  );
   const { lastFileId, lastEpoch } = archive;
   const range = unbrokenRange(archive);
   if (range === undefined) {

@@ -51,7 +51,7 @@ export async function runBackupTask(
   signal: AbortSignal,
 ): Promise<BackupResult> {
   const target = targetOf(task);
-  await using medium = await openMedium(target.uri, signal);
+  await using medium = await (context.openMedium ?? openMedium)(target.uri, signal);
   await using instance = await context.instance(task.instance, signal);
   const identity = await instance.identify(signal);
   checkIdentity(identity);

@@ -64,6 +64,12 @@ export type LogChunkRead = { readonly begin: Lsn; readonly data: Buffer };
 type FileName = { readonly fileId: bigint; readonly epoch: bigint };
 type ListedFile = FileName & { readonly sizeBytes: number };
 
+/**
+ * A file whose writer failed, and how many of its bytes were durable then: what can be read behind them may be in a cache
+ * alone, where a sync that failed once does not fail again.
+ */
+export type AbandonedLogFile = FileName & { readonly durableBytes: number };
+
 export class LogArchive {
   readonly #medium: Medium;
   readonly #root: TreeRoot;
@@ -90,8 +96,8 @@ export class LogArchive {
   }
 
   /**
-   * Lists and reads what is there; an archive without files is no error. Throws DATA_CORRUPT (an index file), FORMAT_UNKNOWN,
-   * and the medium's errors.
+   * Lists and reads what is there; an archive without files is no error. `abandoned`: files without an index of which only
+   * so much counts. Throws DATA_CORRUPT (an index file), FORMAT_UNKNOWN, and the medium's errors.
    */
   static async open(
     medium: Medium,
@@ -99,6 +105,7 @@ export class LogArchive {
     round: RoundKey,
     group: string,
     signal?: AbortSignal,
+    abandoned: readonly AbandonedLogFile[] = [],
   ): Promise<LogArchive> {
     const indexed = new Set(await medium.listNames(tree.logIndexDirectory(root, round, group), signal));
     const names = await findFiles(medium, root, round, group, signal);
@@ -106,7 +113,7 @@ export class LogArchive {
     const files = await mapLimited(names, OPEN_CONCURRENCY, async (name) =>
       indexed.has(fileLabel(name))
         ? await archive.#openIndexed(name, signal)
-        : await archive.#openScanned(name, signal),
+        : await archive.#openScanned(name, durableBytesOf(name, abandoned), signal),
     );
     await archive.#setFiles(withRunningMaximum(files), signal);
     return archive;
@@ -235,9 +242,13 @@ export class LogArchive {
     return name.sizeBytes >= index.acceptedBytes ? file : cutToSize(file, name.sizeBytes);
   }
 
-  async #openScanned(name: FileName, signal: AbortSignal | undefined): Promise<LogFile | undefined> {
+  async #openScanned(
+    name: FileName,
+    limitBytes: number | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<LogFile | undefined> {
     const key = this.#dataKey(name);
-    const { facts, ignored } = await scanLogFile(this.#medium, key, signal);
+    const { facts, ignored } = await scanLogFile(this.#medium, key, signal, limitBytes);
     if (facts === undefined) return undefined;
     if (facts.fileId !== name.fileId || facts.epoch !== name.epoch)
       throw corrupt({ file: key }, 0, `the file says that it is ${fileLabel(facts)}`);
@@ -397,6 +408,10 @@ function withRunningMaximum(files: readonly (LogFile | undefined)[]): readonly L
 /** True when `file` holds log behind `best`'s: a higher timeline, or a later end on the same one. */
 function isBehind(best: LogFile, file: LogFile): boolean {
   return file.timeline === best.timeline ? file.end >= best.end : file.timeline > best.timeline;
+}
+
+function durableBytesOf(name: FileName, abandoned: readonly AbandonedLogFile[]): number | undefined {
+  return abandoned.find((file) => fileLabel(file) === fileLabel(name))?.durableBytes;
 }
 
 function fileLabel(file: FileName): string {
