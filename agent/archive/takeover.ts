@@ -3,7 +3,7 @@
  * alone. Predecessors' files without an index are sealed with what of them counts; nothing is cut. The inspector is led
  * through the archived bytes, so that the record that was unfinished at the end is known when it ends.
  */
-import type { LogEvent, LogInspector, LogInspectorOptions } from '../../engine/engine.ts';
+import type { LogInspector, LogInspectorOptions } from '../../engine/engine.ts';
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
@@ -97,17 +97,18 @@ async function inspectAndSeal(
     timeline: range.timeline,
     systemIdentifier: last.systemIdentifier,
     begin,
+    collectTouches: true,
   });
   let maxCommitUs = maxCommitBefore(archive.files, archive.unsealed[0]);
   for (const file of archive.unsealed.toSorted((a, b) => compareLsn(a.end, b.end))) {
-    const events: LogEvent[] = [];
-    await pushUntil(archive, inspector, range.timeline, file.end, events, signal);
     const collector = new FindingsCollector(maxCommitUs);
-    collector.add(events.filter((event) => event.end > file.begin));
+    // What ends before the file was said in the one before it.
+    await pushUntil(archive, inspector, range.timeline, file.begin, undefined, signal);
+    await pushUntil(archive, inspector, range.timeline, file.end, collector, signal);
     maxCommitUs = collector.maxCommitUs;
     await archive.sealPredecessor(file, collector.findings(inspector.unfinishedRecordBegin), signal);
   }
-  await pushUntil(archive, inspector, range.timeline, range.end, [], signal);
+  await pushUntil(archive, inspector, range.timeline, range.end, undefined, signal);
   return { inspector, last };
 }
 
@@ -126,13 +127,16 @@ async function pushUntil(
   inspector: LogInspector,
   timeline: Timeline,
   end: Lsn,
-  events: LogEvent[],
+  collector: FindingsCollector | undefined,
   signal: AbortSignal,
 ): Promise<void> {
   if (inspector.position >= end) return;
   for await (const chunk of archive.read(timeline, inspector.position, end, signal)) {
     inspector.push(chunk.begin, chunk.data);
-    events.push(...inspector.takeEvents());
+    const events = inspector.takeEvents();
+    const touches = inspector.takeTouches();
+    collector?.add(events);
+    collector?.addTouches(touches);
   }
 }
 

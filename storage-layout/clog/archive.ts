@@ -16,8 +16,8 @@ import { parseTreePath, type RoundKey, type TreeRoot, tree } from '../tree.ts';
 import { decodeLogBlockHeader } from './block.ts';
 import {
   type LogBlockPlace,
-  type LogFileFindings,
   type LogFileIndex,
+  type NewFindings,
   readLogIndex,
   writeLogIndex,
 } from './index.ts';
@@ -186,11 +186,13 @@ export class LogArchive {
    * Seals a predecessor's file with the length that this archive accepts. When someone else has sealed it meanwhile, theirs
    * holds. Returns the file as it counts from now on, which the archive takes over.
    */
-  async sealPredecessor(file: LogFile, findings: LogFileFindings, signal?: AbortSignal): Promise<LogFile> {
+  async sealPredecessor(file: LogFile, findings: NewFindings, signal?: AbortSignal): Promise<LogFile> {
     assert(!file.hasIndex, 'only a file without an index is sealed');
-    let index: LogFileIndex = { ...indexPart(file), ...findings };
+    const { changeMap, ...kept } = findings;
+    let index: LogFileIndex = { ...indexPart(file), ...kept };
     try {
-      await writeLogIndex(this.#medium, this.#root, this.#round, this.#group, index, signal);
+      const written = { ...index, changeMap };
+      await writeLogIndex(this.#medium, this.#root, this.#round, this.#group, written, signal);
     } catch (error) {
       if (!isError(error, 'FILE_EXISTS')) throw error;
       index = await readLogIndex(this.#medium, this.#root, this.#round, this.#group, file, signal);

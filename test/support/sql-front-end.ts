@@ -1,13 +1,13 @@
 /** A wire front end with a small catalog of two views and a few commands, for tests of the SQL layer itself. */
 import { spawn } from 'node:child_process';
-import { createLogger } from '../../foundation/log.ts';
-import { HoldfastError } from '../../foundation/errors.ts';
 import { type Credentials, makeCredentials } from '../../coordinator/sql/credentials.ts';
 import type { ExecuteCommand, SqlServices } from '../../coordinator/sql/execute.ts';
 import type { Reader, ViewSource } from '../../coordinator/sql/reader.ts';
 import { startPgliteReader } from '../../coordinator/sql/reading/pglite-reader.ts';
 import type { AdminStatement } from '../../coordinator/sql/statements.ts';
 import { startWireServer } from '../../coordinator/sql/wire/server.ts';
+import { HoldfastError } from '../../foundation/errors.ts';
+import { createLogger } from '../../foundation/log.ts';
 
 export const USER = 'root';
 export const PASSWORD = "s3cret' pass";
@@ -19,7 +19,13 @@ export type StandInCatalog = ViewSource & {
 };
 
 export function makeStandInCatalog(): StandInCatalog {
-  const sets: { bs_key: number; tenant_id: string; output_bytes: string; start_time: string; path: string }[] = [];
+  const sets: {
+    bs_key: number;
+    tenant_id: string;
+    output_bytes: string;
+    start_time: string;
+    path: string;
+  }[] = [];
   const reads: string[] = [];
   let commits = 0;
   return {
@@ -35,12 +41,24 @@ export function makeStandInCatalog(): StandInCatalog {
           { name: 'path', type: 'text' },
         ],
       },
-      { name: 'dba_ob_tenants', columns: [{ name: 'tenant_id', type: 'bigint' }, { name: 'tenant_name', type: 'text' }] },
+      {
+        name: 'dba_ob_tenants',
+        columns: [
+          { name: 'tenant_id', type: 'bigint' },
+          { name: 'tenant_name', type: 'text' },
+        ],
+      },
     ],
     changeCounter: () => commits,
     addSet(path) {
       commits += 1;
-      sets.push({ bs_key: commits, tenant_id: '1001', output_bytes: '123456789012345678901', start_time: '2026-11-21T01:02:03.123456+00:00', path });
+      sets.push({
+        bs_key: commits,
+        tenant_id: '1001',
+        output_bytes: '123456789012345678901',
+        start_time: '2026-11-21T01:02:03.123456+00:00',
+        path,
+      });
     },
     async readView(name) {
       reads.push(name);
@@ -68,7 +86,8 @@ export async function startFrontEnd(
   catalog.addSet('backup_set_1_full');
   const executed: AdminStatement[] = [];
   const reader =
-    options.reader?.(catalog) ?? startPgliteReader({ views: catalog, maxProcesses: options.maxProcesses ?? 4 });
+    options.reader?.(catalog) ??
+    startPgliteReader({ views: catalog, maxProcesses: options.maxProcesses ?? 4 });
   const credentials = await makeCredentials([{ user: USER, password: PASSWORD }]);
   const services: SqlServices = {
     reader,
@@ -96,7 +115,14 @@ function standInCommands(executed: AdminStatement[]): ExecuteCommand {
   return async function* (statement, _session, signal) {
     executed.push(statement);
     if (statement.kind === 'showParameters') {
-      yield { kind: 'rowDescription', columns: [{ name: 'name', type: 'text' }, { name: 'value', type: 'int8' }, { name: 'changed', type: 'timestamptz' }] };
+      yield {
+        kind: 'rowDescription',
+        columns: [
+          { name: 'name', type: 'text' },
+          { name: 'value', type: 'int8' },
+          { name: 'changed', type: 'timestamptz' },
+        ],
+      };
       yield { kind: 'row', values: ['backup_concurrency', 4n, { timestampUs: 1_795_223_132_000_001n }] };
       yield { kind: 'row', values: ['backup_dest', null, null] };
       return;
@@ -125,14 +151,26 @@ export async function psql(
   args: readonly string[],
   options: { readonly input?: string; readonly password?: string; readonly interruptAfterMs?: number } = {},
 ): Promise<PsqlResult> {
-  const child = spawn('/usr/bin/psql', ['-X', '-h', '127.0.0.1', '-p', String(port), '-U', USER, '-d', 'oceanbase', ...args], {
-    env: { PATH: '/usr/bin:/bin', PGPASSWORD: options.password ?? PASSWORD, PGCONNECT_TIMEOUT: '20', LC_ALL: 'C.UTF-8' },
-  });
+  const child = spawn(
+    '/usr/bin/psql',
+    ['-X', '-h', '127.0.0.1', '-p', String(port), '-U', USER, '-d', 'oceanbase', ...args],
+    {
+      env: {
+        PATH: '/usr/bin:/bin',
+        PGPASSWORD: options.password ?? PASSWORD,
+        PGCONNECT_TIMEOUT: '20',
+        LC_ALL: 'C.UTF-8',
+      },
+    },
+  );
   const output = { stdout: '', stderr: '' };
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => (output.stdout += chunk));
   child.stderr.setEncoding('utf8').on('data', (chunk: string) => (output.stderr += chunk));
   child.stdin.end(options.input ?? '');
-  const timer = options.interruptAfterMs === undefined ? undefined : setTimeout(() => child.kill('SIGINT'), options.interruptAfterMs);
+  const timer =
+    options.interruptAfterMs === undefined
+      ? undefined
+      : setTimeout(() => child.kill('SIGINT'), options.interruptAfterMs);
   const { promise, resolve } = Promise.withResolvers<number | null>();
   child.once('close', resolve);
   const code = await promise;
