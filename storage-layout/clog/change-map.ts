@@ -166,7 +166,7 @@ export function decodeChanges(
         for (let index = 0; index < mapCount; index += 1) {
           const length = at + MAP_HEADER_BYTES <= payload.length ? payload.readUInt8(at + 4) : MAP_BYTES + 1;
           const pages = decodeMap(payload.subarray(at + MAP_HEADER_BYTES, at + MAP_HEADER_BYTES + length));
-          if (pages === undefined || length > MAP_BYTES)
+          if (pages === undefined || length > MAP_BYTES || at + MAP_HEADER_BYTES + length > payload.length)
             throw corrupt(source, record.offset, 'a map of changed pages is malformed');
           macroblocks.push({ macroblock: payload.readUInt32LE(at), pages });
           at += MAP_HEADER_BYTES + length;

@@ -19,16 +19,10 @@ import {
   LogIndexInfoSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { Medium } from '../media/medium.ts';
-import {
-  decodeFileHeader,
-  encodeFileEnd,
-  encodeFileHeader,
-  encodeRecord,
-  RECORD,
-} from '../records/framing.ts';
+import { encodeFileEnd, encodeFileHeader, encodeRecord, RECORD } from '../records/framing.ts';
 import { corrupt, type RecordSource, unknown } from '../records/header.ts';
 import { decodeMessage, encodeMessage } from '../records/messages.ts';
-import { CHUNK_BYTES, type PlacedRecord, readRecords } from '../records/record-file.ts';
+import { CHUNK_BYTES, type PlacedRecord, RecordOrder, readRecords } from '../records/record-file.ts';
 import { recordName } from '../records/types.ts';
 import { type RoundKey, type TreeRoot, tree } from '../tree.ts';
 import { type ChangeMapParts, type ChangeSummary, encodeChangeMap } from './change-map.ts';
@@ -169,22 +163,21 @@ async function readIndexHead(
   const source = { file: key };
   let info: { readonly message: LogIndexInfo; readonly offset: number } | undefined;
   const blocks: LogBlockPlace[] = [];
+  // What stands behind the head is checked by who reads it; without a change map that is the end mark alone.
+  const order = new RecordOrder(RECORD.logIndex, source);
+  let isWhole = false;
   for await (const record of readRecords(medium, key, signal, HEAD_BYTES)) {
-    if (record.offset === 0) checkContents(record, source);
-    else if (info === undefined) info = { message: decodeSummary(record, source), offset: record.offset };
-    else if (record.type === RECORD.logIndexChanges || record.type === RECORD.fileEnd) break;
+    isWhole = record.type === RECORD.logIndexChanges;
+    if (isWhole) break;
+    if (!order.next(record)) continue;
+    if (info === undefined) info = { message: decodeSummary(record, source), offset: record.offset };
     else blocks.push(...decodeBlockPlaces(record, source));
   }
+  if (!isWhole) order.finish();
   if (info === undefined) throw corrupt(source, 0, 'the index does not begin with its summary');
   const index = indexOfInfo(info.message, blocks, info.offset, source);
   checkBlocks(index, info.offset, source);
   return index;
-}
-
-function checkContents(record: PlacedRecord, source: RecordSource): void {
-  const { contents } = decodeFileHeader(record, source);
-  if (contents !== RECORD.logIndex)
-    throw corrupt(source, 0, `a ${recordName(contents)} file where a logIndex file should be`);
 }
 
 function decodeSummary(record: PlacedRecord, source: RecordSource): LogIndexInfo {

@@ -149,7 +149,7 @@ export async function* readRecords(
 }
 
 /** Checks that records come as they must: file header, anything, end mark, nothing. */
-class RecordOrder {
+export class RecordOrder {
   readonly #contents: RecordType;
   readonly #source: RecordSource;
   #recordCount = 0;
