@@ -8,6 +8,7 @@ import type { Instance, InstanceConfig } from '../engine/engine.ts';
 import type { Clock } from '../foundation/clock.ts';
 import type { Logger } from '../foundation/log.ts';
 import type { Lsn } from '../foundation/lsn.ts';
+import type { Medium } from '../storage-layout/media/medium.ts';
 
 /** One instance of this node as the configuration (or a RESTORE on this node) declares it. */
 export type DeclaredInstance = InstanceConfig & {
@@ -51,5 +52,7 @@ export type TaskContext = {
   /** Undefined: this agent takes no restores. */
   readonly restore: RestoreSettings | undefined;
   readonly server: ServerIdentity;
+  /** Opens destinations by URI; default: media/open.ts. */
+  readonly openMedium?: (uri: string, signal: AbortSignal) => Promise<Medium>;
   readonly control: TaskControl;
 };

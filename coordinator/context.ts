@@ -52,6 +52,8 @@ export type CoordinatorContext = {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly timing: Timing;
+  /** The coordinator's own directory on this machine. */
+  readonly dataDirectory: string;
 };
 
 export type Transaction = Queryable & {

@@ -127,7 +127,7 @@ async function untilAborted(
 function openReader(context: CoordinatorContext, queryTimeoutMs: () => number): Reader {
   const { readerLogin } = context.catalog;
   return readerLogin === undefined
-    ? startPgliteReader({ views: context.catalog })
+    ? startPgliteReader({ views: context.catalog, directory: context.dataDirectory })
     : createPostgresqlReader({ login: readerLogin, queryTimeoutMs });
 }
 

@@ -67,6 +67,7 @@ async function assemble(
     clock,
     logger: options.logger,
     timing: { ...DEFAULT_TIMING, ...options.timing },
+    dataDirectory: options.stateDirectory,
   };
   return {
     context,

@@ -137,6 +137,9 @@ export function toHoldfastError(error: unknown): HoldfastError {
   if (error instanceof HoldfastError) return error;
   if (error instanceof Error && error.name === 'AbortError')
     return new HoldfastError('CANCELLED', error.message, { cause: error });
+  // The reason of AbortSignal.timeout.
+  if (error instanceof Error && error.name === 'TimeoutError')
+    return new HoldfastError('TIMEOUT', error.message, { cause: error });
   return new HoldfastError('INTERNAL', error instanceof Error ? error.message : String(error), {
     cause: error,
   });

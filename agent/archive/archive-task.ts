@@ -103,21 +103,25 @@ class Archiver {
     const begin = AbortSignal.any([signal, control.drain]);
     try {
       this.#waitingFor = 'the destination';
-      await using medium = await openMedium(destinationOf(this.#task).uri, begin);
+      const open = this.#context.openMedium ?? openMedium;
+      await using medium = await open(destinationOf(this.#task).uri, begin);
       const place = this.#placeOn(medium);
       await checkMountFile(place, begin);
-      const { lastFileId, lastEpoch, log } = await takeOver(place, createLogInspector, begin);
+      const { lastFileId, lastEpoch, log, seal } = await takeOver(place, createLogInspector, begin);
       this.#refuseNewerEpoch(lastEpoch);
-      if (log !== undefined) this.#showLogSoFar(log);
+      if (log !== undefined) this.#start = { timeline: log.timeline, lsn: log.begin };
       this.#step('opened');
       this.#waitingFor = `instance ${this.#task.instance}`;
       await using instance = await connectInstance(this.#context.instanceConfig(this.#task.instance), begin);
-      // Files in which no log became durable promised nothing: the round still begins.
-      const fresh = log === undefined && (this.#task.fresh || lastFileId > 0n);
+      // A round that had begun is never begun anew: when its log is gone, that is a hole.
+      const fresh = log === undefined && this.#start === undefined && this.#task.fresh;
       const { slotName, expectedSystemIdentifier } = this.#task;
       const order = { slotName, expectedSystemIdentifier, fresh };
       const source = await openSource(instance, place, log, order, begin);
       await using stream = source.stream;
+      // The slot is ours: nobody else's bytes are acknowledged from now on, so what is there now is all that may count.
+      await seal(begin);
+      if (log !== undefined) this.#countLogSoFar(log);
       await using files = this.#openFiles(place, source, lastFileId, log);
       await this.#noteServer(place, source, signal);
       this.#identity = source.identity;
@@ -189,8 +193,7 @@ class Archiver {
     );
   }
 
-  #showLogSoFar(log: LogSoFar): void {
-    this.#start = { timeline: log.timeline, lsn: log.begin };
+  #countLogSoFar(log: LogSoFar): void {
     this.#durable = { timeline: log.timeline, lsn: log.end };
     if (log.checkpoint !== undefined && log.checkpoint.timeUs > this.#checkpoint.timeUs)
       this.#checkpoint = { ...log.checkpoint, candidates: [] };

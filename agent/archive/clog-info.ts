@@ -1,6 +1,7 @@
 /**
  * clog_info/<server_id>_<ip>_<port>: what this node has archived since when, for people and for finding a log's writer. A
- * summary: nothing is decided from it. All archivers of a node share the file, so its changes are made one at a time.
+ * summary: nothing is decided from it. All archivers of a node share the file of a destination, so its changes are made one
+ * at a time; a destination that hangs holds up nobody else's.
  */
 import { create } from '@bufbuild/protobuf';
 import { isError } from '../../foundation/errors.ts';
@@ -14,18 +15,35 @@ import { readInfoIfThere, replaceSummary } from '../../storage-layout/records/in
 import { type ServerKey, tree } from '../../storage-layout/tree.ts';
 import type { LogPlace } from './place.ts';
 
-let lastChange: Promise<void> = Promise.resolve();
+/** The last change of each file. There are as many as destinations. */
+const changes = new Map<string, Promise<void>>();
 
-/** Adds or renews the entry of the partition group's round. */
+/** Adds or renews the entry of the partition group's round. Throws the signal's reason, also while the store hangs. */
 export async function noteInClogInfo(
   place: LogPlace,
   server: ServerKey,
   entry: Omit<ServerClogGroup, '$typeName' | '$unknown'>,
   signal: AbortSignal,
 ): Promise<void> {
-  const change = lastChange.then(() => rewrite(place, server, entry, signal));
-  lastChange = change.catch(() => undefined); // each caller sees its own failure
-  await change;
+  const file = `${place.medium.displayUri} ${tree.clogInfo(place.root, server)}`;
+  const before = changes.get(file) ?? Promise.resolve();
+  const change = before.then(() => rewrite(place, server, entry, signal));
+  const settled = change.catch(() => undefined); // each caller sees its own failure
+  changes.set(file, settled);
+  await orAborted(change, signal);
+}
+
+async function orAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = () => reject(signal.reason);
+  signal.addEventListener('abort', onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  try {
+    await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    work.catch(() => undefined); // left behind, or reported already
+  }
 }
 
 async function rewrite(

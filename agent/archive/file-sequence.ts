@@ -31,6 +31,7 @@ export type FileSequenceOptions = {
 type OpenFile = {
   readonly writer: LogFileWriter;
   readonly collector: FindingsCollector;
+  /** Monotonic: a clock that is set back must not keep the file open. */
   readonly createdMs: number;
 };
 
@@ -103,8 +104,10 @@ export class LogFileSequence implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#file?.writer.close();
+    const file = this.#file;
     this.#file = undefined;
+    // All that counts is durable already; a failed close must not hide why the sequence ends.
+    await file?.writer.close().catch(() => undefined);
   }
 
   async #fileFor(nextBytes: number, signal: AbortSignal): Promise<OpenFile> {
@@ -116,14 +119,14 @@ export class LogFileSequence implements AsyncDisposable {
   #isFull({ writer, createdMs }: OpenFile, nextBytes: number): boolean {
     // An idle file takes checkpoint records until log comes: sealing it would only begin another empty one.
     if (nextBytes === 0) return false;
-    const ageMs = this.#options.clock.nowMs() - createdMs;
+    const ageMs = this.#options.clock.monotonicMs() - createdMs;
     return mustSeal({ logBytes: writer.logBytes, flushes: writer.flushes, ageMs }, nextBytes);
   }
 
   async #create(signal: AbortSignal): Promise<OpenFile> {
     const { place, epoch, timeline, systemIdentifier, segmentSizeBytes, compression, clock } = this.#options;
     await checkMountFile(place, signal);
-    const createdMs = clock.nowMs();
+    const createdMs = clock.monotonicMs();
     const writer = await LogFileWriter.create(
       place.medium,
       place.root,
@@ -137,7 +140,6 @@ export class LogFileSequence implements AsyncDisposable {
         segmentSizeBytes,
         systemIdentifier,
         compression,
-        createdMs,
       },
       signal,
     );

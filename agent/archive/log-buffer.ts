@@ -16,7 +16,7 @@ export type LogPiece = {
   readonly touches: LogTouches;
   /** Where the record that is unfinished at this piece's end began; undefined: a record border. */
   readonly unfinishedRecordBegin: Lsn | undefined;
-  /** The agent's clock when it came. */
+  /** The agent's monotonic clock when it came. */
   readonly receivedMs: number;
 };
 

@@ -5,12 +5,12 @@
  *  state       does                                              event        next
  *  ----------  ------------------------------------------------  -----------  ----------
  *  opening     checks mount_file, reads where the log ends at    opened       connecting
- *              the destination, seals a predecessor's file       failed       waiting
+ *              the destination                                   failed       waiting
  *                                                                drain        ended
  *                                                                interrupted  ended
  *  connecting  identifies the server, compares system id, role   streaming    streaming
- *              and timeline, makes the slot, starts the stream   failed       waiting
- *                                                                drain        ended
+ *              and timeline, makes the slot, starts the stream;  failed       waiting
+ *              the slot held, seals predecessors' files          drain        ended
  *                                                                interrupted  ended
  *  streaming   receives, inspects, buffers; appends; after each  failed       waiting
  *              durable append acknowledges; seals full files     drain        draining
@@ -28,6 +28,8 @@
  *  3. A file to which an append failed is never appended to again: `failed` leads to a new file id.
  *  4. Log of another system, of another timeline or from a rewound server is never written: `interrupted`, by name.
  *  5. Nothing is cut: a predecessor's file keeps its bytes; its index says how many count.
+ *  6. An index is written for a predecessor's file only while the slot is held, and if the file has not grown since it was
+ *     read: a predecessor that still lives can then have nothing acknowledged that the index leaves out.
  */
 import type { ErrorCode, HoldfastError } from '../../foundation/errors.ts';
 

@@ -68,7 +68,7 @@ export class Streaming {
     this.#input = input;
     this.#checkpoint = input.checkpoint;
     this.#recordedCheckpointUs = input.checkpoint.timeUs;
-    this.#lastRecordMs = input.clock.nowMs();
+    this.#lastRecordMs = input.clock.monotonicMs();
     this.#flushUpTo = input.flushUpTo;
     this.#serverEnd = input.files.durable;
   }
@@ -138,7 +138,7 @@ export class Streaming {
           events: inspector.takeEvents(),
           touches: inspector.takeTouches(),
           unfinishedRecordBegin: inspector.unfinishedRecordBegin,
-          receivedMs: clock.nowMs(),
+          receivedMs: clock.monotonicMs(),
         });
         this.#inputBytes += chunk.data.length;
         this.#hear(chunk.serverEnd, chunk.serverClockUs);
@@ -161,7 +161,7 @@ export class Streaming {
       const oldestMs = this.#buffer.oldestReceivedMs;
       const decision = decideFlush({
         bufferedBytes: this.#buffer.sizeBytes,
-        oldestWaitedMs: oldestMs === undefined ? 0 : clock.nowMs() - oldestMs,
+        oldestWaitedMs: oldestMs === undefined ? 0 : clock.monotonicMs() - oldestMs,
         checkpointIntervalMs,
         thresholdBytes,
         wanted: !this.#receiving || this.#flushUpTo > files.durable,
@@ -174,7 +174,8 @@ export class Streaming {
       } else {
         await this.#work.wait(decision.ms, signal);
       }
-      if (clock.nowMs() - this.#lastRecordMs >= IDLE_RECORD_INTERVAL_MS) await this.#recordCheckpoint(signal);
+      if (clock.monotonicMs() - this.#lastRecordMs >= IDLE_RECORD_INTERVAL_MS)
+        await this.#recordCheckpoint(signal);
     }
     await this.#recordCheckpoint(signal);
     await files.seal(signal);
@@ -199,7 +200,7 @@ export class Streaming {
     if (timeUs <= this.#recordedCheckpointUs) return;
     await this.#input.files.appendCheckpoint({ lsn, timeUs }, signal);
     this.#recordedCheckpointUs = timeUs;
-    this.#lastRecordMs = this.#input.clock.nowMs();
+    this.#lastRecordMs = this.#input.clock.monotonicMs();
   }
 
   /** Ends when the signal fires. */
@@ -211,8 +212,8 @@ export class Streaming {
         const polled = await instance.insertPosition(signal);
         this.#hear(polled.lsn, polled.clockUs);
         this.#checkpoint = advanceCheckpoint(addPolled(this.#checkpoint, polled), files.durable);
-        if (clock.nowMs() - slotPolledMs >= SLOT_POLL_MS) {
-          slotPolledMs = clock.nowMs();
+        if (clock.monotonicMs() - slotPolledMs >= SLOT_POLL_MS) {
+          slotPolledMs = clock.monotonicMs();
           const slot = await instance.slotState(slotName, signal);
           this.#slotState = slot.invalidationReason || slot.walStatus || 'missing';
         }

@@ -1,14 +1,18 @@
 /**
  * How an archiver begins, whether it is the first, was restarted, or takes over from another: it asks the destination
- * alone. Predecessors' files without an index are sealed with what of them counts; nothing is cut. The inspector is led
- * through the archived bytes, so that the record that was unfinished at the end is known when it ends.
+ * alone. The inspector is led through the archived bytes, so that the record that was unfinished at the end is known when
+ * it ends.
+ *
+ * Predecessors' files without an index are sealed with what of them counts; nothing is cut. That is a step of its own, for
+ * when the server's slot is held: a predecessor that still lives and holds the slot may append and have it acknowledged,
+ * and an index that was written too early would leave those bytes out for ever.
  */
 import type { LogInspector, LogInspectorOptions } from '../../engine/engine.ts';
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
 import { LogArchive, type LogFile } from '../../storage-layout/clog/archive.ts';
-import type { LogCheckpointPoint } from '../../storage-layout/clog/index.ts';
+import type { LogCheckpointPoint, NewFindings } from '../../storage-layout/clog/index.ts';
 import { FindingsCollector } from './findings.ts';
 import type { LogPlace } from './place.ts';
 
@@ -28,6 +32,9 @@ export type LogSoFar = {
   readonly inspector: LogInspector;
 };
 
+/** Sealing needs the slot; throws FILE_EXISTS (try again) when the log has grown since it was read. */
+export type Seal = (signal: AbortSignal) => Promise<void>;
+
 export type Takeover = {
   /** The greatest file id of any file, 0 without files. */
   readonly lastFileId: bigint;
@@ -35,9 +42,10 @@ export type Takeover = {
   readonly lastEpoch: bigint;
   /** Undefined: nothing is archived yet. */
   readonly log: LogSoFar | undefined;
+  readonly seal: Seal;
 };
 
-/** Throws LOG_GAP when the archived log has a hole, LOG_CONFLICT, DATA_CORRUPT, WAL_UNREADABLE, and the medium's errors. */
+/** Reads only. Throws LOG_GAP when the archived log has a hole, LOG_CONFLICT, DATA_CORRUPT, WAL_UNREADABLE, and the medium's errors. */
 export async function takeOver(
   place: LogPlace,
   makeInspector: MakeInspector,
@@ -47,10 +55,13 @@ export async function takeOver(
   const { lastFileId, lastEpoch } = archive;
   const range = unbrokenRange(archive);
   if (range === undefined) {
-    await sealEmpty(archive, signal);
-    return { lastFileId, lastEpoch, log: undefined };
+    const noLog = archive.unsealed.map((file) => ({
+      file,
+      findings: new FindingsCollector(file.maxCommitUs).findings(undefined),
+    }));
+    return { lastFileId, lastEpoch, log: undefined, seal: (it) => sealAll(archive, undefined, noLog, it) };
   }
-  const { inspector, last } = await inspectAndSeal(archive, range, makeInspector, signal);
+  const { inspector, last, found } = await inspect(archive, range, makeInspector, signal);
   return {
     lastFileId,
     lastEpoch,
@@ -62,6 +73,7 @@ export async function takeOver(
       checkpoint: newestCheckpoint(archive.files),
       inspector,
     },
+    seal: (it) => sealAll(archive, range, found, it),
   };
 }
 
@@ -78,18 +90,35 @@ function unbrokenRange(archive: LogArchive): Range | undefined {
   );
 }
 
-async function sealEmpty(archive: LogArchive, signal: AbortSignal): Promise<void> {
-  for (const file of archive.unsealed)
-    await archive.sealPredecessor(file, new FindingsCollector(file.maxCommitUs).findings(undefined), signal);
+type FoundIn = { readonly file: LogFile; readonly findings: NewFindings };
+
+/** Seals what was read, if it is still all there is. */
+async function sealAll(
+  archive: LogArchive,
+  range: Range | undefined,
+  found: readonly FoundIn[],
+  signal: AbortSignal,
+): Promise<void> {
+  if (!(await archive.isCurrent(signal))) throw hasGrown();
+  for (const { file, findings } of found) await archive.sealPredecessor(file, findings, signal);
+  // Someone else's index may have been there first, and says what it says.
+  if (unbrokenRange(archive)?.end !== range?.end) throw hasGrown();
+}
+
+function hasGrown(): HoldfastError {
+  return new HoldfastError(
+    'FILE_EXISTS',
+    'the log at the destination has changed since it was read: another archiver of the partition group was still writing',
+  );
 }
 
 /** Reads the log from before the first unsealed file (or the unfinished last record) to the end, once. */
-async function inspectAndSeal(
+async function inspect(
   archive: LogArchive,
   range: Range,
   makeInspector: MakeInspector,
   signal: AbortSignal,
-): Promise<{ readonly inspector: LogInspector; readonly last: LogFile }> {
+): Promise<{ readonly inspector: LogInspector; readonly last: LogFile; readonly found: readonly FoundIn[] }> {
   const last = defined(archive.fileFor(range.timeline, toLsn(range.end - 1n)), 'the file of the last byte');
   const begin = inspectionBegin(archive, range, last);
   const inspector = makeInspector({
@@ -100,16 +129,20 @@ async function inspectAndSeal(
     collectTouches: true,
   });
   let maxCommitUs = maxCommitBefore(archive.files, archive.unsealed[0]);
+  const found: FoundIn[] = [];
   for (const file of archive.unsealed.toSorted((a, b) => compareLsn(a.end, b.end))) {
     const collector = new FindingsCollector(maxCommitUs);
     // What ends before the file was said in the one before it.
-    await pushUntil(archive, inspector, range.timeline, file.begin, undefined, signal);
-    await pushUntil(archive, inspector, range.timeline, file.end, collector, signal);
+    const begin = file.begin < range.end ? file.begin : range.end;
+    await pushUntil(archive, inspector, range.timeline, begin, undefined, signal);
+    // A file without log may have been begun behind the end of what counts.
+    const end = file.end < range.end ? file.end : range.end;
+    await pushUntil(archive, inspector, range.timeline, end, collector, signal);
     maxCommitUs = collector.maxCommitUs;
-    await archive.sealPredecessor(file, collector.findings(inspector.unfinishedRecordBegin), signal);
+    found.push({ file, findings: collector.findings(inspector.unfinishedRecordBegin) });
   }
   await pushUntil(archive, inspector, range.timeline, range.end, undefined, signal);
-  return { inspector, last };
+  return { inspector, last, found };
 }
 
 /** A segment's start at or before all that must be seen, but not before the round. */

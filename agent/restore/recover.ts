@@ -27,7 +27,7 @@ import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn } from '../../foundation/lsn.ts';
 import { writeOwned } from './baseline.ts';
 import { planCopyPlace, readAutoConf } from './copy-place.ts';
-import { syncTrees } from './durability.ts';
+import { syncPath } from './durability.ts';
 import { LogFeeder } from './log-feeder.ts';
 import { guardOf } from './log-guard.ts';
 import { findEndOfRecords } from './log-target.ts';
@@ -69,7 +69,7 @@ export async function recoverAndCheck(
   const found = await verifyServer(login, signal);
   await checkReached(prepared, found, signal);
   await server.stop(signal);
-  await finishSettings(prepared, place, source, signal);
+  await finishSettings(prepared, place, source);
   await server.launch();
   await awaitPromotion(server.launched, dataDirectory, server.logPath, signal);
   await removeMarker(dataDirectory);
@@ -131,19 +131,15 @@ async function configureRecovery(
 }
 
 /** Recovery is over: its settings go, and what only it needed. */
-async function finishSettings(
-  prepared: Prepared,
-  place: CopyPlace,
-  source: string,
-  signal: AbortSignal,
-): Promise<void> {
+async function finishSettings(prepared: Prepared, place: CopyPlace, source: string): Promise<void> {
   const { dataDirectory, request } = prepared;
   const path = join(dataDirectory, 'postgresql.auto.conf');
   await writeOwned(`${path}.new`, finalAutoConf(source, place), request.user);
+  await syncPath(`${path}.new`);
   await rename(`${path}.new`, path);
   for (const name of ['backup_label.old', 'recovery.signal'])
     await rm(join(dataDirectory, name), { force: true });
-  await syncTrees([dataDirectory], signal);
+  await syncPath(dataDirectory);
 }
 
 /** The right server at the right place: else the restore has failed, however well it answers. */

@@ -12,10 +12,12 @@ import {
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import type { RestoreSettings, TaskContext } from '../task-context.ts';
 import { freePortIn } from './free-port.ts';
+import { removeInterrupted } from './interrupted.ts';
 import type { WantedTarget } from './log-target.ts';
 import type { RestoreRequest } from './prepare.ts';
 import type { RestoreStep } from './progress.ts';
 import { type RestoreOutcome, runRestore } from './restore.ts';
+import { resolveTarget } from './target-directory.ts';
 
 /**
  * Restores one partition group below the agent's restore directory and leaves its server running. Throws INVALID_CONFIG
@@ -30,8 +32,11 @@ export async function runRestoreTask(
 ): Promise<RestoreResult> {
   const { restore } = context;
   if (restore === undefined) throw new HoldfastError('INVALID_CONFIG', 'this agent takes no restores');
+  const request = requestOf(task, restore);
+  if (await removeInterrupted(await resolveTarget(request.dataDirectory), context.clock, signal))
+    context.logger.warn({ dataDirectory: request.dataDirectory }, 'removed what an interrupted restore left');
   const outcome = await runRestore(
-    requestOf(task, restore),
+    request,
     (step) => report(create(RestoreProgressSchema, progressOf(step))),
     signal,
   );

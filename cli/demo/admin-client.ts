@@ -1,5 +1,5 @@
 /** A connection to a PostgreSQL wire port, the coordinator's or a server's, that tells what it is asked and what it answers. */
-import { Client, DatabaseError, type QueryResult, type QueryResultRow } from 'pg';
+import { Client, DatabaseError, type QueryResultRow } from 'pg';
 import { HoldfastError } from '../../foundation/errors.ts';
 import type { Narrator } from './narrator.ts';
 
@@ -10,8 +10,6 @@ export type ConnectTo = {
   readonly password?: string;
 };
 
-export type StatementResult = { readonly tag: string; readonly rows: readonly QueryResultRow[] };
-
 /** Connects to 127.0.0.1; the caller ends the client. A connection that is lost fails the statements after it. */
 export async function connectClient(to: ConnectTo): Promise<Client> {
   const client = new Client({ host: '127.0.0.1', ...to, application_name: 'holdfast demo' });
@@ -20,32 +18,28 @@ export async function connectClient(to: ConnectTo): Promise<Client> {
   return client;
 }
 
-/** Runs one statement aloud. The server's error becomes a HoldfastError with its detail and hint. */
+/** Runs one statement aloud and returns its rows. The server's error becomes a HoldfastError with its detail and hint. */
 export async function tell(
   client: Client,
   prompt: string,
   sql: string,
   narrator: Narrator,
-): Promise<StatementResult> {
+): Promise<readonly QueryResultRow[]> {
   narrator.statement(prompt, sql);
   const onNotice = (notice: { message?: string | undefined }) =>
     narrator.answer(`NOTICE:  ${notice.message ?? ''}`);
   client.on('notice', onNotice);
   try {
     const result = await client.query(sql);
-    const tag = result.command === 'SELECT' || result.rows.length > 0 ? '' : commandTag(result);
-    if (tag !== '') narrator.answer(tag);
-    return { tag, rows: result.rows };
+    // The driver keeps a tag's first word only: it is told where a number goes with it.
+    if (result.rowCount !== null && result.command !== 'SELECT')
+      narrator.answer(`${result.command} ${result.rowCount}`);
+    return result.rows;
   } catch (error) {
     throw statementError(error, sql);
   } finally {
     client.off('notice', onNotice);
   }
-}
-
-/** `DELETE 127595` */
-function commandTag(result: QueryResult): string {
-  return [result.command, result.rowCount].filter((part) => part !== null && part !== undefined).join(' ');
 }
 
 function statementError(error: unknown, sql: string): HoldfastError {

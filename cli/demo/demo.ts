@@ -110,7 +110,7 @@ async function beginArchiving(
     signal,
   );
   const sql = 'SELECT status, checkpoint_lsn, checkpoint_time, lag_seconds FROM CDB_OB_BACKUP_ARCHIVELOG';
-  const { rows } = await tell(admin, PROMPT, sql, narrator);
+  const rows = await tell(admin, PROMPT, sql, narrator);
   narrator.answer(formatRows(rows));
 }
 
@@ -177,7 +177,7 @@ async function restore(stage: Stage, admin: Client, instant: string, narrator: N
     await tell(admin, PROMPT, statement, narrator);
   const sql =
     'SELECT status, svr_port, reached_lsn, last_commit_time, bytes_done FROM CDB_OB_RESTORE_HISTORY';
-  const { rows } = await tell(admin, PROMPT, sql, narrator);
+  const rows = await tell(admin, PROMPT, sql, narrator);
   narrator.answer(formatRows(rows));
   const { rows: servers } = await admin.query<{ svr_port: number; data_directory: string }>(
     `SELECT svr_port, data_directory FROM CDB_OB_RESTORE_HISTORY WHERE tenant_name = '${RESTORED_TENANT}'`,
@@ -213,7 +213,7 @@ async function showDestination(stage: Stage, admin: Client, narrator: Narrator):
     'SELECT backup_set_id, status, input_bytes_display, output_bytes_display, min_restore_lsn FROM CDB_OB_BACKUP_SET_FILES',
     'SELECT tenant_name, status, from_time, until_time FROM CDB_OB_RESTORE_WINDOWS',
   ]) {
-    const { rows } = await tell(admin, PROMPT, sql, narrator);
+    const rows = await tell(admin, PROMPT, sql, narrator);
     narrator.answer(formatRows(rows));
   }
   narrator.say(`${stage.destinationDirectory}/`);

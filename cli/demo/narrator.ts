@@ -1,6 +1,4 @@
 /** What the demo says: numbered steps with their times, statements as a user types them, and what came back. */
-import { formatSize } from '../../foundation/units.ts';
-
 export type Narrator = {
   /** Begins a step; the one before it gets its time. */
   step(title: string): void;
@@ -38,9 +36,4 @@ export function createNarrator(write: (text: string) => void): Narrator {
       return done;
     },
   };
-}
-
-/** `12.3 MB in 4 files` */
-export function describeFiles(count: number, sizeBytes: number): string {
-  return `${formatSize(sizeBytes)} in ${count} file${count === 1 ? '' : 's'}`;
 }

@@ -1,11 +1,9 @@
 /**
  * A round: one unbroken run of log archiving of one tenant. OceanBase's states and transitions.
  *
- *   STOP ──begin──► BEGINNING ──allStarted──► DOING ──stop──► STOPPING ──ended──► STOP
- *                     │  │  └──interrupt──┐    │ └─interrupt─┐   └─ interrupt: stays STOPPING
- *                     │  └────stop────────┼────┼──► STOPPING │
- *                     │                   ▼    ▼             ▼
- *                     └─abandon─► STOP   INTERRUPTED ◄───────┘ ──acknowledge──► STOP
+ *   STOP ──begin──► BEGINNING ──allStarted──► DOING
+ *   BEGINNING, DOING ──stop──► STOPPING ──ended──► STOP          (STOPPING ──interrupt──► STOPPING)
+ *   BEGINNING, DOING ──interrupt──► INTERRUPTED ──acknowledge──► STOP
  *
  * Round invariants (docs/states.md):
  * R1. A round id is claimed by its mount_file at the destination before the catalog has the round.
@@ -18,11 +16,11 @@
 import type { TransitionTable } from '../jobs/state-machine.ts';
 
 export type RoundStateName = 'STOP' | 'BEGINNING' | 'DOING' | 'STOPPING' | 'INTERRUPTED';
-export type RoundEvent = 'begin' | 'allStarted' | 'stop' | 'ended' | 'interrupt' | 'acknowledge' | 'abandon';
+export type RoundEvent = 'begin' | 'allStarted' | 'stop' | 'ended' | 'interrupt' | 'acknowledge';
 
 export const ROUND_TRANSITIONS: TransitionTable<RoundStateName, RoundEvent> = {
   STOP: { begin: 'BEGINNING' },
-  BEGINNING: { allStarted: 'DOING', stop: 'STOPPING', interrupt: 'INTERRUPTED', abandon: 'STOP' },
+  BEGINNING: { allStarted: 'DOING', stop: 'STOPPING', interrupt: 'INTERRUPTED' },
   DOING: { stop: 'STOPPING', interrupt: 'INTERRUPTED' },
   STOPPING: { ended: 'STOP', interrupt: 'STOPPING' },
   INTERRUPTED: { acknowledge: 'STOP' },

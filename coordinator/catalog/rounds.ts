@@ -139,12 +139,6 @@ export async function listInterruptedRounds(db: Queryable): Promise<readonly Rou
   );
 }
 
-export async function listRunningRounds(db: Queryable): Promise<readonly Round[]> {
-  return await db.query<Round>(
-    `SELECT ${ROUND_COLUMNS} FROM holdfast.rounds WHERE state IN ('BEGINNING', 'DOING', 'STOPPING')`,
-  );
-}
-
 export async function listRoundGroups(
   db: Queryable,
   tenantId: bigint,

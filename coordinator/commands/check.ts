@@ -4,7 +4,7 @@ import { findJob, insertJob, insertTask, listTasks } from '../catalog/jobs.ts';
 import { listInstancesOf } from '../catalog/servers.ts';
 import { listGroups, type Tenant } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
-import { checkError, checkItems } from '../jobs/check-job.ts';
+import { checkError, checkItems, readRetention } from '../jobs/check-job.ts';
 import { destinationParameter } from '../parameters/values.ts';
 import type { CurrentStatement } from '../sql/statements.ts';
 import { type Events, notice, selectTenants, waitForJob } from './command.ts';
@@ -68,7 +68,11 @@ export async function checkTenant(
     if (job === undefined || job.final) break;
     await context.bus.changed(version, POLL_MS, context.clock, signal);
   }
-  const error = checkError(tenant.tenant_name, await listTasks(context.catalog, jobId));
+  const error = checkError(
+    tenant.tenant_name,
+    await listTasks(context.catalog, jobId),
+    await readRetention(context, tenant.tenant_id),
+  );
   if (error !== undefined) throw error;
 }
 
@@ -116,7 +120,9 @@ export async function* check(
     try {
       yield* waitForJob(context, jobId, async () => undefined, signal);
     } finally {
-      for (const { partitionGroup, item } of checkItems(await listTasks(context.catalog, jobId))) {
+      const retention = await readRetention(context, tenant.tenant_id);
+      const tasks = await listTasks(context.catalog, jobId);
+      for (const { partitionGroup, item } of checkItems(tasks, retention)) {
         const line = `${item.passed ? 'ok' : 'FAILED'}: ${partitionGroup}: ${item.name}: ${item.found}`;
         yield notice(line, item.passed ? {} : { detail: `Wanted: ${item.wanted}.`, hint: item.fix });
       }

@@ -358,16 +358,29 @@ async function advance(
   return next !== undefined && (await moveJob(tx, job.job_id, state, next, tx.nowUs, more));
 }
 
-/** A step that failed: errors that may pass are tried again until the deadline; others end the job. */
+/** Errors that end a step for good, by state. While agents copy, and past the commit point, only time may tell. */
+const ENDING: Readonly<Partial<Record<BackupState, (failure: HoldfastError) => boolean>>> = {
+  PREPARE: isLasting,
+  WAIT_LOG: isLasting,
+  PUBLISH: (failure) => failure.code === 'DATA_CORRUPT' || failure.code === 'FORMAT_UNKNOWN',
+};
+
+/** INTERNAL is what the catalog's own troubles look like: they pass. */
+function isLasting(failure: HoldfastError): boolean {
+  return !failure.facts.retryable && failure.code !== 'INTERNAL' && failure.code !== 'CANCELLED';
+}
+
+/** A step that failed: it is tried again, until the deadline of PREPARE or WAIT_LOG, unless its error lasts. */
 export async function handleBackupError(
   context: CoordinatorContext,
   job: Job,
   error: unknown,
 ): Promise<void> {
   const failure = toHoldfastError(error);
-  // Past the commit point nothing but time may end it: the set may already be there.
-  if (job.state === 'PUBLISH' && failure.facts.retryable) return;
-  if (!failure.facts.retryable || (job.deadline_us !== 0n && context.clock.nowUs() > job.deadline_us)) {
+  const ending = ENDING[job.state as BackupState]; // a BACKUP job's state
+  const late = job.deadline_us !== 0n && context.clock.nowUs() > job.deadline_us;
+  const waits = job.state === 'PREPARE' || job.state === 'WAIT_LOG';
+  if (ending?.(failure) === true || (waits && late)) {
     await failBackup(context, job, failure);
     return;
   }

@@ -175,7 +175,7 @@ async function prepareArchive(
     instance: place.instance,
     epoch,
     slotName: slotName(context, key.tenantId, task.partition_group),
-    fresh: written === 0n,
+    fresh: row.start_lsn === null,
     checkpointIntervalMs: await parameterMs(catalog, 'log_archive_checkpoint_interval', key.tenantId),
     compression: option.compressed ? compression : 'none',
     expectedSystemIdentifier: BigInt(row.system_identifier),

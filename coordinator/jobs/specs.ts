@@ -29,5 +29,3 @@ export const restoreTaskSpec = z.object({
   /** Zones whose agents may take it; empty: any. */
   zones: z.array(z.string()),
 });
-
-export const emptySpec = z.object({});

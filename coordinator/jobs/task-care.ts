@@ -7,11 +7,15 @@ import { type CoordinatorContext, type Transaction, write } from '../context.ts'
 import { step } from './state-machine.ts';
 import { TASK_TRANSITIONS } from './task-states.ts';
 
+/** A backup or restore whose agent is lost as often as this is given up: it may be what kills the agent. */
+const MAX_ATTEMPTS = 5;
+
 /** Gives a RUNNING or CANCELLING task up when its agent is lost (T3), or no longer has it. */
 export async function noticeLoss(context: CoordinatorContext, task: Task): Promise<void> {
   const reason = lossReason(context, task);
   if (reason === undefined) return;
-  const next = step(TASK_TRANSITIONS, task.state, 'lose');
+  const hopeless = task.kind !== 'ARCHIVE' && task.state === 'RUNNING' && task.attempt >= MAX_ATTEMPTS;
+  const next = step(TASK_TRANSITIONS, task.state, hopeless ? 'fail' : 'lose');
   if (next === undefined) return;
   await write(context, async (tx) => {
     const error = new HoldfastError('AGENT_UNREACHABLE', reason);

@@ -38,6 +38,8 @@ export class ClientReader implements AsyncDisposable {
   #inRun = false;
   /** A cursor WITH HOLD lives in the session: it cannot be repeated elsewhere. */
   #pinned = false;
+  /** DISCARD ALL reset what the session began with, its role too: the next statement gets a new one. */
+  #discarded = false;
   /** SET statements outside of transactions, in order; the key is the text. */
   readonly #settings = new Map<string, string>();
   /** Parse messages by statement name, with their SQL. */
@@ -75,6 +77,7 @@ export class ClientReader implements AsyncDisposable {
   async begin(texts: readonly string[] | undefined, signal: AbortSignal): Promise<void> {
     clearTimeout(this.#idleTimer);
     if (this.#inRun) return;
+    if (this.#discarded && this.#status === 'I') await this.#drop();
     this.#startDeadline();
     const bounded = this.#bounded(signal);
     try {
@@ -145,10 +148,12 @@ export class ClientReader implements AsyncDisposable {
 
   async *#runQuery(sql: string, signal: AbortSignal): AsyncGenerator<Frame> {
     for (const message of [encodeParse('', sql), encodeBind('', ''), encodeDescribePortal('')]) {
+      let failed = false;
       for await (const found of this.send(message, signal)) {
+        failed ||= found.type === 'E';
         yield found;
-        if (found.type === 'E') return;
       }
+      if (failed) return;
     }
     yield* this.sendExecute('', signal);
   }
@@ -156,7 +161,7 @@ export class ClientReader implements AsyncDisposable {
   /** What a statement that succeeded leaves behind in the session. */
   noteExecuted(sql: string, verb: string): void {
     if (verb === 'DECLARE' && /\bhold\b/i.test(sql)) this.#pinned = true;
-    if (verb === 'DISCARD') this.#forgetAll();
+    if (verb === 'DISCARD' && /\ball\b/i.test(sql)) this.#discardAll();
     if (verb === 'DEALLOCATE') this.#forgetDeallocated(sql);
     if ((verb === 'SET' || verb === 'RESET') && this.#status === 'I') {
       const text = sql.trim();
@@ -182,7 +187,8 @@ export class ClientReader implements AsyncDisposable {
     await this.#drop();
   }
 
-  #forgetAll(): void {
+  #discardAll(): void {
+    this.#discarded = true;
     this.#settings.clear();
     this.#prepared.clear();
     this.#pinned = false;
@@ -260,6 +266,7 @@ export class ClientReader implements AsyncDisposable {
     this.#status = 'I';
     this.#inRun = false;
     this.#pinned = false;
+    this.#discarded = false;
     await session?.[Symbol.asyncDispose]();
   }
 }

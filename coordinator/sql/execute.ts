@@ -38,7 +38,10 @@ export function createClient(services: SqlServices, session: SqlSession): SqlCli
 /** `frame`: a message of the reader as it is (row description, row, tag, notice, parameter status); `E` is the last. */
 export type StatementEvent = CommandEvent | { readonly kind: 'frame'; readonly frame: Frame };
 
-/** Runs one statement. Throws HoldfastError, except for the reader's own errors, which are an `E` frame. */
+/**
+ * Runs one statement. Throws HoldfastError, except for the reader's own errors, which are an `E` frame. A consumer that
+ * leaves before the end costs the client its reading session.
+ */
 export async function* runStatement(
   services: SqlServices,
   client: SqlClient,

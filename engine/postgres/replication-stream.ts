@@ -18,11 +18,14 @@ import { decodeReplicationMessage, encodeStatusUpdate } from './replication-prot
 const BUFFERED_MESSAGES = 8;
 const STATUS_INTERVAL_MS = 10_000;
 const SILENCE_LIMIT_MS = 60_000;
+/** How long the server may take to begin or to refuse. */
+const START_LIMIT_MS = 30_000;
 /** 'X' and its length: ends the session, as the protocol wants it. */
 const TERMINATE = Buffer.from([0x58, 0, 0, 0, 4]);
 
 /**
- * Starts streaming at `from`. Returns when the server has begun to answer or failed to: LOG_GAP when it no longer has
+ * Starts streaming at `from`. Returns when the server has begun to stream: the slot is then held, and no other session
+ * can acknowledge by it. Throws LOG_GAP when it no longer has
  * that log or the slot was lost, LOG_CONFLICT when that position is not in its history, SERVER_UNREACHABLE (may be
  * retried) otherwise.
  */
@@ -33,7 +36,14 @@ export async function openReplicationStream(
   signal: AbortSignal,
 ): Promise<LogStream> {
   const client = await connectClient(config, 'replication', signal);
-  return new ReplicationStream(client, config, slotName, from, signal);
+  const stream = new ReplicationStream(client, config, slotName, from, signal);
+  try {
+    await stream.start();
+    return stream;
+  } catch (error) {
+    await stream[Symbol.asyncDispose]();
+    throw error;
+  }
 }
 
 class ReplicationStream implements LogStream {
@@ -47,7 +57,8 @@ class ReplicationStream implements LogStream {
   readonly #onAbort: () => void;
   #durable: Lsn;
   #position: Lsn;
-  #lastHeardMs = Date.now();
+  #lastHeardMs = performance.now();
+  #failure: Error | undefined;
   #waiting = false;
   #closed = false;
 
@@ -75,7 +86,10 @@ class ReplicationStream implements LogStream {
     // At the end of a timeline the server answers our CopyDone with a row (next timeline and its start). Those facts are
     // read from the history file instead, but pg must find somewhere to put the row.
     Object.assign(copy, { handleRowDescription: () => undefined, handleDataRow: () => undefined });
-    copy.on('error', () => undefined); // the iterator reports it
+    // pg-copy-streams tells an error without ending the stream: an iteration that begins later would wait for ever.
+    copy.on('error', (error) => {
+      this.#failure ??= error;
+    });
     this.#copy = client.query(copy);
     this.#timer = setInterval(() => this.#tick(), STATUS_INTERVAL_MS);
     this.#onAbort = () => this.#cut();
@@ -83,12 +97,38 @@ class ReplicationStream implements LogStream {
     if (signal.aborted) this.#cut();
   }
 
+  /** Resolves when the server has answered the command with CopyBoth. */
+  async start(): Promise<void> {
+    const { promise: started, resolve, reject } = Promise.withResolvers<void>();
+    const timer = setTimeout(() => reject(new Error('the server does not begin to stream')), START_LIMIT_MS);
+    const onEnd = () => reject(new Error('the server ended the stream before it began'));
+    this.#copy.once('error', reject);
+    this.#copy.once('close', onEnd);
+    this.#copy.once('end', onEnd);
+    // pg-copy-streams holds writes back until the server's CopyBoth response.
+    this.#copy.write(this.#status(false), (error) => {
+      if (error) reject(error);
+      else resolve();
+    });
+    this.#copy.read(0); // makes it read the answer
+    try {
+      await started;
+    } catch (error) {
+      this.#signal.throwIfAborted();
+      throw translateStreamError(error, this.#config, this.#from);
+    } finally {
+      clearTimeout(timer);
+      this.#copy.off('error', reject).off('close', onEnd).off('end', onEnd);
+    }
+  }
+
   async *[Symbol.asyncIterator](): AsyncGenerator<LogChunk, void, undefined> {
     try {
+      if (this.#failure !== undefined) throw this.#failure;
       this.#waiting = true;
       for await (const message of this.#copy as AsyncIterable<Buffer>) {
         this.#waiting = false;
-        this.#lastHeardMs = Date.now();
+        this.#lastHeardMs = performance.now();
         const decoded = decodeReplicationMessage(message);
         if (decoded.kind === 'keepalive') {
           if (decoded.replyRequested) this.#sendStatus(false);
@@ -141,7 +181,7 @@ class ReplicationStream implements LogStream {
   }
 
   #tick(): void {
-    const silentMs = Date.now() - this.#lastHeardMs;
+    const silentMs = performance.now() - this.#lastHeardMs;
     if (this.#waiting && silentMs > SILENCE_LIMIT_MS) {
       this.#copy.destroy(
         new Error(`no word from the server for ${Math.round(silentMs / 1000)} s, although asked`),
@@ -154,8 +194,11 @@ class ReplicationStream implements LogStream {
 
   #sendStatus(replyRequested: boolean): void {
     if (this.#closed || this.#copy.destroyed || this.#copy.writableEnded) return;
-    const nowUs = BigInt(Date.now()) * 1000n;
-    this.#copy.write(encodeStatusUpdate(this.#durable, nowUs, replyRequested));
+    this.#copy.write(this.#status(replyRequested));
+  }
+
+  #status(replyRequested: boolean): Buffer {
+    return encodeStatusUpdate(this.#durable, BigInt(Date.now()) * 1000n, replyRequested);
   }
 
   #cut(): void {

@@ -69,7 +69,7 @@ export class LogArchive {
   readonly #root: TreeRoot;
   readonly #round: RoundKey;
   readonly #group: string;
-  readonly #names: readonly FileName[];
+  readonly #names: readonly ListedFile[];
   #files: readonly LogFile[] = [];
   #pieces: readonly LogPiece<LogFile>[] = [];
   #ranges: readonly LogRange[] = [];
@@ -80,7 +80,7 @@ export class LogArchive {
     root: TreeRoot,
     round: RoundKey,
     group: string,
-    names: readonly FileName[],
+    names: readonly ListedFile[],
   ) {
     this.#medium = medium;
     this.#root = root;
@@ -101,8 +101,7 @@ export class LogArchive {
     signal?: AbortSignal,
   ): Promise<LogArchive> {
     const indexed = new Set(await medium.listNames(tree.logIndexDirectory(root, round, group), signal));
-    const listed = await listFiles(medium, tree.logDataDirectory(root, round, group), signal);
-    const names = await probeBehind(medium, root, round, group, listed, signal);
+    const names = await findFiles(medium, root, round, group, signal);
     const archive = new LogArchive(medium, root, round, group, names);
     const files = await mapLimited(names, OPEN_CONCURRENCY, async (name) =>
       indexed.has(fileLabel(name))
@@ -182,14 +181,29 @@ export class LogArchive {
     }
   }
 
+  /** False when a file was begun, or one without an index has grown, since the archive was opened. */
+  async isCurrent(signal?: AbortSignal): Promise<boolean> {
+    const names = await findFiles(this.#medium, this.#root, this.#round, this.#group, signal);
+    if (names.map(fileLabel).join() !== this.#names.map(fileLabel).join()) return false;
+    const sealed = new Set(this.#files.filter((file) => file.hasIndex).map(fileLabel));
+    for (const name of this.#names.filter((known) => !sealed.has(fileLabel(known)))) {
+      // Opening the file makes an NFS client ask the server how long it is; a listing may be told from memory.
+      const end = name.sizeBytes;
+      const more = await this.#medium.readRange(this.#dataKey(name), end, end + 1, undefined, signal);
+      if (more.length > 0) return false;
+    }
+    return true;
+  }
+
   /**
-   * Seals a predecessor's file with the length that this archive accepts. When someone else has sealed it meanwhile, theirs
-   * holds. Returns the file as it counts from now on, which the archive takes over.
+   * Seals a predecessor's file with the length that this archive accepts, after making that much durable: the predecessor
+   * may have died between writing and syncing. When someone else has sealed it meanwhile, theirs holds. Returns the file as it counts from now on, which the archive takes over.
    */
   async sealPredecessor(file: LogFile, findings: NewFindings, signal?: AbortSignal): Promise<LogFile> {
     assert(!file.hasIndex, 'only a file without an index is sealed');
     const { changeMap, ...kept } = findings;
     let index: LogFileIndex = { ...indexPart(file), ...kept };
+    await this.#medium.makeDurable(file.key, signal);
     try {
       const written = { ...index, changeMap };
       await writeLogIndex(this.#medium, this.#root, this.#round, this.#group, written, signal);
@@ -408,6 +422,18 @@ async function listFiles(
     }
   }
   return files.sort(compareNames);
+}
+
+/** The log files that there are, by (file id, epoch), each with a length that it has at least. */
+async function findFiles(
+  medium: Medium,
+  root: TreeRoot,
+  round: RoundKey,
+  group: string,
+  signal: AbortSignal | undefined,
+): Promise<readonly ListedFile[]> {
+  const listed = await listFiles(medium, tree.logDataDirectory(root, round, group), signal);
+  return await probeBehind(medium, root, round, group, listed, signal);
 }
 
 /** A listing may lag behind: looks for the files that the last archiver would have begun next. */

@@ -123,8 +123,22 @@ class FileMedium implements Medium {
     const path = this.#path(key, signal);
     return await translated('create', key, async () => {
       const file = await this.#create(path);
-      await syncDirectory(dirname(path));
+      try {
+        await syncDirectory(dirname(path));
+      } catch (error) {
+        await file.close().catch(() => undefined); // the first error is the one to show
+        throw error;
+      }
       return new GrowingFile(key, file);
+    });
+  }
+
+  async makeDurable(key: string, signal?: AbortSignal): Promise<void> {
+    const path = this.#path(key, signal);
+    await translated('make durable', key, async () => {
+      await using file = await open(path, 'r');
+      await file.sync();
+      await syncDirectory(dirname(path));
     });
   }
 
@@ -339,7 +353,7 @@ class GrowingFile implements AppendableFile {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#file.close();
+    await translated('close', this.#key, () => this.#file.close());
   }
 }
 

@@ -46,6 +46,11 @@ export interface Medium extends AsyncDisposable {
   createFile(key: string, signal?: AbortSignal): Promise<StoredFileWriter>;
   /** Begins a new appendable file; throws FILE_EXISTS if the key is taken, NOT_SUPPORTED without `capabilities.append`. */
   createAppendable(key: string, signal?: AbortSignal): Promise<AppendableFile>;
+  /**
+   * Makes all that anyone has written to the file so far durable: a writer that died may have left bytes which can be read
+   * and would not survive a power cut. Throws FILE_NOT_FOUND.
+   */
+  makeDurable(key: string, signal?: AbortSignal): Promise<void>;
   /** Every file whose key starts with `prefix` (a whole path component or ''), in no promised order; each page is at most 1,000 files. */
   list(prefix: string, signal?: AbortSignal): AsyncIterable<readonly StoredFile[]>;
   /** The names directly below `prefix`, files and directories: for finding ids without listing all below them. */

@@ -243,7 +243,7 @@ describe('archiving a server', () => {
     const files = join(destination, tree.logDataDirectory(ARCHIVE_ROOT, ARCHIVE_ROUND, 'p0'));
     await mkdir(files, { recursive: true });
     await writeFile(join(files, '1.1'), Buffer.from('torn before its header was whole'));
-    const archiver = startArchiver({ port: server.port, destination, epoch: 2, fresh: false });
+    const archiver = startArchiver({ port: server.port, destination, epoch: 2, fresh: true });
     await drainUpTo(archiver, await serverLsn());
     const archive = await openArchive(destination);
     await expectEqualToServer(archive);
@@ -254,6 +254,12 @@ describe('archiving a server', () => {
     const destination = await newDestination('emptied');
     const archiver = startArchiver({ port: server.port, destination, epoch: 2, fresh: false });
     expect((await archiver.result).interruptedReason).toMatch(/LOG_GAP.*holds no log of this round/);
+    // Nor is a file in which nothing is whole a reason to begin it anew.
+    const files = join(destination, tree.logDataDirectory(ARCHIVE_ROOT, ARCHIVE_ROUND, 'p0'));
+    await mkdir(files, { recursive: true });
+    await writeFile(join(files, '1.1'), Buffer.from('damaged'));
+    const next = startArchiver({ port: server.port, destination, epoch: 3, fresh: false });
+    expect((await next.result).interruptedReason).toMatch(/LOG_GAP.*holds no log of this round/);
   });
 
   test('a slot that lost its log ends the round by name', async () => {

@@ -1,20 +1,23 @@
 /** Restores from a destination alone: real servers, a set and a log as agents write them. */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { chown, mkdir, open, readdir, readFile, readlink, rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { removeInterrupted } from '../../agent/restore/interrupted.ts';
 import type { RestoreRequest } from '../../agent/restore/prepare.ts';
 import type { RestoreStep } from '../../agent/restore/progress.ts';
 import { runRestore } from '../../agent/restore/restore.ts';
 import { readSettings } from '../../engine/postgres/restore/config-text.ts';
 import { startServer, stopServer } from '../../engine/postgres/server-process.ts';
+import { systemClock } from '../../foundation/clock.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { type Lsn, parseLsn, toLsn } from '../../foundation/lsn.ts';
 import { backUp, GROUP, ROOT } from '../support/backup-task.ts';
 import { archiveLog, publishSet } from '../support/hand-archive.ts';
+import { majors } from '../support/majors.ts';
 import {
   binDirectory,
   createServer,
@@ -145,7 +148,7 @@ async function leftIn(source: Source, name: string): Promise<readonly string[]> 
   return (await readdir(source.directory)).filter((entry) => entry.startsWith(name));
 }
 
-describe.each([17, 14] as const)('a restore of PostgreSQL %i', (major) => {
+describe.each(majors(17, 14))('a restore of PostgreSQL %i', (major) => {
   let source: Source;
   beforeAll(async () => {
     source = await makeSource(major);
@@ -356,6 +359,30 @@ describe('a damaged or unsuitable destination', () => {
     };
     await expect(runRestore(request(source, 'stopped'), report, interrupt.signal)).rejects.toThrow();
     expect(await leftIn(source, 'stopped')).toEqual([]);
+  });
+
+  test('a restore whose process was killed leaves no copy that is mistaken for a good one', async () => {
+    const to = join(source.directory, 'killed');
+    const runAs = serverUser() === undefined ? [] : ['--run-as', 'nobody'];
+    const uri = `file://${source.destination}`;
+    const cli = join(import.meta.dirname, '../../cli/holdfast.ts');
+    const args = [cli, 'restore', '--from', uri, '--tenant', 'orders', '--to', to, ...runAs];
+    const child = spawn(process.execPath, args, { stdio: 'ignore' });
+    const { promise: ended, resolve } = Promise.withResolvers<void>();
+    child.once('exit', () => resolve());
+    await expect
+      .poll(() => existsSync(join(to, 'postmaster.pid')), { timeout: 60_000, interval: 5 })
+      .toBe(true);
+    child.kill('SIGKILL');
+    await ended;
+    expect(await readdir(to)).toContain('HOLDFAST_RESTORE_INCOMPLETE');
+    await expect(restored(request(source, 'killed'), 15)).rejects.toMatchObject({ code: 'TARGET_NOT_EMPTY' });
+    const signal = new AbortController().signal;
+    const pid = Number.parseInt(await readFile(join(to, 'postmaster.pid'), 'utf8'), 10);
+    expect(await removeInterrupted(to, systemClock, signal)).toBe(true);
+    expect(await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).toBe(''); // gone, or not reaped yet
+    expect(await leftIn(source, 'killed')).toEqual([]);
+    expect(await removeInterrupted(to, systemClock, signal)).toBe(false);
   });
 
   test('the command line restores and inspects', async () => {

@@ -7,7 +7,7 @@ import { create, fromJson, type JsonValue } from '@bufbuild/protobuf';
 import { runArchiveTask } from '../../agent/archive/archive-task.ts';
 import type { TaskContext } from '../../agent/task-context.ts';
 import { connectInstance } from '../../engine/postgres/engine.ts';
-import { systemClock } from '../../foundation/clock.ts';
+import { type Clock, systemClock } from '../../foundation/clock.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { silentLogger } from '../../foundation/log.ts';
 import { type Lsn, segmentName, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
@@ -38,6 +38,13 @@ export type ArchiverOptions = {
   readonly compression?: string;
 };
 
+/** What only an archiver in this process can be given. */
+export type ArchiverHooks = {
+  readonly openMedium?: TaskContext['openMedium'];
+  readonly clock?: Clock;
+  readonly onProgress?: (progress: ArchiveProgress) => void;
+};
+
 export async function writeMountFile(destination: string): Promise<void> {
   await using medium = await openMedium(`file://${destination}`);
   const mount = create(MountFileSchema, { ...ARCHIVE_ROUND, deploymentUuid: 'test' });
@@ -59,7 +66,7 @@ export type RunningArchiver = {
 };
 
 /** Runs the task in this process. */
-export function startArchiver(options: ArchiverOptions): RunningArchiver {
+export function startArchiver(options: ArchiverOptions, hooks: ArchiverHooks = {}): RunningArchiver {
   let progress: ArchiveProgress | undefined;
   const listeners: ((lsn: Lsn) => void)[] = [];
   const drain = new AbortController();
@@ -78,12 +85,13 @@ export function startArchiver(options: ArchiverOptions): RunningArchiver {
   };
   const context: TaskContext = {
     logger: silentLogger(),
-    clock: systemClock,
+    clock: hooks.clock ?? systemClock,
     instance: (_name, signal) => connectInstance(config, signal),
     instanceConfig: () => config,
     stateDirectory: options.destination,
     restore: undefined,
     server: { serverId: 1n, ip: '127.0.0.1', port: 2889 },
+    ...(hooks.openMedium === undefined ? {} : { openMedium: hooks.openMedium }),
     control: {
       drain: drain.signal,
       onFlushLog: (listener) => {
@@ -107,6 +115,7 @@ export function startArchiver(options: ArchiverOptions): RunningArchiver {
     task,
     (reported) => {
       progress = reported;
+      hooks.onProgress?.(reported);
     },
     abort.signal,
   );

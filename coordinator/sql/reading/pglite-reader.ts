@@ -6,9 +6,10 @@
  *   be seen by another.
  * - At most `maxProcesses` live at once, the spare included.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { HoldfastError } from '../../../foundation/errors.ts';
 import type { Reader, ReadingSession, ViewSource } from '../reader.ts';
 import { buildQuerySnapshot, QueryProcess } from './query-process.ts';
@@ -17,11 +18,17 @@ export type PgliteReaderOptions = {
   readonly views: ViewSource;
   /** Default 8; each holds about 400 MB. */
   readonly maxProcesses?: number;
-  /** Where the snapshot is kept while the coordinator runs; default the system's temporary directory. */
+  /**
+   * The coordinator's own directory: the snapshot (about 25 MB) is kept in `query-snapshot` below it, which is emptied
+   * first. Default: a new directory in the system's temporary one.
+   */
   readonly directory?: string;
 };
 
 const MAX_PROCESSES = 8;
+/** How long a client waits for a place before it is refused. */
+const WAIT_FOR_PLACE_MS = 5000;
+const POLL_MS = 50;
 
 /** Begins to prepare the first query process; `open` waits for it. */
 export function startPgliteReader(options: PgliteReaderOptions): PgliteReader {
@@ -33,9 +40,9 @@ class PgliteReader implements Reader {
   readonly #maxProcesses: number;
   readonly #stopping = new AbortController();
   readonly #directory: Promise<string>;
-  readonly #snapshot: Promise<string>;
   readonly #live = new Set<QueryProcess>();
   readonly #ending = new Set<Promise<void>>();
+  #snapshot: Promise<string> | undefined;
   #starting = 0;
   #serverVersion: string | undefined;
   #spare: Promise<QueryProcess> | undefined;
@@ -43,10 +50,9 @@ class PgliteReader implements Reader {
   constructor(options: PgliteReaderOptions) {
     this.#views = options.views;
     this.#maxProcesses = options.maxProcesses ?? MAX_PROCESSES;
-    this.#directory = mkdtemp(join(options.directory ?? tmpdir(), 'holdfast-query-'));
-    this.#snapshot = this.#build();
-    this.#snapshot.catch(() => undefined); // reported by the first `open`
-    this.#spare = this.#start();
+    this.#directory = makeDirectory(options.directory);
+    this.#directory.catch(() => undefined); // reported by the first `open`
+    this.#startSpare();
   }
 
   async serverVersion(): Promise<string> {
@@ -76,6 +82,17 @@ class PgliteReader implements Reader {
     await rm(await this.#directory, { recursive: true, force: true });
   }
 
+  /** Built once; again when that failed. */
+  async #readySnapshot(): Promise<string> {
+    this.#snapshot ??= this.#build();
+    try {
+      return await this.#snapshot;
+    } catch (error) {
+      this.#snapshot = undefined;
+      throw error;
+    }
+  }
+
   async #build(): Promise<string> {
     const path = join(await this.#directory, 'snapshot.tar');
     await buildQuerySnapshot(path, this.#views.views, this.#stopping.signal);
@@ -84,18 +101,15 @@ class PgliteReader implements Reader {
 
   /** The spare, or a new process; and a new spare behind it. */
   async #take(signal: AbortSignal): Promise<QueryProcess> {
+    await this.#waitForPlace(signal);
     const spare = this.#spare;
     this.#spare = undefined;
-    if (spare === undefined && this.#live.size + this.#starting >= this.#maxProcesses)
-      throw new HoldfastError('TOO_MANY_SESSIONS', `${this.#maxProcesses} clients read the catalog already`, {
-        hint: 'Try again when one of them has finished.',
-      });
     const process = await (spare ?? this.#start());
-    if (!process.alive) return await this.#take(signal);
-    if (this.#live.size + this.#starting < this.#maxProcesses) {
-      this.#spare = this.#start();
-      this.#spare.catch(() => undefined); // reported by whoever takes it
+    if (!process.alive) {
+      await this.#endProcess(process);
+      return await this.#take(signal);
     }
+    this.#startSpare();
     if (signal.aborted) {
       await this.#endProcess(process);
       signal.throwIfAborted();
@@ -103,10 +117,34 @@ class PgliteReader implements Reader {
     return process;
   }
 
+  /** Resolves when there is a spare, or room for a process. Throws TOO_MANY_SESSIONS, or what `signal` aborts with. */
+  async #waitForPlace(signal: AbortSignal): Promise<void> {
+    const deadlineMs = performance.now() + WAIT_FOR_PLACE_MS;
+    while (this.#spare === undefined && this.#live.size + this.#starting >= this.#maxProcesses) {
+      signal.throwIfAborted();
+      if (performance.now() >= deadlineMs)
+        throw new HoldfastError(
+          'TOO_MANY_SESSIONS',
+          `${this.#maxProcesses} clients read the catalog already`,
+          {
+            hint: 'Try again when one of them has finished. A client that is quiet for a minute gives its place back.',
+          },
+        );
+      await setTimeout(POLL_MS);
+    }
+  }
+
+  #startSpare(): void {
+    if (this.#spare !== undefined || this.#stopping.signal.aborted) return;
+    if (this.#live.size + this.#starting >= this.#maxProcesses) return;
+    this.#spare = this.#start();
+    this.#spare.catch(() => undefined); // reported by whoever takes it
+  }
+
   async #start(): Promise<QueryProcess> {
     this.#starting += 1;
     try {
-      const process = await QueryProcess.start(await this.#snapshot);
+      const process = await QueryProcess.start(await this.#readySnapshot());
       this.#live.add(process);
       if (this.#stopping.signal.aborted) await this.#endProcess(process);
       return process;
@@ -120,10 +158,7 @@ class PgliteReader implements Reader {
     const ending = process[Symbol.asyncDispose]().finally(() => this.#ending.delete(ending));
     this.#ending.add(ending);
     await ending;
-    if (this.#spare === undefined && !this.#stopping.signal.aborted) {
-      this.#spare = this.#start();
-      this.#spare.catch(() => undefined); // as above
-    }
+    this.#startSpare();
   }
 
   /** Loads the mentioned views whose counter moved. True when it loaded one. */
@@ -144,4 +179,12 @@ class PgliteReader implements Reader {
     for (const name of stale) process.loaded.set(name, counter);
     return true;
   }
+}
+
+async function makeDirectory(parent: string | undefined): Promise<string> {
+  if (parent === undefined) return await mkdtemp(join(tmpdir(), 'holdfast-query-'));
+  const directory = join(parent, 'query-snapshot');
+  await rm(directory, { recursive: true, force: true });
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  return directory;
 }

@@ -11,6 +11,3 @@ export type QueryProcessReply =
   | { readonly kind: 'answer'; readonly frames: Uint8Array }
   /** The database is no longer usable; the process ends. */
   | { readonly kind: 'failed'; readonly message: string };
-
-/** The child's command line: what to do, the snapshot's path, and for `build` the views as JSON. */
-export type QueryProcessMode = 'build' | 'serve';

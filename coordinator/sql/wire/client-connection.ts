@@ -120,11 +120,13 @@ export class ClientConnection {
   /** False when the reader answered with an error. */
   async #runOne(statement: ParsedStatement, signal: AbortSignal): Promise<boolean> {
     let columns: readonly ResultColumn[] = [];
+    let failed = false;
     for await (const event of runStatement(this.#services, this.#client, statement, signal)) {
       if (event.kind === 'rowDescription') columns = event.columns;
       await this.#write(encodeEvent(event, columns));
-      if (event.kind === 'frame' && event.frame.type === 'E') return false;
+      failed ||= event.kind === 'frame' && event.frame.type === 'E';
     }
+    if (failed) return false;
     if (statement.kind === 'reading') this.#extended.noteExecuted(statement.verb);
     return true;
   }

@@ -2,8 +2,8 @@
 import { randomInt } from 'node:crypto';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { SecureContext } from 'node:tls';
-import type { Logger } from 'pino';
 import { HoldfastError, toHoldfastError } from '../../../foundation/errors.ts';
+import type { Logger } from '../../../foundation/log.ts';
 import type { Credentials } from '../credentials.ts';
 import { createClient, type SqlServices } from '../execute.ts';
 import { parseSql } from '../parse.ts';

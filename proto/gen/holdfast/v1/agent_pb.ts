@@ -838,7 +838,7 @@ export type ArchiveTask = Message<"holdfast.v1.ArchiveTask"> & {
   slotName: string;
 
   /**
-   * the round begins: no log file exists yet; else go on from what the destination holds
+   * nothing of the round was ever reported as archived; else go on from what the destination holds
    *
    * @generated from field: bool fresh = 8;
    */

@@ -9,7 +9,7 @@ import { NO_CHECKPOINT } from '../../../../agent/archive/policy.ts';
 import { Streaming } from '../../../../agent/archive/streaming.ts';
 import { takeOver } from '../../../../agent/archive/takeover.ts';
 import type { Instance, LogChunk, LogEvent, LogInspector, LogStream } from '../../../../engine/engine.ts';
-import { systemClock } from '../../../../foundation/clock.ts';
+import { type Clock, systemClock } from '../../../../foundation/clock.ts';
 import { HoldfastError } from '../../../../foundation/errors.ts';
 import { type Lsn, toLsn, toTimeline } from '../../../../foundation/lsn.ts';
 import { MountFileSchema } from '../../../../proto/gen/holdfast/v1/records_pb.ts';
@@ -178,7 +178,7 @@ function newSequence(end: Lsn, lastFileId = 0n, epoch = 1n): LogFileSequence {
 function startStreaming(
   server: FakeServer,
   files: LogFileSequence,
-  options: { readonly intervalMs?: number; readonly events?: LogEvent[] } = {},
+  options: { readonly intervalMs?: number; readonly events?: LogEvent[]; readonly clock?: Clock } = {},
 ): { readonly streaming: Streaming; readonly drain: AbortController; readonly run: Promise<void> } {
   const drain = new AbortController();
   const streaming = new Streaming({
@@ -188,7 +188,7 @@ function startStreaming(
     inspector: fakeInspector(files.durable, options.events),
     files,
     checkpointIntervalMs: options.intervalMs ?? 50,
-    clock: systemClock,
+    clock: options.clock ?? systemClock,
     checkpoint: NO_CHECKPOINT,
     flushUpTo: toLsn(0n),
     drain: drain.signal,
@@ -233,6 +233,20 @@ describe('streaming', () => {
     expect((await LogArchive.open(medium, ROOT, ROUND, 'p0')).unsealed).toEqual([]);
   });
 
+  test('a wall clock that is set back delays no flush', async () => {
+    const server = new FakeServer();
+    await using files = newSequence(BEGIN);
+    let offsetMs = 0;
+    const clock: Clock = { ...systemClock, nowMs: () => Date.now() + offsetMs };
+    const { drain, run } = startStreaming(server, files, { clock, intervalMs: 300 });
+    server.produce(10);
+    await until(() => server.delivered === server.end);
+    offsetMs = -3_600_000;
+    await until(() => server.acknowledged.at(-1) === server.end);
+    drain.abort();
+    await run;
+  });
+
   test('a flush that is asked for does not wait for the interval', async () => {
     const server = new FakeServer();
     await using files = newSequence(BEGIN);
@@ -268,6 +282,7 @@ describe('streaming', () => {
     expect(taken.lastFileId).toBe(1n);
     expect(taken.log?.end).toBe(told);
     expect(taken.log?.inspector.position).toBe(told);
+    await taken.seal(signal);
     await using files = newSequence(taken.log?.end ?? BEGIN, taken.lastFileId, 2n);
     const { drain, run } = startStreaming(server, files);
     server.produce(10);

@@ -45,13 +45,17 @@ test('a message that is cut anywhere is refused, never read beyond its end', () 
 
 test('any bytes of any type decode or are refused', () => {
   fc.assert(
-    fc.property(fc.constantFrom(...'QPBDCESHXdcfpZ'), fc.uint8Array({ maxLength: 60 }), (type, body) => {
-      try {
-        decodeFrontend({ type, bytes: frame(type, Buffer.from(body)) });
-      } catch (error) {
-        if (!isError(error, 'INVALID_ARGUMENT')) throw error;
-      }
-    }),
+    fc.property(
+      fc.constantFrom(...'QPBDCESHXdcfpZ'.split('')),
+      fc.uint8Array({ maxLength: 60 }),
+      (type, body) => {
+        try {
+          decodeFrontend({ type, bytes: frame(type, Buffer.from(body)) });
+        } catch (error) {
+          if (!isError(error, 'INVALID_ARGUMENT')) throw error;
+        }
+      },
+    ),
   );
 });
 
@@ -73,14 +77,12 @@ test('values have PostgreSQL text and binary forms', () => {
   expect(formatTimestamp(1_795_223_132_000_001n)).toBe('2026-11-21 01:05:32.000001+00');
   expect(formatTimestamp(-1n)).toBe('1969-12-31 23:59:59.999999+00');
   expect(formatTimestamp(0n)).toBe('1970-01-01 00:00:00+00');
-  expect(dataRow(['é', null, 5n]).toString('hex')).toBe(
-    '44000000170003' + '00000002c3a9' + 'ffffffff' + '0000000135',
-  );
+  expect(dataRow(['é', null, 5n]).toString('hex')).toBe('4400000015000300000002c3a9ffffffff0000000135');
   const columns = [
     { name: 'a', type: 'int8' },
     { name: 'b', type: 'timestamptz' },
   ] as const;
   expect(dataRow([1n, { timestampUs: 946_684_800_000_001n }], columns, [1]).toString('hex')).toBe(
-    '440000001e0002' + '000000080000000000000001' + '000000080000000000000001',
+    '440000001e0002000000080000000000000001000000080000000000000001',
   );
 });

@@ -1,0 +1,245 @@
+/** What every catalog must do: run on PGlite (unit) and on a PostgreSQL server (e2e) with the same SQL. */
+import { expect, test } from 'vitest';
+import type { Catalog } from '../../coordinator/catalog/catalog.ts';
+import { openDeployment } from '../../coordinator/catalog/deployment.ts';
+import { listEvents, recordEvent } from '../../coordinator/catalog/events.ts';
+import { insertJob, insertTask } from '../../coordinator/catalog/jobs.ts';
+import { claimLeadership } from '../../coordinator/catalog/leadership.ts';
+import { parseInstant } from '../../coordinator/catalog/progress.ts';
+import {
+  findLastRound,
+  insertRound,
+  insertRoundGroup,
+  listRoundGroups,
+  recordGroupProgress,
+} from '../../coordinator/catalog/rounds.ts';
+import {
+  attachServer,
+  declareInstance,
+  keepInstances,
+  listInstances,
+} from '../../coordinator/catalog/servers.ts';
+import {
+  findPool,
+  getTenant,
+  insertPool,
+  insertTenant,
+  insertUnit,
+  joinGroup,
+  nextTenantId,
+  setTenantStatus,
+} from '../../coordinator/catalog/tenants.ts';
+
+const VIEWS = [
+  'cdb_ob_backup_archivelog',
+  'cdb_ob_backup_archivelog_progress',
+  'cdb_ob_backup_archivelog_summary',
+  'cdb_ob_backup_job_details',
+  'cdb_ob_backup_jobs',
+  'cdb_ob_backup_progress',
+  'cdb_ob_backup_set_details',
+  'cdb_ob_backup_set_files',
+  'cdb_ob_backup_tasks',
+  'cdb_ob_event_history',
+  'cdb_ob_restore_history',
+  'cdb_ob_restore_progress',
+  'cdb_ob_restore_windows',
+  'dba_ob_partition_groups',
+  'dba_ob_resource_pools',
+  'dba_ob_servers',
+  'dba_ob_tenants',
+];
+
+/** Registers the tests; they share one catalog and run in order. */
+export function describeCatalog(open: () => Promise<Catalog>): void {
+  const { signal } = new AbortController();
+
+  test('every view of this version is there, and can be read', async () => {
+    const catalog = await open();
+    expect(catalog.views.map(({ name }) => name)).toEqual(VIEWS);
+    for (const name of VIEWS) expect(JSON.parse(await catalog.readView(name, signal))).toEqual([]);
+    await expect(catalog.readView('pg_authid', signal)).rejects.toMatchObject({ code: 'ENTRY_NOT_EXIST' });
+  });
+
+  test('64-bit numbers are exact, and what a transaction threw is rolled back', async () => {
+    const catalog = await open();
+    const before = catalog.changeCounter();
+    const boom = catalog.transaction(async (tx) => {
+      await recordEvent(tx, { module: 'test', event: 'lost', message: '' }, 1n);
+      throw new Error('boom');
+    });
+    await expect(boom).rejects.toThrow('boom');
+    await catalog.transaction((tx) =>
+      recordEvent(tx, { module: 'test', event: 'kept', tenantId: 9_007_199_254_740_993n, message: 'ü' }, 2n),
+    );
+    expect(await listEvents(catalog, 0n, 10)).toMatchObject([
+      { event: 'kept', tenant_id: 9_007_199_254_740_993n, message: 'ü', facts: {} },
+    ]);
+    expect(catalog.changeCounter()).toBeGreaterThan(before);
+  });
+
+  test('the deployment is made once, and another cluster is refused', async () => {
+    const catalog = await open();
+    const made = await catalog.transaction((tx) => openDeployment(tx, 'c', 1n));
+    expect(await catalog.transaction((tx) => openDeployment(tx, 'c', 1n))).toEqual(made);
+    const other = catalog.transaction((tx) => openDeployment(tx, 'd', 1n));
+    await expect(other).rejects.toMatchObject({ code: 'INVALID_CONFIG' });
+  });
+
+  test('a dropped tenant frees its name, never its id', async () => {
+    const catalog = await open();
+    await catalog.transaction(async (tx) => {
+      expect(await nextTenantId(tx, 0n)).toBe(1001n);
+      await insertTenant(tx, { tenantId: 1001n, name: 'orders', status: 'NORMAL', nowUs: 5n });
+      await joinGroup(tx, 1001n, 'p0', 5n);
+      await setTenantStatus(tx, 1001n, 'DROPPED', 6n);
+      expect(await nextTenantId(tx, 0n)).toBe(1002n);
+      await insertTenant(tx, { tenantId: 1002n, name: 'orders', status: 'NORMAL', nowUs: 7n });
+      await joinGroup(tx, 1002n, 'p0', 7n);
+    });
+    expect((await getTenant(catalog, 'orders')).tenant_id).toBe(1002n);
+    await expect(getTenant(catalog, 'x')).rejects.toMatchObject({ code: 'TENANT_NOT_EXIST' });
+  });
+
+  test('an agent keeps its server id, and instances are those that it declares now', async () => {
+    const catalog = await open();
+    const agent = { uuid: 'a', ip: '10.0.0.1', port: 1, zone: 'z1', version: '1' };
+    await catalog.transaction(async (tx) => {
+      const serverId = await attachServer(tx, agent, 1n);
+      expect(await attachServer(tx, { ...agent, ip: '10.0.0.2' }, 2n)).toBe(serverId);
+      expect(await attachServer(tx, { ...agent, uuid: 'b' }, 2n)).toBe(serverId + 1n);
+      for (const instance of ['one', 'two'])
+        await declareInstance(tx, {
+          serverId,
+          instance,
+          tenantId: 1002n,
+          partitionGroup: 'p0',
+          restored: false,
+        });
+      await keepInstances(tx, serverId, ['two']);
+    });
+    expect((await listInstances(catalog)).map(({ instance }) => instance)).toEqual(['two']);
+  });
+
+  test('R4: a tenant has one running archive job; R5: a start is kept and a checkpoint never goes back', async () => {
+    const catalog = await open();
+    const job = {
+      kind: 'ARCHIVE',
+      tenantId: 1002n,
+      tenantName: 'orders',
+      state: 'RUNNING',
+      spec: {},
+      nowUs: 10n,
+    } as const;
+    await catalog.transaction(async (tx) => {
+      const jobId = await insertJob(tx, job);
+      const taskId = await insertTask(tx, {
+        jobId,
+        kind: 'ARCHIVE',
+        tenantId: 1002n,
+        partitionGroup: 'p0',
+        spec: {},
+        nowUs: 10n,
+      });
+      await insertRound(tx, {
+        tenantId: 1002n,
+        round: 1n,
+        tenantName: 'orders',
+        jobId,
+        destination: 'v1:secret',
+        displayDestination: 'file:///d',
+        nowUs: 10n,
+      });
+      await insertRoundGroup(tx, { tenantId: 1002n, round: 1n, partitionGroup: 'p0', taskId });
+      const key = { tenant_id: 1002n, round: 1n, partition_group: 'p0' };
+      await recordGroupProgress(tx, key, progress(0x3000000n, 0x3000100n, 100n), 11n);
+      await recordGroupProgress(tx, key, progress(0x4000000n, 0x3000050n, 90n), 12n);
+    });
+    await expect(catalog.transaction((tx) => insertJob(tx, job))).rejects.toThrow(/unique|duplicate/i);
+    const [group] = await listRoundGroups(catalog, 1002n, 1n);
+    expect(group).toMatchObject({
+      start_lsn: '0/3000000',
+      checkpoint_lsn: '0/3000100',
+      checkpoint_us: 100n,
+      system_identifier: '18446744073709551615',
+    });
+    expect(await findLastRound(catalog, 1002n)).toMatchObject({ state: 'BEGINNING', checkpoint_us: 100n });
+    const rows = JSON.parse(await catalog.readView('cdb_ob_backup_archivelog', signal)) as object[];
+    expect(rows).toMatchObject([
+      {
+        tenant_name: 'orders',
+        status: 'BEGINNING',
+        checkpoint_lsn: '0/3000100',
+        checkpoint_lsn_number: 0x3000100,
+        lag_bytes: 0xff00,
+        path: 'file:///d',
+      },
+    ]);
+    expect(JSON.stringify(rows)).not.toContain('secret');
+  });
+
+  test('pools name their zones', async () => {
+    const catalog = await open();
+    await catalog.transaction(async (tx) => {
+      await insertUnit(
+        tx,
+        {
+          name: 'u',
+          maxMemoryBytes: 2n ** 30n,
+          minMemoryBytes: 0n,
+          maxSessionNum: 0,
+          maxCpu: 1.5,
+          minCpu: 0,
+          maxIops: 0,
+          minIops: 0,
+          maxDiskBytes: 0n,
+        },
+        1n,
+      );
+      await insertPool(tx, { name: 'p', unit: 'u', unitNum: 1, zones: ['z1', 'z2'] }, 1n);
+    });
+    expect(await findPool(catalog, 'p')).toMatchObject({ zone_list: ['z1', 'z2'] });
+    expect(JSON.parse(await catalog.readView('dba_ob_resource_pools', signal))).toMatchObject([
+      { name: 'p', zone_list: 'z1;z2', memory_size_display: '1.00GB', max_cpu: 1.5 },
+    ]);
+  });
+
+  test('an instant is exact to the microsecond, and UTC when it names no zone', async () => {
+    const catalog = await open();
+    expect(await parseInstant(catalog, '2026-01-02 03:04:05.678901+01')).toBe(1_767_319_445_678_901n);
+    expect(await parseInstant(catalog, '2026-01-02 02:04:05.678901')).toBe(1_767_319_445_678_901n);
+    await expect(parseInstant(catalog, 'yesterday noonish')).rejects.toThrow();
+  });
+
+  test("a stale leader's writes are refused with OB-9063", async () => {
+    const catalog = await open();
+    await catalog.transaction((tx) => claimLeadership(tx, 'another', 1n));
+    const late = catalog.transaction((tx) =>
+      recordEvent(tx, { module: 'test', event: 'late', message: '' }, 1n),
+    );
+    await expect(late).rejects.toMatchObject({ code: 'BACKUP_IO_PROHIBITED' });
+    // Leads again, for tests after this one.
+    await catalog.query('UPDATE holdfast.leadership SET epoch = epoch - 1');
+  });
+}
+
+function progress(startLsn: bigint, checkpointLsn: bigint, checkpointUs: bigint) {
+  return {
+    state: 'DOING',
+    systemIdentifier: 18_446_744_073_709_551_615n,
+    segmentSizeBytes: 2 ** 24,
+    postgresMajor: 17,
+    start: { timeline: 1, lsn: startLsn },
+    startUs: 50n,
+    checkpoint: { timeline: 1, lsn: checkpointLsn },
+    checkpointUs,
+    serverLsn: 0x3010000n,
+    serverUs: checkpointUs,
+    inputBytes: 256n,
+    outputBytes: 64n,
+    backlogBytes: 0n,
+    slotState: 'reserved',
+    waitingFor: '',
+    lastError: '',
+  };
+}

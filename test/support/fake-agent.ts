@@ -1,0 +1,387 @@
+/**
+ * An agent without a database: it speaks the real protocol, writes real log files, and says of a backup what it is told to
+ * say. Tasks go on while the stream is down; `forget` is what a restart does.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { create } from '@bufbuild/protobuf';
+import { HoldfastError } from '../../foundation/errors.ts';
+import { type Lsn, toLsn, toTimeline } from '../../foundation/lsn.ts';
+import {
+  type AgentMessage,
+  AgentMessageSchema,
+  AgentService,
+  type ArchiveProgress,
+  ArchiveProgressSchema,
+  type ArchiveTask,
+  type BackupTask,
+  type CoordinatorMessage,
+  InstanceRole,
+  type StartTask,
+  type TaskProgress,
+  type TaskResult,
+  type Welcome,
+} from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import {
+  type MessageStream,
+  makeClient,
+  type ServiceClient,
+  toErrorDetail,
+} from '../../proto/grpc-service.ts';
+import { LogFileWriter } from '../../storage-layout/clog/writer.ts';
+import { openMedium } from '../../storage-layout/media/open.ts';
+
+const SEGMENT_BYTES = 16 * 2 ** 20;
+const SYSTEM = 7_000_000_000_000_000_001n;
+export const LOG_BEGIN = toLsn(0x3000000n);
+const BACKUP_START = toLsn(0x3000100n);
+const BACKUP_STOP = toLsn(0x3000200n);
+
+export type FakeAgentOptions = {
+  readonly address: string;
+  readonly tenant: string;
+  readonly token?: string;
+  /** A backup's result waits for it. */
+  holdBackup?: Promise<void>;
+  /** What the checks find wrong. */
+  failedCheck?: string;
+};
+
+type Stream = MessageStream<CoordinatorMessage, AgentMessage>;
+type RunningArchive = { readonly task: ArchiveTask; readonly writer: LogFileWriter; checkpointUs: bigint };
+
+export class FakeAgent implements AsyncDisposable {
+  readonly options: FakeAgentOptions;
+  /** Every StartTask that came. */
+  readonly started: StartTask[] = [];
+  /** Reasons of every CancelTask that came. */
+  readonly cancelled: string[] = [];
+  welcome: Welcome | undefined;
+  refusal: HoldfastError | undefined;
+  readonly #stop = new AbortController();
+  readonly #tasks = new Map<bigint, StartTask>();
+  readonly #archives = new Map<bigint, RunningArchive>();
+  readonly #client: ServiceClient<typeof AgentService>;
+  #stream: Stream | undefined;
+  /** Kept, and said again on every new stream: one that was written to a dying stream is lost. */
+  readonly #results = new Map<bigint, TaskResult>();
+  #outbox: TaskResult[] = [];
+  #isDown = false;
+  readonly #running: Promise<void>;
+
+  constructor(options: FakeAgentOptions) {
+    this.options = options;
+    this.#client = makeClient(AgentService, options.address);
+    this.#running = this.#stayAttached();
+  }
+
+  /** Closes the stream and stays away until `comeBack`. */
+  goAway(): void {
+    this.#isDown = true;
+    this.#stream?.cancel();
+  }
+
+  comeBack(): void {
+    this.#isDown = false;
+  }
+
+  /** As a restart does: the tasks are gone, their files stay. */
+  async forget(): Promise<void> {
+    for (const archive of this.#archives.values()) await archive.writer[Symbol.asyncDispose]();
+    this.#archives.clear();
+    this.#tasks.clear();
+    this.#results.clear();
+    this.#outbox = [];
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new Error('the fake agent ends'));
+    this.#stream?.cancel();
+    await this.#running;
+    await this.forget();
+    this.#client.close();
+  }
+
+  async #stayAttached(): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      if (!this.#isDown) {
+        try {
+          await this.#attachOnce();
+        } catch (error) {
+          if (error instanceof HoldfastError) this.refusal = error;
+        }
+      }
+      await sleep(50);
+    }
+  }
+
+  async #attachOnce(): Promise<void> {
+    const { signal } = this.#stop;
+    const stream = this.#client.attach({ signal });
+    this.#stream = stream;
+    await this.#send(this.#hello());
+    const beat = this.#beat(stream);
+    try {
+      for await (const message of stream.messages) await this.#receive(message);
+    } finally {
+      this.#stream = undefined;
+      await beat;
+    }
+  }
+
+  #hello(): AgentMessage['kind'] {
+    const { tenant, token } = this.options;
+    return create(AgentMessageSchema, {
+      kind: {
+        case: 'hello',
+        value: {
+          agentUuid: `agent-of-${tenant}`,
+          ip: '127.0.0.1',
+          port: 2889,
+          zone: 'zone1',
+          version: '0.0.0',
+          instances: [{ tenant, partitionGroup: 'p0', instance: 'main' }],
+          runningTasks: [...this.#tasks.values(), ...this.#results.values()].map(({ taskId, attempt }) => ({
+            taskId,
+            attempt,
+          })),
+          token: token ?? '',
+        },
+      },
+    }).kind;
+  }
+
+  async #beat(stream: Stream): Promise<void> {
+    while (this.#stream === stream && !this.#stop.signal.aborted) {
+      try {
+        await this.#send(heartbeat(this.options.tenant));
+        for (const [taskId, archive] of this.#archives) await this.#report(taskId, archive);
+        for (const value of this.#outbox.splice(0)) await this.#send({ case: 'taskResult', value });
+      } catch {
+        return; // the stream broke: its reader says so
+      }
+      await sleep(50);
+    }
+  }
+
+  async #send(kind: AgentMessage['kind']): Promise<void> {
+    await this.#stream?.write(create(AgentMessageSchema, { kind }), this.#stop.signal);
+  }
+
+  async #receive(message: CoordinatorMessage): Promise<void> {
+    switch (message.kind.case) {
+      case 'welcome':
+        this.welcome = message.kind.value;
+        this.#outbox = [...this.#results.values()];
+        return;
+      case 'startTask':
+        await this.#start(message.kind.value);
+        return;
+      case 'cancelTask':
+        this.cancelled.push(message.kind.value.reason);
+        await this.#cancel(message.kind.value.taskId, message.kind.value.drain);
+        return;
+      case 'flushLog':
+        await this.#flush(message.kind.value.taskId, toLsn(message.kind.value.lsn));
+        return;
+      default:
+    }
+  }
+
+  async #start(task: StartTask): Promise<void> {
+    this.started.push(task);
+    this.#results.delete(task.taskId);
+    this.#tasks.set(task.taskId, task);
+    switch (task.kind.case) {
+      case 'check':
+        this.#end(task, {
+          case: 'check',
+          value: {
+            $typeName: 'holdfast.v1.CheckResult',
+            items: [
+              {
+                $typeName: 'holdfast.v1.CheckItem',
+                name: this.options.failedCheck ?? 'wal_level',
+                passed: this.options.failedCheck === undefined,
+                found: 'found',
+                wanted: 'wanted',
+                fix: 'ALTER SYSTEM SET wal_level = replica',
+              },
+            ],
+          },
+        });
+        return;
+      case 'archive':
+        await this.#archive(task.taskId, task.kind.value);
+        return;
+      case 'backup':
+        void this.#backup(task, task.kind.value);
+        return;
+      default:
+    }
+  }
+
+  async #archive(taskId: bigint, task: ArchiveTask): Promise<void> {
+    const medium = await openMedium(task.destination?.uri ?? '');
+    const writer = await LogFileWriter.create(
+      medium,
+      { clusterName: task.destination?.clusterName ?? '', clusterId: task.destination?.clusterId ?? 0n },
+      { tenantId: task.tenantId, round: task.round },
+      task.partitionGroup,
+      {
+        fileId: task.epoch,
+        epoch: task.epoch,
+        timeline: toTimeline(1),
+        begin: LOG_BEGIN,
+        segmentSizeBytes: SEGMENT_BYTES,
+        systemIdentifier: SYSTEM,
+        compression: 'none',
+      },
+    );
+    const archive = { task, writer, checkpointUs: nowUs() };
+    this.#archives.set(taskId, archive);
+  }
+
+  async #report(taskId: bigint, archive: RunningArchive): Promise<void> {
+    archive.checkpointUs = nowUs();
+    const { attempt } = this.#tasks.get(taskId) ?? { attempt: 0 };
+    await this.#send({
+      case: 'taskProgress',
+      value: {
+        $typeName: 'holdfast.v1.TaskProgress',
+        taskId,
+        attempt,
+        timeUs: nowUs(),
+        kind: { case: 'archive', value: progressOf(archive) },
+      } satisfies TaskProgress,
+    });
+  }
+
+  async #flush(taskId: bigint, lsn: Lsn): Promise<void> {
+    const archive = this.#archives.get(taskId);
+    if (archive === undefined || archive.writer.end >= lsn) return;
+    const data = Buffer.alloc(Number(lsn - archive.writer.end), 7);
+    await archive.writer.appendBlock({ begin: archive.writer.end, data: [data] });
+  }
+
+  async #backup(task: StartTask, backup: BackupTask): Promise<void> {
+    await this.options.holdBackup;
+    if (this.#tasks.get(task.taskId)?.attempt !== task.attempt) return; // cancelled meanwhile
+    this.#end(task, {
+      case: 'backup',
+      value: {
+        $typeName: 'holdfast.v1.BackupResult',
+        backup: {
+          $typeName: 'holdfast.v1.PartitionGroupBackup',
+          partitionGroup: backup.partitionGroup,
+          systemIdentifier: SYSTEM,
+          serverVersion: '17.0',
+          postgresMajor: 17,
+          blockSizeBytes: 8192,
+          segmentSizeBytes: SEGMENT_BYTES,
+          pageChecksumVersion: 1,
+          start: { $typeName: 'holdfast.v1.LogPosition', timeline: 1, lsn: BACKUP_START },
+          stop: { $typeName: 'holdfast.v1.LogPosition', timeline: 1, lsn: BACKUP_STOP },
+          startUs: nowUs(),
+          stopUs: nowUs(),
+          newestPageLsn: BACKUP_START,
+          fileCount: 3n,
+          macroblockCount: 4n,
+          inputBytes: 1000n,
+          outputBytes: 100n,
+          files: [],
+          pageFailures: [],
+          fromStandby: false,
+          taskId: backup.metaTaskId,
+          warnings: [],
+        },
+      },
+    });
+  }
+
+  async #cancel(taskId: bigint, drain: boolean): Promise<void> {
+    const task = this.#tasks.get(taskId);
+    if (task === undefined) return;
+    const archive = this.#archives.get(taskId);
+    if (archive !== undefined) {
+      this.#archives.delete(taskId);
+      await archive.writer[Symbol.asyncDispose]();
+    }
+    if (archive !== undefined && drain) {
+      this.#end(task, {
+        case: 'archive',
+        value: { $typeName: 'holdfast.v1.ArchiveResult', final: progressOf(archive), interruptedReason: '' },
+      });
+    } else {
+      this.#end(task, { case: 'error', value: toErrorDetail(new HoldfastError('CANCELLED', 'cancelled')) });
+    }
+  }
+
+  /** Fails a running task as the agent's own error would. */
+  async fail(taskId: bigint, error: HoldfastError): Promise<void> {
+    const task = this.#tasks.get(taskId);
+    if (task !== undefined) this.#end(task, { case: 'error', value: toErrorDetail(error) });
+    const archive = this.#archives.get(taskId);
+    this.#archives.delete(taskId);
+    await archive?.writer[Symbol.asyncDispose]();
+  }
+
+  #end(task: StartTask, kind: TaskResult['kind']): void {
+    this.#tasks.delete(task.taskId);
+    const value: TaskResult = {
+      $typeName: 'holdfast.v1.TaskResult',
+      taskId: task.taskId,
+      attempt: task.attempt,
+      kind,
+    };
+    this.#results.set(task.taskId, value);
+    this.#outbox.push(value);
+  }
+}
+
+function nowUs(): bigint {
+  return BigInt(Date.now()) * 1000n;
+}
+
+function progressOf(archive: RunningArchive): ArchiveProgress {
+  return create(ArchiveProgressSchema, {
+    state: 'DOING',
+    start: { timeline: 1, lsn: LOG_BEGIN },
+    durable: { timeline: 1, lsn: archive.writer.end },
+    checkpointUs: archive.checkpointUs,
+    serverLsn: archive.writer.end,
+    serverUs: archive.checkpointUs,
+    inputBytes: BigInt(archive.writer.logBytes),
+    outputBytes: BigInt(archive.writer.logBytes),
+    systemIdentifier: SYSTEM,
+    segmentSizeBytes: SEGMENT_BYTES,
+    postgresMajor: 17,
+    startUs: 1_000_000n,
+  });
+}
+
+function heartbeat(tenant: string): AgentMessage['kind'] {
+  return create(AgentMessageSchema, {
+    kind: {
+      case: 'heartbeat',
+      value: {
+        timeUs: nowUs(),
+        instances: [
+          {
+            tenant,
+            partitionGroup: 'p0',
+            instance: 'main',
+            role: InstanceRole.PRIMARY,
+            systemIdentifier: SYSTEM,
+            timeline: 1,
+            lsn: LOG_BEGIN,
+            serverVersion: '17.0',
+            postgresMajor: 17,
+            host: '127.0.0.1',
+            port: 5432,
+            dataDirectory: '/data',
+          },
+        ],
+      },
+    },
+  }).kind;
+}
