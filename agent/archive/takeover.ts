@@ -11,8 +11,9 @@ import type { LogInspector, LogInspectorOptions } from '../../engine/engine.ts';
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import { LogArchive, type LogFile } from '../../storage-layout/clog/archive.ts';
+import { LogArchive } from '../../storage-layout/clog/archive.ts';
 import type { LogCheckpointPoint, NewFindings } from '../../storage-layout/clog/index.ts';
+import type { LogFile } from '../../storage-layout/clog/log-file.ts';
 import { FindingsCollector } from './findings.ts';
 import type { LogPlace } from './place.ts';
 

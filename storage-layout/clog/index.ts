@@ -11,6 +11,7 @@
  *       20    4  plain length: bytes of log
  */
 import { create } from '@bufbuild/protobuf';
+import { HoldfastError, isError } from '../../foundation/errors.ts';
 import { type Lsn, type Timeline, toLsn, toTimeline } from '../../foundation/lsn.ts';
 import {
   type LogFileInfo,
@@ -31,6 +32,9 @@ const BLOCK_BYTES = 24;
 const BLOCKS_PER_CHUNK = Math.floor(CHUNK_BYTES / BLOCK_BYTES);
 /** Holds the summary and the block places of nearly every index. */
 const HEAD_BYTES = 32 * 1024;
+/** What helps when an index cannot be used: its data are enough to make it anew. */
+export const REPAIR_HINT =
+  'If the log file itself is whole, `holdfast repair clog` makes the index anew from it.';
 const CHANGES_COMPRESSION = 'zstd:1';
 
 export type LogBlockPlace = {
@@ -112,10 +116,15 @@ export async function readLogIndex(
   signal?: AbortSignal,
 ): Promise<LogFileIndex> {
   const key = tree.logIndex(root, round, group, file.fileId, file.epoch);
-  const index = await readIndexHead(medium, key, signal);
-  if (index.fileId !== file.fileId || index.epoch !== file.epoch)
-    throw corrupt({ file: key }, 0, `the index is of file ${index.fileId}.${index.epoch}`);
-  return index;
+  try {
+    const index = await readIndexHead(medium, key, signal);
+    if (index.fileId !== file.fileId || index.epoch !== file.epoch)
+      throw corrupt({ file: key }, 0, `the index is of file ${index.fileId}.${index.epoch}`);
+    return index;
+  } catch (error) {
+    if (!isError(error, 'DATA_CORRUPT')) throw error;
+    throw new HoldfastError('DATA_CORRUPT', error.message, { cause: error, hint: REPAIR_HINT });
+  }
 }
 
 /** The file's bytes. `fileId`: 16 bytes, random by default. */

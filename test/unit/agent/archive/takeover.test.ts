@@ -62,6 +62,7 @@ function blindInspector({ begin: from }: { readonly begin: Lsn }): LogInspector 
       return position;
     },
     unfinishedRecordBegin: undefined,
+    takeTouches: () => ({ pages: new Uint32Array(0), changes: [] }),
     takeEvents: () => [],
   };
 }
