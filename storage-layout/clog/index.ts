@@ -23,7 +23,13 @@ import type { Medium } from '../media/medium.ts';
 import { encodeFileEnd, encodeFileHeader, encodeRecord, RECORD } from '../records/framing.ts';
 import { corrupt, type RecordSource, unknown } from '../records/header.ts';
 import { decodeMessage, encodeMessage } from '../records/messages.ts';
-import { CHUNK_BYTES, type PlacedRecord, RecordOrder, readRecords } from '../records/record-file.ts';
+import {
+  CHUNK_BYTES,
+  type PlacedRecord,
+  RecordOrder,
+  readRecordFile,
+  readRecords,
+} from '../records/record-file.ts';
 import { recordName } from '../records/types.ts';
 import { type RoundKey, type TreeRoot, tree } from '../tree.ts';
 import { type ChangeMapParts, type ChangeSummary, encodeChangeMap } from './change-map.ts';
@@ -125,6 +131,18 @@ export async function readLogIndex(
     if (!isError(error, 'DATA_CORRUPT')) throw error;
     throw new HoldfastError('DATA_CORRUPT', error.message, { cause: error, hint: REPAIR_HINT });
   }
+}
+
+/** The change map's records as they stand, when all of the file is whole. Throws DATA_CORRUPT, FILE_NOT_FOUND. */
+export async function readChangePayloads(
+  medium: Medium,
+  key: string,
+  signal?: AbortSignal,
+): Promise<readonly Buffer[]> {
+  const payloads: Buffer[] = [];
+  for await (const record of readRecordFile(medium, key, RECORD.logIndex, signal))
+    if (record.type === RECORD.logIndexChanges) payloads.push(record.payload);
+  return payloads;
 }
 
 /** The file's bytes. `fileId`: 16 bytes, random by default. */
