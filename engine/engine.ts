@@ -4,6 +4,7 @@
  * core and never to an engine. PostgreSQL is the first engine (engine/postgres/engine.ts makes one).
  */
 import type { Lsn, Timeline } from '../foundation/lsn.ts';
+import type { DatabaseId, ForkId, RelationId } from '../storage-layout/clog/change-map.ts';
 
 export type LogPoint = { readonly timeline: Timeline; readonly lsn: Lsn };
 
@@ -220,7 +221,26 @@ export interface LogInspector {
   readonly unfinishedRecordBegin: Lsn | undefined;
   /** Events of the records that ended since the last call. */
   takeEvents(): readonly LogEvent[];
+  /** What the records that ended since the last call change; nothing unless `options.collectTouches`. */
+  takeTouches(): LogTouches;
 }
+
+/** What records change in relation files, for a change map. */
+export type LogTouches = {
+  /** Five numbers per page, in the order of the log: tablespace, database, relation, fork, block. */
+  readonly pages: Uint32Array;
+  readonly changes: readonly RelationChange[];
+};
+
+/** What a record changes beyond the pages it refers to. */
+export type RelationChange =
+  | { readonly kind: 'create'; readonly fork: ForkId }
+  | { readonly kind: 'truncate'; readonly fork: ForkId; readonly blocksLeft: number }
+  | { readonly kind: 'dropRelation'; readonly relation: RelationId }
+  | { readonly kind: 'createDatabase' | 'dropDatabase'; readonly database: DatabaseId }
+  | { readonly kind: 'walLevelMinimal' }
+  /** Flagged special, and not known here: what it changes cannot be told. */
+  | { readonly kind: 'unknownSpecial'; readonly at: Lsn; readonly rmgr: number; readonly info: number };
 
 export type LogInspectorOptions = {
   readonly segmentSizeBytes: number;
@@ -232,4 +252,6 @@ export type LogInspectorOptions = {
    * skipped).
    */
   readonly begin: Lsn;
+  /** Default false: whoever asks for touches must take them, or they gather. */
+  readonly collectTouches?: boolean;
 };

@@ -456,6 +456,7 @@ function inspectorFor(source: Source): ReturnType<typeof createLogInspector> {
     timeline: source.from.timeline,
     systemIdentifier: source.identity.systemIdentifier,
     begin: source.from.lsn,
+    collectTouches: true,
   });
 }
 

@@ -85,6 +85,7 @@ export class LogFileSequence implements AsyncDisposable {
       ...commitTimes(events),
     });
     file.collector.add(events);
+    for (const piece of block.pieces) file.collector.addTouches(piece.touches);
     this.#unfinishedRecordBegin = block.pieces.at(-1)?.unfinishedRecordBegin;
     this.#durable = block.end;
     this.#noteDurable(file);

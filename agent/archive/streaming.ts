@@ -134,6 +134,7 @@ export class Streaming {
           begin: chunk.begin,
           data: chunk.data,
           events: inspector.takeEvents(),
+          touches: inspector.takeTouches(),
           unfinishedRecordBegin: inspector.unfinishedRecordBegin,
           receivedMs: clock.monotonicMs(),
         });

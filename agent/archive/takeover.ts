@@ -7,12 +7,13 @@
  * when the server's slot is held: a predecessor that still lives and holds the slot may append and have it acknowledged,
  * and an index that was written too early would leave those bytes out for ever.
  */
-import type { LogEvent, LogInspector, LogInspectorOptions } from '../../engine/engine.ts';
+import type { LogInspector, LogInspectorOptions } from '../../engine/engine.ts';
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import { type AbandonedLogFile, LogArchive, type LogFile } from '../../storage-layout/clog/archive.ts';
-import type { LogCheckpointPoint, LogFileFindings } from '../../storage-layout/clog/index.ts';
+import { type AbandonedLogFile, LogArchive } from '../../storage-layout/clog/archive.ts';
+import type { LogCheckpointPoint, NewFindings } from '../../storage-layout/clog/index.ts';
+import type { LogFile } from '../../storage-layout/clog/log-file.ts';
 import { FindingsCollector } from './findings.ts';
 import type { LogPlace } from './place.ts';
 
@@ -101,7 +102,7 @@ function unbrokenRange(archive: LogArchive): Range | undefined {
   );
 }
 
-type FoundIn = { readonly file: LogFile; readonly findings: LogFileFindings };
+type FoundIn = { readonly file: LogFile; readonly findings: NewFindings };
 
 /** Seals what was read, if it is still all there is. */
 async function sealAll(
@@ -137,20 +138,22 @@ async function inspect(
     timeline: range.timeline,
     systemIdentifier: last.systemIdentifier,
     begin,
+    collectTouches: true,
   });
   let maxCommitUs = maxCommitBefore(archive.files, archive.unsealed[0]);
   const found: FoundIn[] = [];
   for (const file of archive.unsealed.toSorted((a, b) => compareLsn(a.end, b.end))) {
-    const events: LogEvent[] = [];
+    const collector = new FindingsCollector(maxCommitUs);
+    // What ends before the file was said in the one before it.
+    const begin = file.begin < range.end ? file.begin : range.end;
+    await pushUntil(archive, inspector, range.timeline, begin, undefined, signal);
     // A file without log may have been begun behind the end of what counts.
     const end = file.end < range.end ? file.end : range.end;
-    await pushUntil(archive, inspector, range.timeline, end, events, signal);
-    const collector = new FindingsCollector(maxCommitUs);
-    collector.add(events.filter((event) => event.end > file.begin));
+    await pushUntil(archive, inspector, range.timeline, end, collector, signal);
     maxCommitUs = collector.maxCommitUs;
     found.push({ file, findings: collector.findings(inspector.unfinishedRecordBegin) });
   }
-  await pushUntil(archive, inspector, range.timeline, range.end, [], signal);
+  await pushUntil(archive, inspector, range.timeline, range.end, undefined, signal);
   return { inspector, last, found };
 }
 
@@ -169,13 +172,16 @@ async function pushUntil(
   inspector: LogInspector,
   timeline: Timeline,
   end: Lsn,
-  events: LogEvent[],
+  collector: FindingsCollector | undefined,
   signal: AbortSignal,
 ): Promise<void> {
   if (inspector.position >= end) return;
   for await (const chunk of archive.read(timeline, inspector.position, end, signal)) {
     inspector.push(chunk.begin, chunk.data);
-    events.push(...inspector.takeEvents());
+    const events = inspector.takeEvents();
+    const touches = inspector.takeTouches();
+    collector?.add(events);
+    collector?.addTouches(touches);
   }
 }
 

@@ -236,6 +236,10 @@ function targetOf(plan: RestorePlan) {
       return create(RestoreTargetSchema, { ...common, kind: { case: 'timeUs', value: target.timeUs } });
     case 'lsn':
       return create(RestoreTargetSchema, { ...common, kind: { case: 'lsn', value: target.lsn } });
+    case 'xid':
+      return create(RestoreTargetSchema, { ...common, kind: { case: 'xid', value: target.xid } });
+    case 'name':
+      return create(RestoreTargetSchema, { ...common, kind: { case: 'name', value: target.name } });
     default:
       return assertNever(target);
   }

@@ -11,7 +11,7 @@ import {
   TenantDiagnoseInfoSchema,
   TenantLocalityInfoSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { LogArchive } from '../../storage-layout/clog/archive.ts';
+import { LogLookup } from '../../storage-layout/clog/lookup.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { type RoundKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
 import { listParameterValues } from '../catalog/parameters.ts';
@@ -37,8 +37,8 @@ export async function checkLogIsThere(
       'BACKUP_FAILED',
       `partition group ${backup.partitionGroup} reported no positions`,
     );
-  const archive = await LogArchive.open(medium, root, key, backup.partitionGroup, signal);
-  const coverage = archive.coverage();
+  const lookup = await LogLookup.open(medium, root, key, backup.partitionGroup, signal);
+  const coverage = await lookup.coverage(signal);
   const begin = segmentStart(toLsn(start.lsn), backup.segmentSizeBytes);
   const timeline = toTimeline(stop.timeline);
   const covered = coverage.some(

@@ -10,7 +10,7 @@ import {
   RoundBeginSchema,
   RoundEndSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { LogArchive } from '../clog/archive.ts';
+import { LogLookup } from '../clog/lookup.ts';
 import type { Medium } from '../media/medium.ts';
 import { RECORD } from '../records/framing.ts';
 import { readBytes, readInfo, readInfoIfThere } from '../records/info-file.ts';
@@ -83,16 +83,16 @@ export async function listRounds(
   return rounds.sort((a, b) => (a < b ? -1 : 1));
 }
 
-/** One partition group's log in one round. Throws LOG_CONFLICT and what LogArchive throws. */
+/** One partition group's log in one round. Throws LOG_CONFLICT and what LogLookup throws. */
 export async function readGroupLog(
   medium: Medium,
   root: TreeRoot,
   round: RoundKey,
   group: { readonly partitionGroup: string; readonly segmentSizeBytes: number },
   signal?: AbortSignal,
-): Promise<GroupLog & { readonly archive: LogArchive }> {
-  const archive = await LogArchive.open(medium, root, round, group.partitionGroup, signal);
-  const coverage = archive.coverage();
+): Promise<GroupLog & { readonly archive: LogLookup }> {
+  const archive = await LogLookup.open(medium, root, round, group.partitionGroup, signal);
+  const coverage = await archive.coverage(signal);
   const histories = new Map<Timeline, Uint8Array>();
   for (const timeline of await listHistories(medium, root, round, group.partitionGroup, signal)) {
     const key = tree.history(root, round, group.partitionGroup, timeline);

@@ -185,7 +185,7 @@ describe.each(majors(17, 14))('a restore of PostgreSQL %i', (major) => {
     const [, second] = source.marks;
     if (second === undefined) throw new Error('no mark');
     for (const [name, target] of [
-      ['time', { kind: 'time', timeUs: second.us }],
+      ['time', { kind: 'time', timeUs: second.us, inclusive: true }],
       ['lsn', { kind: 'lsn', lsn: second.lsn, inclusive: false }],
     ] as const) {
       await using copy = await restored(request(source, name, { target }), major);
@@ -233,7 +233,10 @@ describe.each(majors(17, 14))('a restore of PostgreSQL %i', (major) => {
   test('without start gives a directory that recovers by itself', async () => {
     const [first] = source.marks;
     if (first === undefined) throw new Error('no mark');
-    const asked = request(source, 'no-start', { start: false, target: { kind: 'time', timeUs: first.us } });
+    const asked = request(source, 'no-start', {
+      start: false,
+      target: { kind: 'time', timeUs: first.us, inclusive: true },
+    });
     const outcome = await runRestore(asked, () => undefined, new AbortController().signal);
     expect(outcome.server).toBeUndefined();
     expect(await leftIn(source, 'no-start.holdfast')).toEqual([]);

@@ -156,6 +156,7 @@ function fakeInspector(begin: Lsn, events: LogEvent[] = []): LogInspector {
       return position;
     },
     unfinishedRecordBegin: undefined,
+    takeTouches: () => ({ pages: new Uint32Array(0), changes: [] }),
     takeEvents: () => events.splice(0, events.findLastIndex((event) => event.end <= position) + 1),
   };
 }
