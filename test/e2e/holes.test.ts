@@ -1,5 +1,5 @@
 /** What happens when log is lost: the round ends by name, a new one begins, and the hole is shown and refused. */
-import { readdir, rm } from 'node:fs/promises';
+import { readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
@@ -190,5 +190,52 @@ describe('a hole in the log', () => {
       { status: 'RESTORABLE' },
       { status: 'HOLE', comment: expect.stringMatching(/SYSTEM_IDENTIFIER_MISMATCH/) },
     ]);
+  }, 120_000);
+
+  test('OPTIONAL: while the destination is away the server gives log up at its limit, and stays up; the loss is named', async () => {
+    await using scenario = await startArchivedShop({
+      settings: {
+        max_slot_wal_keep_size: "'32MB'",
+        min_wal_size: "'32MB'",
+        max_wal_size: "'32MB'",
+        wal_recycle: 'off',
+      },
+    });
+    const { server, deployment } = scenario;
+    await deployment.waitForRow<{ slot_state: string; log_disk_free_bytes: string | null }>(
+      'SELECT slot_state, log_disk_free_bytes FROM CDB_OB_BACKUP_ARCHIVELOG_PROGRESS',
+      (row) => row.slot_state === 'reserved' && Number(row.log_disk_free_bytes) > 0,
+    );
+    const away = `${deployment.destinationDirectory}.away`;
+    await rename(deployment.destinationDirectory, away);
+    await server.query("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1000000))");
+    const waiting = await deployment.waitForRow<{
+      backlog_bytes: string;
+      waiting_for: string;
+      last_error: string;
+    }>(
+      'SELECT * FROM CDB_OB_BACKUP_ARCHIVELOG_PROGRESS',
+      (row) => row.waiting_for === 'the destination' && Number(row.backlog_bytes) > 0,
+    );
+    expect(waiting.last_error).not.toBe('');
+    for (let segment = 0; segment < 8; segment += 1) {
+      await server.query("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1000000))");
+      await server.query('SELECT pg_switch_wal()');
+    }
+    await server.query('CHECKPOINT');
+    await server.query('CHECKPOINT');
+    const row = await deployment.waitForRow<RoundRow>(ROUND, (each) => each.status === 'INTERRUPTED');
+    expect(row.comment).toMatch(
+      /LOG_GAP.*slot .* is (lost|wal_removed).*the log of timeline 1 from 0\/[0-9A-F]+ .* to 0\/[0-9A-F]+ .* is lost/,
+    );
+    expect(await server.query('SELECT 1 AS up')).toEqual([{ up: 1 }]);
+    await rename(away, deployment.destinationDirectory);
+    await deployment.waitForRow<RoundRow>(
+      ROUND,
+      (each) => each.log_archive_round === '2' && each.status === 'DOING',
+    );
+    await using medium = await openMedium(deployment.destination);
+    const key = tree.roundEnd({ clusterName: 'test', clusterId: 1n }, { tenantId: 1001n, round: 1n });
+    expect((await readInfo(medium, key, RoundEndSchema)).groups[0]?.hole?.end).toBeGreaterThan(0n);
   }, 120_000);
 });
