@@ -16,6 +16,7 @@ import { runCheckTask } from './check-task.ts';
 import { type AgentConfig, declaredInstances, restoreSettings, secretReader } from './config.ts';
 import { Instances } from './instances.ts';
 import { runRestoreTask } from './restore/restore-task.ts';
+import { SlotKeeper } from './slot-keeper.ts';
 import { AgentState } from './state.ts';
 import type { RestoreSettings, TaskContext, TaskControl } from './task-context.ts';
 import { type RunTask, TaskRunner } from './task-runner.ts';
@@ -41,6 +42,7 @@ export async function runAgent(config: AgentConfig, signal: AbortSignal, logger:
     control,
   });
   const runner = new TaskRunner(dispatch(contextOf, state, restore), systemClock, logger);
+  const slots = new SlotKeeper(instances, systemClock, logger);
   const attachment = new AbortController();
   const attached = stayAttached(
     {
@@ -52,6 +54,7 @@ export async function runAgent(config: AgentConfig, signal: AbortSignal, logger:
       restoreDirectory: restore?.directory,
       instances,
       runner,
+      slots,
       onWelcome: (received) => {
         welcome = received;
       },
@@ -69,6 +72,7 @@ export async function runAgent(config: AgentConfig, signal: AbortSignal, logger:
   await runner.shutdown();
   attachment.abort(signal.reason);
   await attached;
+  await slots.settle();
 }
 
 /** Which function runs which kind of task. */

@@ -170,12 +170,19 @@ export interface Instance extends AsyncDisposable {
   /** Makes the slot if it is not there or was invalidated, and reserves the log from now on. Returns where that begins. */
   ensureSlot(slotName: string, signal: AbortSignal): Promise<Lsn>;
   dropSlot(slotName: string, signal: AbortSignal): Promise<void>;
+  /** Drops the slot if this is a standby. */
+  dropSlotOfStandby(slotName: string, signal: AbortSignal): Promise<void>;
   /** LOG_GAP when the server no longer has `from`. */
   openLogStream(slotName: string, from: LogPoint, signal: AbortSignal): Promise<LogStream>;
   /** Whether the server can still give the log from there on. Throws LOG_CONFLICT when it is not in its history. */
   hasLog(from: LogPoint, signal: AbortSignal): Promise<boolean>;
   /** Free bytes on the disk of the server's log, as seen from this node; undefined when it cannot be seen. */
   freeLogDiskBytes(signal: AbortSignal): Promise<bigint | undefined>;
+  /**
+   * On a standby: makes the slot if it is not there, or was invalidated, and lets go of the log before `archived`, as far
+   * as it was replayed. Does nothing on a primary, nor with a slot that is in use.
+   */
+  keepSlotInStep(slotName: string, archived: Lsn, signal: AbortSignal): Promise<void>;
   /** The timeline's history file; undefined for timeline 1. */
   timelineHistory(timeline: Timeline, signal: AbortSignal): Promise<Buffer | undefined>;
   beginBackup(label: string, signal: AbortSignal): Promise<BackupWindow>;
@@ -252,6 +259,8 @@ export type LogInspectorOptions = {
    * skipped).
    */
   readonly begin: Lsn;
+  /** The server's major version: needed where `begin` lies inside a page, as it may where a timeline forks. */
+  readonly major?: number | undefined;
   /** Default false: whoever asks for touches must take them, or they gather. */
   readonly collectTouches?: boolean;
 };

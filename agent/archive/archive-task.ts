@@ -27,7 +27,7 @@ import { describeHole, findResumption, type Resumption } from './hole.ts';
 import { keepLookout, type Sight } from './lookout.ts';
 import { checkMountFile, type LogPlace } from './place.ts';
 import { backoffMs, type Checkpoint, NO_CHECKPOINT } from './policy.ts';
-import { openSource, type Source } from './source.ts';
+import { openSource, readServer, type Source } from './source.ts';
 import { type ArchiverEvent, type ArchiverState, classifyFailure, nextState } from './states.ts';
 import { Streaming } from './streaming.ts';
 import { type LogSoFar, takeOver } from './takeover.ts';
@@ -111,6 +111,10 @@ class Archiver {
       try {
         live.throwIfAborted();
         await abandonable(this.#session(live), live);
+        if (this.#state === 'streaming' && !control.drain.aborted) {
+          this.#step('timelineEnded');
+          continue;
+        }
         this.#step(this.#state === 'draining' ? 'drained' : 'drain');
         return await this.#endDrained(signal);
       } catch (error) {
@@ -151,7 +155,7 @@ class Archiver {
     }
   }
 
-  /** From `opening` to the end of `streaming`. Resolves when it was drained. */
+  /** From `opening` to the end of `streaming`. Resolves when it was drained, or when the timeline was at its end. */
   async #session(signal: AbortSignal): Promise<void> {
     const { control } = this.#context;
     const begin = AbortSignal.any([signal, control.drain]);
@@ -162,28 +166,32 @@ class Archiver {
       const place = this.#placeOn(medium);
       await checkMountFile(place, begin);
       this.#unmountedMs = undefined;
+      this.#step('opened');
+      this.#waitingFor = `instance ${this.#task.instance}`;
+      await using instance = await connectInstance(this.#context.instanceConfig(this.#task.instance), begin);
+      const server = await readServer(instance, begin);
+      this.#waitingFor = 'the destination';
       const { lastFileId, lastEpoch, log, seal } = await takeOver(
         place,
         createLogInspector,
         begin,
         this.#abandoned,
+        { ...server.identity, lineage: server.lineage },
       );
       this.#refuseNewerEpoch(lastEpoch);
       if (log !== undefined) {
-        this.#start = { timeline: log.timeline, lsn: log.begin };
+        this.#start = log.start;
         this.#found = {
           end: { timeline: log.timeline, lsn: log.end },
           checkpointUs: log.checkpoint?.timeUs ?? 0n,
         };
       }
-      this.#step('opened');
-      this.#waitingFor = `instance ${this.#task.instance}`;
-      await using instance = await connectInstance(this.#context.instanceConfig(this.#task.instance), begin);
       // A round that had begun is never begun anew: when its log is gone, that is a hole.
       const fresh = log === undefined && this.#start === undefined && this.#task.fresh;
       const { slotName, expectedSystemIdentifier } = this.#task;
       const order = { slotName, expectedSystemIdentifier, fresh };
-      const source = await openSource(instance, place, log, order, begin);
+      this.#waitingFor = `instance ${this.#task.instance}`;
+      const source = await openSource(instance, server, place, log, order, begin);
       await using stream = source.stream;
       // The slot is ours: nobody else's bytes are acknowledged from now on, so what is there now is all that may count.
       await seal(begin);
@@ -201,8 +209,10 @@ class Archiver {
         files,
         checkpointIntervalMs: Math.max(100, this.#task.checkpointIntervalMs),
         clock: this.#context.clock,
-        checkpoint: this.#checkpoint,
+        // Positions that were polled before may be another timeline's.
+        checkpoint: { ...this.#checkpoint, candidates: [] },
         flushUpTo: this.#flushUpTo,
+        until: log?.until,
         drain: control.drain,
         changed: () => this.#streamed(source.from),
       });
@@ -260,6 +270,9 @@ class Archiver {
   }
 
   #countLogSoFar(log: LogSoFar): void {
+    // Times of another timeline say nothing of this one: behind the fork it was another server's clock and commits.
+    if (this.#durable !== undefined && this.#durable.timeline !== log.timeline)
+      this.#checkpoint = NO_CHECKPOINT;
     this.#durable = { timeline: log.timeline, lsn: log.end };
     if (log.checkpoint !== undefined && log.checkpoint.timeUs > this.#checkpoint.timeUs)
       this.#checkpoint = { ...log.checkpoint, candidates: [] };

@@ -41,6 +41,8 @@ export type StreamingInput = {
   readonly checkpoint: Checkpoint;
   /** What a FlushLog asked for before. */
   readonly flushUpTo: Lsn;
+  /** Where the server's history leaves the timeline: its end. Undefined: the timeline goes on. */
+  readonly until?: Lsn | undefined;
   /** Fires when no more is to be received. */
   readonly drain: AbortSignal;
   /** Called after every change of what progress shows. */
@@ -93,7 +95,7 @@ export class Streaming {
   }
 
   /**
-   * Runs until it was drained (resolves) or until something fails (rejects, after what was received before has been written
+   * Runs until it was drained or the timeline is archived to its end (resolves), or until something fails (rejects, after what was received before has been written
    * if that was possible).
    */
   async run(signal: AbortSignal): Promise<void> {
@@ -115,7 +117,8 @@ export class Streaming {
     const results = await Promise.allSettled([writing, receiving, watching]);
     signal.throwIfAborted();
     for (const result of results) if (result.status === 'rejected') throw result.reason;
-    if (!drain.aborted) {
+    const { until, files } = this.#input;
+    if (!drain.aborted && (until === undefined || files.durable < until)) {
       throw new HoldfastError('SERVER_UNREACHABLE', 'the server ended the log stream (is it shutting down?)');
     }
   }

@@ -88,7 +88,10 @@ function placeOf(task: Task, candidates: Candidates): Place | undefined {
   const member = task.kind === 'CHECK' ? checkTaskSpec.parse(task.spec).member : undefined;
   if (member !== undefined) return { serverId: BigInt(member.serverId), instance: member.instance };
   if (task.kind !== 'RESTORE')
-    return choosePlace(task.kind, task.tenant_id, task.partition_group, candidates);
+    return choosePlace(task.kind, task.tenant_id, task.partition_group, candidates, {
+      serverId: task.server_id,
+      instance: task.instance,
+    });
   // A retry goes where the files of the attempt before are: that agent cleans them up.
   const sticky =
     task.server_id !== 0n && candidates.attached.has(task.server_id) ? task.server_id : undefined;

@@ -29,7 +29,14 @@ import { type Identity, type InsertPosition, readIdentity, readInsertPosition } 
 import { listFiles, readListingInput } from './listing.ts';
 import { judge, readPrecheckFacts } from './precheck.ts';
 import { openReplicationStream } from './replication-stream.ts';
-import { checkSlotName, dropPhysicalSlot, ensurePhysicalSlot, readSlot } from './slots.ts';
+import {
+  checkSlotName,
+  dropPhysicalSlot,
+  dropSlotOfStandby,
+  ensurePhysicalSlot,
+  keepSlotInStep,
+  readSlot,
+} from './slots.ts';
 
 const HAS_LOG_LIMIT_MS = 10_000;
 const HAS_LOG_LISTEN_MS = 1000;
@@ -89,6 +96,19 @@ export class PostgresInstance implements Instance {
   async dropSlot(slotName: string, signal: AbortSignal): Promise<void> {
     await this.#run(`drop replication slot "${slotName}"`, signal, (client) =>
       dropPhysicalSlot(client, slotName),
+    );
+  }
+
+  async dropSlotOfStandby(slotName: string, signal: AbortSignal): Promise<void> {
+    await this.#run(`drop replication slot "${slotName}"`, signal, (client) =>
+      dropSlotOfStandby(client, slotName),
+    );
+  }
+
+  async keepSlotInStep(slotName: string, archived: Lsn, signal: AbortSignal): Promise<void> {
+    const { major } = await this.#known(signal);
+    await this.#run(`keep replication slot "${slotName}"`, signal, (client) =>
+      keepSlotInStep(client, major, slotName, archived),
     );
   }
 

@@ -1,11 +1,13 @@
 /** Physical replication slots: what makes the server keep its log for the archiver. */
 import type pg from 'pg';
 import { HoldfastError } from '../../foundation/errors.ts';
-import { type Lsn, parseLsn } from '../../foundation/lsn.ts';
+import { formatLsn, type Lsn, parseLsn } from '../../foundation/lsn.ts';
 import type { SlotState } from '../engine.ts';
 
 const DUPLICATE_OBJECT = '42710';
 const UNDEFINED_OBJECT = '42704';
+const OBJECT_IN_USE = '55006';
+const OBJECT_NOT_IN_PREREQUISITE_STATE = '55000';
 
 /** Throws INVALID_ARGUMENT unless `name` is one that PostgreSQL takes (63 of a-z, 0-9 and _); it may then stand in a command. */
 export function checkSlotName(name: string): void {
@@ -81,6 +83,38 @@ export async function ensurePhysicalSlot(client: pg.Client, major: number, slotN
   if (made.restartLsn === undefined)
     throw new HoldfastError('SERVER_UNREACHABLE', `replication slot "${slotName}" reserves no log yet`);
   return made.restartLsn;
+}
+
+/**
+ * The slot of a standby, which the archiver finds there when it is promoted: it holds what is not archived yet. Does
+ * nothing on a primary, where the slot is the archiver's own.
+ */
+export async function keepSlotInStep(
+  client: pg.Client,
+  major: number,
+  slotName: string,
+  archived: Lsn,
+): Promise<void> {
+  if (!(await isStandby(client))) return;
+  const restart = await ensurePhysicalSlot(client, major, slotName);
+  if (restart >= archived) return;
+  try {
+    // The function goes no further than what was replayed.
+    await client.query('SELECT pg_replication_slot_advance($1, $2::pg_lsn)', [slotName, formatLsn(archived)]);
+  } catch (error) {
+    if (sqlState(error) !== OBJECT_IN_USE && sqlState(error) !== OBJECT_NOT_IN_PREREQUISITE_STATE)
+      throw error;
+  }
+}
+
+/** Does nothing on a primary. */
+export async function dropSlotOfStandby(client: pg.Client, slotName: string): Promise<void> {
+  if (await isStandby(client)) await dropPhysicalSlot(client, slotName);
+}
+
+async function isStandby(client: pg.Client): Promise<boolean> {
+  const { rows } = await client.query<{ standby: boolean }>('SELECT pg_is_in_recovery() AS standby');
+  return rows[0]?.standby === true;
 }
 
 /** No error when there is no such slot. */

@@ -3,6 +3,7 @@ import type { Lsn } from '../../../foundation/lsn.ts';
 import type { LogEvent, LogInspector, LogInspectorOptions, LogTouches } from '../../engine.ts';
 import { RecordDecoder } from './blocks.ts';
 import { eventOf, mayHoldEvent } from './events.ts';
+import type { WalVersion } from './page.ts';
 import { WalParser } from './parser.ts';
 import { TouchRecorder } from './touches.ts';
 
@@ -19,7 +20,9 @@ class PostgresLogInspector implements LogInspector {
 
   constructor(options: LogInspectorOptions) {
     const collects = options.collectTouches === true;
-    this.#parser = new WalParser(options, (record) => {
+    const { major } = options;
+    const version = major === undefined ? {} : { version: major as WalVersion }; // an unknown page magic is refused
+    this.#parser = new WalParser({ ...options, ...version }, (record) => {
       if (collects) this.#touches.add(record, this.#decoder);
       if (!mayHoldEvent(record)) return true;
       const event = eventOf(record, this.#decoder);

@@ -116,6 +116,7 @@ describe('placement', () => {
     restored: false,
     role,
     system_identifier: '1',
+    timeline: 1n,
     server_version: '17',
     error: '',
     host: '',
