@@ -82,8 +82,9 @@ async function makeLog(server: TestServer, begin: bigint, sizeBytes: number): Pr
       round += 1
     ) {
       await client.query(
-        `DO $$ BEGIN FOR i IN 1 .. 20000 LOOP
-           UPDATE account SET balance = balance + 1 WHERE id = 1 + floor(random() * 400000);
+        `DO $$ DECLARE chosen int; BEGIN FOR i IN 1 .. 20000 LOOP
+           chosen := 1 + floor(random() * 400000);
+           UPDATE account SET balance = balance + 1 WHERE id = chosen;
            INSERT INTO history (account, at, filler) VALUES (i, now(), md5(random()::text));
            IF i % 5 = 0 THEN COMMIT; END IF;
          END LOOP; END $$`,
