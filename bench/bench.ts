@@ -3,6 +3,7 @@
  * medians, and Holdfast's as a share of pgBackRest's. Prints the table that stands in README.
  *
  *   npm run bench -- [--small | --large] [--runs <n>] [--no-archive]
+ *   npm run bench -- --log [--small]     only what an archiver gets through: 2 GiB of log replayed (256 MiB)
  */
 import { execFile } from 'node:child_process';
 import { readdir, rm, stat } from 'node:fs/promises';
@@ -11,6 +12,7 @@ import { join } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 import { formatSize } from '../foundation/units.ts';
 import { makeTestDirectory } from '../test/support/postgres.ts';
+import { measureArchiveThroughput } from './archive.ts';
 import { type ArchiveLag, measureArchiveLag } from './archive-lag.ts';
 import { createBenchServer, databaseBytes } from './database.ts';
 import { Holdfast } from './holdfast.ts';
@@ -27,6 +29,7 @@ const { values: options } = parseArgs({
     large: { type: 'boolean', default: false },
     runs: { type: 'string' },
     'no-archive': { type: 'boolean', default: false },
+    log: { type: 'boolean', default: false },
   },
 });
 const sizeBytes = options.small ? 0.3 * GIB : options.large ? 4 * GIB : 2 * GIB;
@@ -34,9 +37,25 @@ const runs = Math.max(1, Number(options.runs ?? (options.small ? 2 : 3)));
 
 const directory = await makeTestDirectory('bench');
 try {
-  await bench();
+  if (options.log) await benchLog();
+  else await bench();
 } finally {
   await rm(directory, { recursive: true, force: true });
+}
+
+async function benchLog(): Promise<void> {
+  const sizeToReplay = options.small ? 0.25 * GIB : 2 * GIB;
+  console.error(`making ${formatSize(sizeToReplay)} of log …`);
+  for (const [compression, found] of await measureArchiveThroughput(directory, sizeToReplay, [
+    'zstd:1',
+    'zstd:3',
+  ])) {
+    console.log(
+      `${compression}: ${formatSize(found.bytes)} of log in ${found.seconds.toFixed(2)} s (${formatSize(found.bytes / found.seconds)}/s), ` +
+        `${found.cpuSeconds.toFixed(2)} s CPU (${formatSize(found.bytes / found.cpuSeconds)} per second of one core), ` +
+        `at most ${formatSize(found.peakRssBytes)} resident, stored as ${formatSize(found.storedBytes)}`,
+    );
+  }
 }
 
 async function bench(): Promise<void> {

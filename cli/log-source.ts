@@ -1,6 +1,6 @@
 /** The archived log that a command is about: options that name it, and what is needed to read it. */
 import { type Command, InvalidArgumentError } from 'commander';
-import { HoldfastError } from '../foundation/errors.ts';
+import { HoldfastError, isError } from '../foundation/errors.ts';
 import { RoundBeginSchema, type RoundGroupStart } from '../proto/gen/holdfast/v1/records_pb.ts';
 import { LogLookup } from '../storage-layout/clog/lookup.ts';
 import type { Medium } from '../storage-layout/media/medium.ts';
@@ -71,7 +71,7 @@ async function tenantOf(
   options: LogSourceOptions,
   signal: AbortSignal,
 ): Promise<bigint> {
-  if (options.tenant !== undefined) return (await findTenant(medium, root, options.tenant, signal)).tenantId;
+  if (options.tenant !== undefined) return await tenantNamed(medium, root, options.tenant, signal);
   const tenants = await findTenants(medium, root, signal);
   const [only] = tenants;
   if (only !== undefined && tenants.length === 1) return only.tenantId;
@@ -79,6 +79,21 @@ async function tenantOf(
     detail: tenants.map((tenant) => tenant.name).join(', '),
     hint: 'Name one with --tenant.',
   });
+}
+
+/** An id will do where nothing at the destination tells names yet: before the first backup. */
+async function tenantNamed(
+  medium: Medium,
+  root: TreeRoot,
+  name: string,
+  signal: AbortSignal,
+): Promise<bigint> {
+  try {
+    return (await findTenant(medium, root, name, signal)).tenantId;
+  } catch (error) {
+    if (isError(error, 'TENANT_NOT_EXIST') && /^[1-9][0-9]{0,17}$/.test(name)) return BigInt(name);
+    throw error;
+  }
 }
 
 function groupOf(

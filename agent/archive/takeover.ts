@@ -218,8 +218,9 @@ async function inspectRange(
   for (const file of files.toSorted((a, b) => compareLsn(a.end, b.end))) {
     const collector = new FindingsCollector(maxCommitUs);
     // What ends before the file was said in the one before it.
-    const begin = file.begin < range.end ? file.begin : range.end;
-    await pushUntil(archive, inspector, range.timeline, begin, undefined, signal);
+    const from = file.begin < range.end ? file.begin : range.end;
+    await pushUntil(archive, inspector, range.timeline, from, undefined, signal);
+    // A file without log may have been begun behind the end of what counts.
     const end = file.end < range.end ? file.end : range.end;
     await pushUntil(archive, inspector, range.timeline, end, collector, signal);
     maxCommitUs = collector.maxCommitUs;

@@ -110,8 +110,8 @@ export function readOptions(
 
 async function targetOfTime(log: LogToRead, timeUs: bigint, signal: AbortSignal): Promise<RecoveryTarget> {
   for (const range of log.path) {
-    const begin = range.begin > log.stop ? range.begin : log.stop;
-    for await (const file of log.archive.filesBetween(range.timeline, begin, range.end, timeUs, signal)) {
+    const from = range.begin > log.stop ? range.begin : log.stop;
+    for await (const file of log.archive.filesBetween(range.timeline, from, range.end, timeUs, signal)) {
       if (file.lastCommitUs === undefined || file.lastCommitUs <= timeUs) continue;
       // A record that ends in this file may begin in the segment before the file's first.
       const begin = segmentsBefore(range, file.begin, 1, log.segmentSizeBytes);

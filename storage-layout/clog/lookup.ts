@@ -189,9 +189,9 @@ export class LogLookup {
     return undefined;
   }
 
-  /** The first place for which `isBefore` is false; it is true for all places before that one. */
+  /** The first place for which `holds` is false; it is true for all places before that one. */
   async #partition(
-    isBefore: (file: LogFile, place: number) => boolean | Promise<boolean>,
+    holds: (file: LogFile, place: number) => boolean | Promise<boolean>,
     signal: AbortSignal | undefined,
   ): Promise<number> {
     let low = 0;
@@ -202,7 +202,7 @@ export class LogLookup {
       let place = middle;
       let file = await this.#open(place, signal);
       while (file === undefined && place > low) file = await this.#open(--place, signal);
-      if (file === undefined || (await isBefore(file, place))) low = middle + 1;
+      if (file === undefined || (await holds(file, place))) low = middle + 1;
       else high = place;
     }
     return low;

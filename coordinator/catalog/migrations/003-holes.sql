@@ -85,7 +85,8 @@ SELECT
   holdfast.time_of(r.end_us) AS end_time,
   concat_ws('; ', nullif(r.reason, ''),
     CASE WHEN r.end_owed THEN 'round_end is still to be written at the destination' END,
-    nullif(r.last_error, '')) AS comment,
+    nullif(r.last_error, ''),
+    CASE WHEN r.state IN ('BEGINNING', 'DOING', 'STOPPING') THEN g.last_error END) AS comment,
   r.display_destination AS path
 FROM holdfast.rounds r
 CROSS JOIN LATERAL (
@@ -93,7 +94,9 @@ CROSS JOIN LATERAL (
     min(rg.checkpoint_lsn) AS checkpoint_lsn,
     max(greatest(holdfast.lsn_number(rg.server_lsn) - holdfast.lsn_number(rg.checkpoint_lsn), 0)) AS lag_bytes,
     sum(rg.earlier_input_bytes + rg.input_bytes)::bigint AS input_bytes,
-    sum(rg.earlier_output_bytes + rg.output_bytes)::bigint AS output_bytes
+    sum(rg.earlier_output_bytes + rg.output_bytes)::bigint AS output_bytes,
+    string_agg(rg.partition_group || ': ' || rg.last_error, '; ' ORDER BY rg.partition_group)
+      FILTER (WHERE rg.last_error <> '') AS last_error
   FROM holdfast.round_groups rg
   WHERE rg.tenant_id = r.tenant_id AND rg.round = r.round
 ) g;
