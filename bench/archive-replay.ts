@@ -52,7 +52,6 @@ await using files = new LogFileSequence({
 const drain = new AbortController();
 const streaming = new Streaming({
   instance: idleInstance(),
-  slotName: 'bench',
   stream: replay(),
   inspector: createLogInspector({
     segmentSizeBytes: SEGMENT_BYTES,
@@ -111,6 +110,7 @@ function idleInstance(): Instance {
         restartLsn: begin,
         walStatus: 'reserved',
         invalidationReason: '',
+        retainedBytes: 0n,
       }),
   };
   return partial as Instance; // streaming uses nothing else of it

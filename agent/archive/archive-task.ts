@@ -21,6 +21,7 @@ import type { AbandonedLogFile } from '../../storage-layout/clog/archive.ts';
 import { parseCompression } from '../../storage-layout/macroblock/compress.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import type { TaskContext } from '../task-context.ts';
+import { abandonable } from './abandonable.ts';
 import { noteInClogInfo } from './clog-info.ts';
 import { LogFileSequence } from './file-sequence.ts';
 import { describeHole, findResumption, type Resumption } from './hole.ts';
@@ -32,8 +33,6 @@ import { type ArchiverEvent, type ArchiverState, classifyFailure, nextState } fr
 import { Streaming } from './streaming.ts';
 import { type LogSoFar, takeOver } from './takeover.ts';
 
-/** A destination that hangs is left alone this long after the task was told to end. */
-const ABANDON_MS = 5000;
 const DROP_SLOT_MS = 10_000;
 const CLOG_INFO_MS = 10_000;
 const MEASURE_HOLE_MS = 10_000;
@@ -484,22 +483,4 @@ function position(point: LogPoint): LogPosition {
 
 function isPowerOfTwo(value: number): boolean {
   return (value & (value - 1)) === 0;
-}
-
-/** A store that hangs cannot be made to answer: some time after the signal its call is left behind. */
-async function abandonable<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise: abandoned, reject } = Promise.withResolvers<never>();
-  let timer: NodeJS.Timeout | undefined;
-  const onAbort = () => {
-    timer = setTimeout(() => reject(toHoldfastError(signal.reason)), ABANDON_MS);
-  };
-  signal.addEventListener('abort', onAbort, { once: true });
-  if (signal.aborted) onAbort();
-  try {
-    return await Promise.race([work, abandoned]);
-  } finally {
-    clearTimeout(timer);
-    signal.removeEventListener('abort', onAbort);
-    work.catch(() => undefined); // left behind, or reported already
-  }
 }

@@ -229,10 +229,10 @@ describe('the lineage', () => {
   });
 
   test('without a timeline it goes along the newest one to the first hole, and no further on an older one', () => {
-    const history = new Map([[toTimeline(2), Buffer.from('1\t0/32\tlater\n')]]);
+    const forkAt50 = new Map([[toTimeline(2), Buffer.from('1\t0/32\tlater\n')]]);
     // The old timeline goes on behind the fork at 50.
     const whole = findLogPath(
-      log([coverage(16, 60, 1n), coverage(50, 80, 2n, 2)], history),
+      log([coverage(16, 60, 1n), coverage(50, 80, 2n, 2)], forkAt50),
       baseline,
       undefined,
     );
@@ -242,7 +242,7 @@ describe('the lineage', () => {
     ]);
     // What lies before the fork was not all shipped, and is not back-filled yet.
     const behind = findLogPath(
-      log([coverage(16, 45, 1n), coverage(50, 80, 2n, 2)], history),
+      log([coverage(16, 45, 1n), coverage(50, 80, 2n, 2)], forkAt50),
       baseline,
       undefined,
     );
