@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config';
 
-/** Three projects: `unit` (parallel, no servers), `e2e` and `faults` (real PostgreSQL, one file at a time). */
+/** Three projects: `unit` (parallel, no servers), `e2e` (real PostgreSQL, one file at a time) and `faults` (processes that die). */
 export default defineConfig({
   test: {
     projects: [
@@ -12,6 +12,7 @@ export default defineConfig({
           testTimeout: 300_000,
           hookTimeout: 120_000,
           fileParallelism: false,
+          sequence: { groupOrder: 1 },
         },
       },
       {
@@ -20,7 +21,9 @@ export default defineConfig({
           include: ['test/faults/**/*.test.ts'],
           testTimeout: 600_000,
           hookTimeout: 120_000,
-          fileParallelism: false,
+          // They mostly wait: for a process to come back, for a backup to settle.
+          maxWorkers: 3,
+          sequence: { groupOrder: 2 },
         },
       },
     ],

@@ -52,7 +52,7 @@ export type TaskContext = {
   /** Undefined: this agent takes no restores. */
   readonly restore: RestoreSettings | undefined;
   readonly server: ServerIdentity;
-  /** Opens destinations by URI; default: media/open.ts. */
+  /** Opens destinations by URI; default: media/open.ts. Worker threads open their own by it. */
   readonly openMedium?: (uri: string, signal: AbortSignal) => Promise<Medium>;
   readonly control: TaskControl;
 };

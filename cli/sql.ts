@@ -1,9 +1,15 @@
 /** `holdfast sql` and `holdfast events`: a coordinator's admin service from the command line. */
 import { readFile } from 'node:fs/promises';
 import { text } from 'node:stream/consumers';
+import { create } from '@bufbuild/protobuf';
 import { type Command, Option } from 'commander';
 import { HoldfastError } from '../foundation/errors.ts';
-import { AdminService, type Event } from '../proto/gen/holdfast/v1/admin_pb.ts';
+import {
+  AdminService,
+  type Event,
+  type WatchEventsRequest,
+  WatchEventsRequestSchema,
+} from '../proto/gen/holdfast/v1/admin_pb.ts';
 import { makeClient } from '../proto/grpc-service.ts';
 import { addExamples } from './help.ts';
 import { type AdminClient, runSql } from './sql/run.ts';
@@ -28,7 +34,7 @@ export function registerSql(program: Command): void {
     .command('sql')
     .summary('run admin statements on a coordinator')
     .description(
-      'Run admin and reading statements on a coordinator, over gRPC. The statements come from -c, from a file, or from\n' +
+      'Run admin and reading statements on a coordinator, over gRPC. The statements come from -c, from a file, or from ' +
         'standard input. Results go to standard output, notices and progress to standard error.\n\n' +
         `The password comes from --password-file, or from the variable ${PASSWORD_VARIABLE}.`,
     )
@@ -116,7 +122,7 @@ async function withClient(
 
 type EventOptions = {
   readonly follow?: boolean;
-  readonly after: string;
+  readonly after?: string;
   readonly coordinator: string;
   readonly user: string;
   readonly passwordFile?: string;
@@ -133,7 +139,7 @@ export function registerEvents(program: Command): void {
       'Print the events of a coordinator: those in CDB_OB_EVENT_HISTORY, then with --follow new ones as they happen.',
     )
     .option('-F, --follow', 'go on until interrupted')
-    .option('--after <event id>', 'only events after this one', '0')
+    .option('--after <event id>', 'only events after this one; default: from the first')
     .option('--coordinator <host:port>', "the coordinator's gRPC address", DEFAULT_COORDINATOR)
     .option('-U, --user <name>', 'log in as this user', DEFAULT_USER)
     .option('--password-file <path>', 'a file that holds the password')
@@ -148,21 +154,26 @@ export function registerEvents(program: Command): void {
 }
 
 async function events(options: EventOptions): Promise<void> {
-  if (!/^\d{1,19}$/.test(options.after))
-    throw new HoldfastError('INVALID_ARGUMENT', `--after needs an event id, not "${options.after}"`);
+  const { after = '0' } = options;
+  if (!/^\d{1,19}$/.test(after))
+    throw new HoldfastError('INVALID_ARGUMENT', `--after needs an event id, not "${after}"`);
   if (options.follow === true) {
-    await withClient(options.coordinator, (client, signal) => follow(client, BigInt(options.after), signal));
+    const request = create(WatchEventsRequestSchema, {
+      afterEventId: BigInt(after),
+      user: options.user,
+      password: await readPassword(options.passwordFile),
+    });
+    await withClient(options.coordinator, (client, signal) => follow(client, request, signal));
     return;
   }
   const command = [
-    `SELECT * FROM (SELECT * FROM CDB_OB_EVENT_HISTORY WHERE event_id > ${options.after} ORDER BY event_id DESC LIMIT ${EVENTS_SHOWN}) recent ORDER BY event_id`,
+    `SELECT * FROM (SELECT * FROM CDB_OB_EVENT_HISTORY WHERE event_id > ${after} ORDER BY event_id DESC LIMIT ${EVENTS_SHOWN}) recent ORDER BY event_id`,
   ];
   await runStatements({ ...options, command });
 }
 
 /** Until Ctrl-C, which is how it is meant to end. */
-async function follow(client: AdminClient, afterEventId: bigint, signal: AbortSignal): Promise<void> {
-  const request = { $typeName: 'holdfast.v1.WatchEventsRequest' as const, afterEventId };
+async function follow(client: AdminClient, request: WatchEventsRequest, signal: AbortSignal): Promise<void> {
   try {
     for await (const event of client.watchEvents(request, { signal }))
       process.stdout.write(`${formatEvent(event)}\n`);

@@ -3,6 +3,7 @@ import { createSecureContext, type SecureContext } from 'node:tls';
 import type { Logger } from '../foundation/log.ts';
 import { parseDurationMs } from '../foundation/units.ts';
 import { VERSION } from '../foundation/version.ts';
+import { serveEvents } from './agents/admin-service.ts';
 import { startGrpcServer } from './agents/grpc-server.ts';
 import { executeCommand } from './commands/execute.ts';
 import { type CoordinatorConfig, LOCAL_USER, parseListen, readPem, readSecret } from './config.ts';
@@ -57,8 +58,10 @@ async function serve(
     const services: SqlServices = {
       reader,
       queryTimeoutMs: queryTimeout.current,
-      executeCommand: (statement, session, statementSignal) =>
-        executeCommand(context, statement, session, AbortSignal.any([statementSignal, ended])),
+      executeCommand: async function* (statement, session, statementSignal) {
+        yield* executeCommand(context, statement, session, AbortSignal.any([statementSignal, ended]));
+        if (statement.kind === 'setParameter') await queryTimeout.refresh(); // the session's next query obeys it
+      },
     };
     const credentials = await readCredentials(config);
     const grpcTls = await readGrpcTls(config);
@@ -68,8 +71,12 @@ async function serve(
         config.grpc.agent_token_file === undefined
           ? undefined
           : await readSecret(config.grpc.agent_token_file, 'grpc.agent_token_file'),
-      execute: (request, callSignal) =>
-        executeSql(services, credentials, request, AbortSignal.any([callSignal, ended])),
+      admin: {
+        execute: (request, callSignal) =>
+          executeSql(services, credentials, request, AbortSignal.any([callSignal, ended])),
+        watchEvents: (request, callSignal) =>
+          serveEvents(context, credentials, request, AbortSignal.any([callSignal, ended])),
+      },
       tls: grpcTls,
     });
     await using wire = await startWireServer({

@@ -17,6 +17,7 @@ import {
   type ArchiveTask,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { type LogPosition, LogPositionSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import type { AbandonedLogFile } from '../../storage-layout/clog/log-file.ts';
 import { parseCompression } from '../../storage-layout/macroblock/compress.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import type { TaskContext } from '../task-context.ts';
@@ -66,6 +67,8 @@ class Archiver {
   /** Of the sessions before the present one. */
   #inputBytes = 0;
   #outputBytes = 0;
+  /** Files of earlier sessions that this archiver failed to write, until they are sealed. */
+  readonly #abandoned: AbandonedLogFile[] = [];
 
   constructor(context: TaskContext, task: ArchiveTask, report: (progress: ArchiveProgress) => void) {
     this.#context = context;
@@ -107,7 +110,12 @@ class Archiver {
       await using medium = await open(destinationOf(this.#task).uri, begin);
       const place = this.#placeOn(medium);
       await checkMountFile(place, begin);
-      const { lastFileId, lastEpoch, log, seal } = await takeOver(place, createLogInspector, begin);
+      const { lastFileId, lastEpoch, log, seal } = await takeOver(
+        place,
+        createLogInspector,
+        begin,
+        this.#abandoned,
+      );
       this.#refuseNewerEpoch(lastEpoch);
       if (log !== undefined) this.#start = { timeline: log.timeline, lsn: log.begin };
       this.#step('opened');
@@ -121,6 +129,7 @@ class Archiver {
       await using stream = source.stream;
       // The slot is ours: nobody else's bytes are acknowledged from now on, so what is there now is all that may count.
       await seal(begin);
+      this.#abandoned.length = 0;
       if (log !== undefined) this.#countLogSoFar(log);
       await using files = this.#openFiles(place, source, lastFileId, log);
       await this.#noteServer(place, source, signal);
@@ -241,6 +250,7 @@ class Archiver {
   #closeSession(): void {
     this.#inputBytes += this.#streaming?.inputBytes ?? 0;
     this.#outputBytes += this.#files?.outputBytes ?? 0;
+    if (this.#files?.abandoned !== undefined) this.#abandoned.push(this.#files.abandoned);
     this.#streaming = undefined;
     this.#files = undefined;
   }

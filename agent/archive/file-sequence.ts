@@ -6,6 +6,7 @@
 import type { Clock } from '../../foundation/clock.ts';
 import { type Lsn, type Timeline, toLsn } from '../../foundation/lsn.ts';
 import { type LogCheckpointPoint, writeLogIndex } from '../../storage-layout/clog/index.ts';
+import type { AbandonedLogFile } from '../../storage-layout/clog/log-file.ts';
 import { LogFileWriter } from '../../storage-layout/clog/writer.ts';
 import type { Compression } from '../../storage-layout/macroblock/compress.ts';
 import { commitTimes, FindingsCollector } from './findings.ts';
@@ -43,6 +44,7 @@ export class LogFileSequence implements AsyncDisposable {
   #maxCommitUs: bigint | undefined;
   #unfinishedRecordBegin: Lsn | undefined;
   #sealedBytes = 0;
+  #abandoned: AbandonedLogFile | undefined;
 
   constructor(options: FileSequenceOptions) {
     this.#options = options;
@@ -59,6 +61,11 @@ export class LogFileSequence implements AsyncDisposable {
   /** The file that was begun last. */
   get fileId(): bigint {
     return this.#fileId;
+  }
+
+  /** The file that is open, or was when the sequence failed, as far as it is durable; undefined when all are sealed. */
+  get abandoned(): AbandonedLogFile | undefined {
+    return this.#abandoned;
   }
 
   /** Bytes written to the destination by this sequence. */
@@ -79,6 +86,7 @@ export class LogFileSequence implements AsyncDisposable {
     for (const piece of block.pieces) file.collector.addTouches(piece.touches);
     this.#unfinishedRecordBegin = block.pieces.at(-1)?.unfinishedRecordBegin;
     this.#durable = block.end;
+    this.#noteDurable(file);
   }
 
   /** Records that all that was acknowledged before `timeUs` lies before `lsn`. Durable when it resolves. */
@@ -88,6 +96,7 @@ export class LogFileSequence implements AsyncDisposable {
       ...point,
       lsn: toLsn(point.lsn < this.#durable ? point.lsn : this.#durable),
     });
+    this.#noteDurable(file);
   }
 
   /** Ends the open file, if there is one, and writes its index. */
@@ -101,6 +110,7 @@ export class LogFileSequence implements AsyncDisposable {
     this.#maxCommitUs = findings.maxCommitUs;
     this.#sealedBytes += file.writer.sizeBytes;
     this.#file = undefined;
+    this.#abandoned = undefined;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -144,6 +154,12 @@ export class LogFileSequence implements AsyncDisposable {
       signal,
     );
     this.#fileId += 1n;
-    return { writer, collector: new FindingsCollector(this.#maxCommitUs), createdMs };
+    const file = { writer, collector: new FindingsCollector(this.#maxCommitUs), createdMs };
+    this.#noteDurable(file);
+    return file;
+  }
+
+  #noteDurable({ writer }: OpenFile): void {
+    this.#abandoned = { fileId: this.#fileId, epoch: this.#options.epoch, durableBytes: writer.sizeBytes };
   }
 }

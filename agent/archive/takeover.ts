@@ -13,7 +13,7 @@ import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
 import { LogArchive } from '../../storage-layout/clog/archive.ts';
 import type { LogCheckpointPoint, NewFindings } from '../../storage-layout/clog/index.ts';
-import type { LogFile } from '../../storage-layout/clog/log-file.ts';
+import type { AbandonedLogFile, LogFile } from '../../storage-layout/clog/log-file.ts';
 import { FindingsCollector } from './findings.ts';
 import type { LogPlace } from './place.ts';
 
@@ -46,13 +46,24 @@ export type Takeover = {
   readonly seal: Seal;
 };
 
-/** Reads only. Throws LOG_GAP when the archived log has a hole, LOG_CONFLICT, DATA_CORRUPT, WAL_UNREADABLE, and the medium's errors. */
+/**
+ * Reads only. `abandoned`: files that this archiver itself failed to write, and how much of them counts. Throws LOG_GAP when the archived log has a hole, LOG_CONFLICT, DATA_CORRUPT, WAL_UNREADABLE, and the
+ * medium's errors.
+ */
 export async function takeOver(
   place: LogPlace,
   makeInspector: MakeInspector,
   signal: AbortSignal,
+  abandoned: readonly AbandonedLogFile[] = [],
 ): Promise<Takeover> {
-  const archive = await LogArchive.open(place.medium, place.root, place.round, place.group, signal);
+  const archive = await LogArchive.open(
+    place.medium,
+    place.root,
+    place.round,
+    place.group,
+    signal,
+    abandoned,
+  );
   const { lastFileId, lastEpoch } = archive;
   const range = unbrokenRange(archive);
   if (range === undefined) {

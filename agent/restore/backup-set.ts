@@ -3,6 +3,7 @@
  * SHA-256 has been compared with the commit point's, then the file list and the block index as streams in step.
  */
 import { createHash } from 'node:crypto';
+import { CONTROL_FILE_PATH } from '../../engine/postgres/control-file.ts';
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import {
@@ -31,6 +32,8 @@ import { parseTreePath, type SetKey, type TreeRoot, tree } from '../../storage-l
 import { checkFilePath, checkRelativePath } from './safe-path.ts';
 
 const READ_BYTES = 4 * 1024 * 1024;
+/** A block that does not shrink is stored as it is, behind its header. */
+const MAX_STORED_BYTES = MACROBLOCK_BYTES + 65_536;
 
 export type SourceSet = {
   readonly medium: Medium;
@@ -112,6 +115,9 @@ export async function* readFiles(source: SourceSet, signal: AbortSignal): AsyncG
     const list = decodeMessage(FileListSchema, record.payload, record.offset, { file: source.metaKey });
     for (const file of list.files) {
       checkFilePath(file.path);
+      // The control file makes the directory a database: it is known by its kind, and laid down last.
+      if (isControlFile(file) !== (file.path === CONTROL_FILE_PATH))
+        throw new HoldfastError('DATA_CORRUPT', `${source.metaKey}: ${file.path} has the wrong kind`);
       if (file.fileNumber <= previous) {
         throw new HoldfastError(
           'DATA_CORRUPT',
@@ -126,7 +132,7 @@ export async function* readFiles(source: SourceSet, signal: AbortSignal): AsyncG
 
 /**
  * Each file with its blocks, in file order: a file larger than MAX_BLOCKS macroblocks comes in several parts. Throws
- * DATA_CORRUPT when a block has no file, lies outside its file, or a file has not as many blocks as the list says.
+ * DATA_CORRUPT when a block has no file, or a file's blocks are not all of the file, each byte once.
  */
 export async function* readFileBlocks(source: SourceSet, signal: AbortSignal): AsyncGenerator<FileBlocks> {
   const index = new EntryStream(source, signal);
@@ -136,7 +142,7 @@ export async function* readFileBlocks(source: SourceSet, signal: AbortSignal): A
     for (;;) {
       const entry = await index.peek();
       if (entry === undefined || entry.fileNumber > file.fileNumber) break;
-      checkEntry(source, file, entry);
+      checkEntry(source, file, entry, count);
       index.take();
       part.push(entry);
       count += 1;
@@ -145,10 +151,10 @@ export async function* readFileBlocks(source: SourceSet, signal: AbortSignal): A
         part = [];
       }
     }
-    if (count !== file.macroblockCount) {
+    if (count !== file.macroblockCount || count !== blocksOf(file)) {
       throw new HoldfastError(
         'DATA_CORRUPT',
-        `${source.indexKey} has ${count} macroblocks of ${file.path}, the file list says ${file.macroblockCount}`,
+        `${source.indexKey} has ${count} macroblocks of ${file.path}, the file list says ${file.macroblockCount} of ${file.sizeBytes} bytes`,
       );
     }
     if (part.length > 0 || count === 0) yield { file, blocks: part };
@@ -192,7 +198,12 @@ class EntryStream {
   }
 }
 
-function checkEntry(source: SourceSet, file: BackupFile, entry: MacroBlockEntry): void {
+function blocksOf(file: BackupFile): number {
+  return Math.ceil(Number(file.sizeBytes) / MACROBLOCK_BYTES);
+}
+
+/** `blockNo`: which of the file's blocks is the next. */
+function checkEntry(source: SourceSet, file: BackupFile, entry: MacroBlockEntry, blockNo: number): void {
   if (entry.fileNumber !== file.fileNumber) {
     throw new HoldfastError(
       'DATA_CORRUPT',
@@ -201,11 +212,19 @@ function checkEntry(source: SourceSet, file: BackupFile, entry: MacroBlockEntry)
   }
   if (entry.delta !== undefined)
     throw new HoldfastError('NOT_SUPPORTED', `${source.indexKey} holds an incremental backup's deltas`);
-  const end = BigInt(entry.blockNumber) * BigInt(MACROBLOCK_BYTES) + BigInt(entry.plainBytes);
-  if (end > file.sizeBytes) {
+  const begin = BigInt(blockNo) * BigInt(MACROBLOCK_BYTES);
+  const left = file.sizeBytes - begin;
+  const wantedBytes = left < BigInt(MACROBLOCK_BYTES) ? left : BigInt(MACROBLOCK_BYTES);
+  if (entry.blockNumber !== blockNo || wantedBytes <= 0n || BigInt(entry.plainBytes) !== wantedBytes) {
     throw new HoldfastError(
       'DATA_CORRUPT',
-      `${source.indexKey}: macroblock ${entry.blockNumber} of ${file.path} ends behind the file's ${file.sizeBytes} bytes`,
+      `${source.indexKey}: macroblock ${entry.blockNumber} of ${entry.plainBytes} bytes is not the next of ${file.path}, which has ${file.sizeBytes} bytes`,
+    );
+  }
+  if (entry.storedBytes > MAX_STORED_BYTES) {
+    throw new HoldfastError(
+      'DATA_CORRUPT',
+      `${source.indexKey}: macroblock ${entry.blockNumber} of ${file.path} is stored in ${entry.storedBytes} bytes`,
     );
   }
 }

@@ -5,7 +5,6 @@ import { AdminService } from '../../proto/gen/holdfast/v1/admin_pb.ts';
 import { AgentService } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { addService, CHANNEL_OPTIONS, type ServiceHandlers } from '../../proto/grpc-service.ts';
 import type { CoordinatorContext } from '../context.ts';
-import { serveEvents } from './admin-service.ts';
 import { serveAgent } from './attach.ts';
 
 export type GrpcServerOptions = {
@@ -13,7 +12,7 @@ export type GrpcServerOptions = {
   /** 0: any free port. */
   readonly port: number;
   readonly agentToken: string | undefined;
-  readonly execute: ServiceHandlers<typeof AdminService>['execute'];
+  readonly admin: ServiceHandlers<typeof AdminService>;
   readonly tls?: { readonly pair: KeyCertPair; readonly clientCa: Buffer | undefined } | undefined;
 };
 
@@ -28,10 +27,7 @@ export async function startGrpcServer(
   addService(server, AgentService, {
     attach: (stream, signal) => serveAgent(context, options.agentToken, stream, signal),
   });
-  addService(server, AdminService, {
-    execute: options.execute,
-    watchEvents: (request, signal) => serveEvents(context, request, signal),
-  });
+  addService(server, AdminService, options.admin);
   const port = await bind(server, options);
   return {
     port,

@@ -5,7 +5,12 @@ import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn } from '../../foundation/lsn.ts';
 import { RestoreTargetSchema, RestoreTaskSchema } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { readTenantHistory } from '../../storage-layout/plan/tenant-history.ts';
-import { formatInstant, mergeWindows, restorableWindows } from '../../storage-layout/plan/windows.ts';
+import {
+  formatInstant,
+  isSameLog,
+  mergeWindows,
+  restorableWindows,
+} from '../../storage-layout/plan/windows.ts';
 import { checkName } from '../../storage-layout/tree.ts';
 import { findRunningJob, insertJob, insertTask, requestCancel } from '../catalog/jobs.ts';
 import { restoreProgress } from '../catalog/progress.ts';
@@ -324,7 +329,7 @@ export async function* showRestoreWindows(
     const common = [tenant.tenant_id, tenant.tenant_name];
     for (const [index, window] of merged.entries()) {
       const before = merged[index - 1];
-      if (before !== undefined)
+      if (before !== undefined && !isSameLog(before, window))
         rows.push([
           ...common,
           'HOLE',

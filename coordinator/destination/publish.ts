@@ -16,7 +16,8 @@ import type { Medium } from '../../storage-layout/media/medium.ts';
 import { type RoundKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
 import { listParameterValues } from '../catalog/parameters.ts';
 import type { BackupSet } from '../catalog/sets.ts';
-import type { CoordinatorContext } from '../context.ts';
+import { type CoordinatorContext, write } from '../context.ts';
+import { checkFilesAreThere } from './described-files.ts';
 import { writeOnceOrRead } from './write-once.ts';
 
 /**
@@ -37,14 +38,14 @@ export async function checkLogIsThere(
       `partition group ${backup.partitionGroup} reported no positions`,
     );
   const lookup = await LogLookup.open(medium, root, key, backup.partitionGroup, signal);
-  const coverage = await lookup.coverage(signal);
   const begin = segmentStart(toLsn(start.lsn), backup.segmentSizeBytes);
   const timeline = toTimeline(stop.timeline);
-  const covered = coverage.some(
-    (range) => range.timeline === timeline && range.begin <= begin && range.end >= stop.lsn,
-  );
-  if (covered && start.timeline === stop.timeline) return;
-  const found = coverage.map(
+  // File by file, each as long as it is now: only those of the backup are read.
+  let covered = begin;
+  for await (const file of lookup.filesBetween(timeline, begin, toLsn(stop.lsn), undefined, signal))
+    if (file.begin <= covered && file.end > covered) covered = file.end;
+  if (covered >= stop.lsn && start.timeline === stop.timeline) return;
+  const found = (await lookup.coverage(signal)).map(
     (range) => `timeline ${range.timeline}: ${formatLsn(range.begin)} to ${formatLsn(range.end)}`,
   );
   throw new HoldfastError(
@@ -54,7 +55,11 @@ export async function checkLogIsThere(
   );
 }
 
-/** Writes what describes the set, and last the write-once backup_info: THE COMMIT POINT. Returns the one that counts. */
+/**
+ * Writes what describes the set, and last the write-once backup_info: THE COMMIT POINT. Returns the one that counts. Throws
+ * BACKUP_FAILED when what the agents reported is not at the destination, BACKUP_IO_PROHIBITED when another coordinator
+ * leads, and the medium's errors.
+ */
 export async function publishBackup(
   context: CoordinatorContext,
   medium: Medium,
@@ -75,6 +80,7 @@ export async function publishBackup(
   const { root } = context;
   const { set } = parts;
   const key = { tenantId: set.tenant_id, fullSetId: set.full_set_id, setId: set.backup_set_id };
+  for (const backup of parts.backups) await checkFilesAreThere(medium, root, key, backup, signal);
   await writeOnceOrRead(
     medium,
     tree.localityInfo(root, key),
@@ -115,5 +121,7 @@ export async function publishBackup(
     partitionGroups: [...parts.backups],
     holdfastVersion: VERSION,
   });
+  // The destination cannot refuse a leader that was replaced while it slept; this is as near to the write as can be.
+  await write(context, () => Promise.resolve());
   return await writeOnceOrRead(medium, tree.backupInfo(root, key), BackupInfoSchema, info, signal);
 }

@@ -362,7 +362,7 @@ async function advance(
 const ENDING: Readonly<Partial<Record<BackupState, (failure: HoldfastError) => boolean>>> = {
   PREPARE: isLasting,
   WAIT_LOG: isLasting,
-  PUBLISH: (failure) => failure.code === 'DATA_CORRUPT' || failure.code === 'FORMAT_UNKNOWN',
+  PUBLISH: (failure) => ['BACKUP_FAILED', 'DATA_CORRUPT', 'FORMAT_UNKNOWN'].includes(failure.code),
 };
 
 /** INTERNAL is what the catalog's own troubles look like: they pass. */

@@ -5,6 +5,8 @@
  * - A file that vanishes while the listing runs is left out; one that appears later needs no copy: the log makes it.
  * - Symbolic links are followed in two places: `pg_tblspc/<oid>`, and directly in the data directory (people move
  *   `base` or `postgresql.conf` that way). Elsewhere a link is left out, as pg_basebackup does.
+ * - A tablespace that stands inside the data directory is listed as a tablespace, not a second time as a directory of it.
+ * - A name that is not UTF-8 ends the listing: it cannot be stored, and left out it would be lost without a word.
  * - In a tablespace only this server's directory `PG_<major>_<catalog version>` counts: others may share the location.
  */
 import type { Dirent, Stats } from 'node:fs';
@@ -53,9 +55,17 @@ const LEFT_OUT_AT_TOP: ReadonlySet<string> = new Set([
   'tablespace_map.old',
 ]);
 
-/** Lists the data directory, its tablespaces and the configuration outside it. Files and directories are in path order. */
+/**
+ * Lists the data directory, its tablespaces and the configuration outside it. Files and directories are in path order.
+ * Throws BACKUP_FAILED for a name that is not UTF-8.
+ */
 export async function listFiles(input: ListingInput, signal: AbortSignal): Promise<DataListing> {
-  const walk: Walk = { input, signal, files: [], directories: [], tablespaces: [] };
+  const locations = new Set<string>();
+  for (const { location } of input.tablespaces) {
+    const real = isAbsolute(location) ? await ifThere(realpath(location)) : undefined;
+    if (real !== undefined) locations.add(real);
+  }
+  const walk: Walk = { input, signal, locations, files: [], directories: [], tablespaces: [] };
   await listTop(walk);
   await listExternal(walk);
   return {
@@ -132,6 +142,8 @@ async function queryIfAllowed(client: pg.Client, sql: string): Promise<readonly 
 type Walk = {
   readonly input: ListingInput;
   readonly signal: AbortSignal;
+  /** Where the tablespaces really stand that are not in place. */
+  readonly locations: ReadonlySet<string>;
   readonly files: DataFile[];
   readonly directories: { readonly path: string; readonly mode: number }[];
   readonly tablespaces: TablespaceInfo[];
@@ -143,6 +155,7 @@ async function listTop(walk: Walk): Promise<void> {
     const { name } = entry;
     const absolute = join(dataDirectory, name);
     if (isLeftOutAnywhere(name) || LEFT_OUT_AT_TOP.has(name)) continue;
+    refuseUnreadable('', name);
     const facts = await ifThere(stat(absolute)); // follows a link
     if (facts === undefined) continue;
     if (facts.isFile()) addFile(walk, name, await realpath(absolute), 'other', facts);
@@ -186,10 +199,13 @@ async function listTablespaces(walk: Walk, facts: Stats): Promise<void> {
 /** Everything below one directory. `absolute` is where it really stands. */
 async function listDirectory(walk: Walk, path: string, absolute: string, facts: Stats): Promise<void> {
   walk.signal.throwIfAborted();
+  const isTablespace = path.startsWith('pg_tblspc/');
+  if (!isTablespace && walk.locations.size > 0 && walk.locations.has(await realpath(absolute))) return;
   const entries = await ifThere(readdir(absolute, { withFileTypes: true }));
   if (entries === undefined) return;
   walk.directories.push({ path, mode: permissions(facts) });
   for (const { name, kind } of selectEntries(path, entries)) {
+    refuseUnreadable(path, name);
     const child = join(absolute, name);
     const childFacts = await ifThere(lstat(child));
     if (childFacts === undefined) continue;
@@ -226,6 +242,15 @@ function kindOf(
   if (relation.temporary) return undefined;
   if (relation.fork !== 'init' && unlogged.has(relation.relFile)) return undefined;
   return relation.fork;
+}
+
+/** Node shows bytes that are not UTF-8 as U+FFFD, a name that the file does not have. */
+function refuseUnreadable(path: string, name: string): void {
+  if (!name.includes('\uFFFD')) return;
+  const where = path === '' ? 'the data directory' : path;
+  throw new HoldfastError('BACKUP_FAILED', `${where} holds a file whose name is not UTF-8: "${name}"`, {
+    hint: 'No file of the server is named so: rename it, or move it away.',
+  });
 }
 
 function isLeftOutAnywhere(name: string): boolean {

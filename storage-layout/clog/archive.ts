@@ -12,7 +12,9 @@ import type { Medium } from '../media/medium.ts';
 import { type RoundKey, type TreeRoot, tree } from '../tree.ts';
 import { type LogFileIndex, type NewFindings, readLogIndex, writeLogIndex } from './index.ts';
 import {
+  type AbandonedLogFile,
   dataKey,
+  type FileName,
   fileLabel,
   findFiles,
   type ListedFile,
@@ -47,6 +49,7 @@ export class LogArchive {
   readonly #place: LogFilesPlace;
   readonly #names: readonly ListedFile[];
   #files: readonly LogFile[] = [];
+  readonly #lost: string[] = [];
   #pieces: readonly LogPiece<LogFile>[] = [];
   #ranges: readonly LogRange[] = [];
   #conflicts: readonly { readonly overlap: LogOverlap<LogFile>; readonly lsn: Lsn }[] = [];
@@ -57,8 +60,8 @@ export class LogArchive {
   }
 
   /**
-   * Lists and reads what is there; an archive without files is no error. Throws DATA_CORRUPT (an index file), FORMAT_UNKNOWN,
-   * and the medium's errors.
+   * Lists and reads what is there; an archive without files is no error. `abandoned`: files without an index of which only
+   * so much counts. Throws DATA_CORRUPT (an index file), FORMAT_UNKNOWN, and the medium's errors.
    */
   static async open(
     medium: Medium,
@@ -66,6 +69,7 @@ export class LogArchive {
     round: RoundKey,
     group: string,
     signal?: AbortSignal,
+    abandoned: readonly AbandonedLogFile[] = [],
   ): Promise<LogArchive> {
     const place = { medium, root, round, group };
     const indexed = new Set(await medium.listNames(tree.logIndexDirectory(root, round, group), signal));
@@ -74,8 +78,14 @@ export class LogArchive {
     const files = await mapLimited(names, OPEN_CONCURRENCY, async (name) =>
       indexed.has(fileLabel(name))
         ? await openIndexed(place, name, name.sizeBytes, signal)
-        : await openScanned(place, name, signal),
+        : await openScanned(place, name, signal, durableBytesOf(name, abandoned)),
     );
+    const listed = new Set(names.map(fileLabel));
+    for (const label of indexed) {
+      if (listed.has(label)) continue;
+      const key = `${tree.logDataDirectory(root, round, group)}/${label}`;
+      if ((await medium.stat(key, signal)) === undefined) archive.#lost.push(key); // a listing may lag behind
+    }
     await archive.#setFiles(withRunningMaximum(files), signal);
     return archive;
   }
@@ -83,6 +93,11 @@ export class LogArchive {
   /** Every file that holds log, in order of (file id, epoch). */
   get files(): readonly LogFile[] {
     return this.#files;
+  }
+
+  /** Keys of files that are gone though their index is there. */
+  get lost(): readonly string[] {
+    return this.#lost;
   }
 
   /** Files that a successor must seal before it begins its own. */
@@ -100,6 +115,17 @@ export class LogArchive {
   fileFor(timeline: Timeline, lsn: Lsn): LogFile | undefined {
     return this.#pieces.find((piece) => piece.timeline === timeline && piece.begin <= lsn && lsn < piece.end)
       ?.file;
+  }
+
+  /**
+   * The files that hold bytes of [begin, end) on `timeline`, by position; those before the first with a commit after
+   * `afterUs` are left out, when it is given.
+   */
+  filesBetween(timeline: Timeline, begin: Lsn, end: Lsn, afterUs?: bigint): readonly LogFile[] {
+    return this.#files
+      .filter((file) => file.timeline === timeline && file.end > begin && file.begin < end)
+      .filter((file) => afterUs === undefined || (file.maxCommitUs ?? afterUs) > afterUs)
+      .sort((a, b) => (a.begin < b.begin ? -1 : 1));
   }
 
   /** Undefined when there is no log yet; a file that holds none yet counts for its ids only. */
@@ -306,6 +332,10 @@ function withRunningMaximum(files: readonly (LogFile | undefined)[]): readonly L
 /** True when `file` holds log behind `best`'s: a higher timeline, or a later end on the same one. */
 function isBehind(best: LogFile, file: LogFile): boolean {
   return file.timeline === best.timeline ? file.end >= best.end : file.timeline > best.timeline;
+}
+
+function durableBytesOf(name: FileName, abandoned: readonly AbandonedLogFile[]): number | undefined {
+  return abandoned.find((file) => fileLabel(file) === fileLabel(name))?.durableBytes;
 }
 
 /** `act` on every item, at most `limit` at a time; results in the items' order. */

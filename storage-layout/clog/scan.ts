@@ -22,15 +22,25 @@ export type ScannedLogFile = {
   readonly ignored: IgnoredTail | undefined;
 };
 
-/** Reads the whole file. Damage ends it and is no error; FORMAT_UNKNOWN and the medium's errors are thrown. */
+/**
+ * Reads the whole file, or what ends within its first `limitBytes`. Damage ends it and is no error; FORMAT_UNKNOWN and the
+ * medium's errors are thrown.
+ */
 export async function scanLogFile(
   medium: Medium,
   key: string,
   signal?: AbortSignal,
+  limitBytes = Number.POSITIVE_INFINITY,
 ): Promise<ScannedLogFile> {
   const scan = new Scan({ file: key });
   try {
-    for await (const record of readRecords(medium, key, signal)) scan.next(record);
+    for await (const record of readRecords(medium, key, signal)) {
+      if (record.offset + record.header.headerBytes + record.header.codedBytes > limitBytes) {
+        const reason = `${key}: what is behind offset ${scan.position} was never made durable`;
+        return { facts: scan.facts(), ignored: { offset: scan.position, reason } };
+      }
+      scan.next(record);
+    }
   } catch (error) {
     if (!isError(error, 'DATA_CORRUPT')) throw error;
     return { facts: scan.facts(), ignored: { offset: scan.position, reason: error.message } };

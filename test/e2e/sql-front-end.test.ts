@@ -7,6 +7,7 @@ import * as grpc from '@grpc/grpc-js';
 import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { executeSql } from '../../coordinator/sql/admin-service.ts';
+import { checkLogin } from '../../coordinator/sql/credentials.ts';
 import { createPostgresqlReader } from '../../coordinator/sql/reading/postgresql-reader.ts';
 import { AdminService } from '../../proto/gen/holdfast/v1/admin_pb.ts';
 import { addService } from '../../proto/grpc-service.ts';
@@ -340,7 +341,8 @@ describe('over gRPC', () => {
     server = new grpc.Server();
     addService(server, AdminService, {
       execute: (request, signal) => executeSql(front.services, front.credentials, request, signal),
-      async *watchEvents() {
+      async *watchEvents(request) {
+        await checkLogin(front.credentials, request.user, request.password);
         yield {
           $typeName: 'holdfast.v1.Event',
           eventId: 1n,
@@ -434,6 +436,9 @@ describe('over gRPC', () => {
     expect((await holdfast('events', '--follow')).stdout).toBe(
       '1970-01-01 00:00:00+00 INFO    backup.started [orders] set 1\n',
     );
+    const refused = await holdfast('events', '--follow', '-U', 'nobody');
+    expect(refused).toMatchObject({ code: 3, stdout: '' });
+    expect(refused.stderr).toContain('AUTHENTICATION_FAILED');
   });
 });
 

@@ -2,6 +2,7 @@
  * An agent without a database: it speaks the real protocol, writes real log files, and says of a backup what it is told to
  * say. Tasks go on while the stream is down; `forget` is what a restart does.
  */
+import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
 import { HoldfastError } from '../../foundation/errors.ts';
@@ -21,6 +22,7 @@ import {
   type TaskResult,
   type Welcome,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import { type FileDigest, FileDigestSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import {
   type MessageStream,
   makeClient,
@@ -29,6 +31,7 @@ import {
 } from '../../proto/grpc-service.ts';
 import { LogFileWriter } from '../../storage-layout/clog/writer.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
+import { tree } from '../../storage-layout/tree.ts';
 
 const SEGMENT_BYTES = 16 * 2 ** 20;
 const SYSTEM = 7_000_000_000_000_000_001n;
@@ -266,6 +269,7 @@ export class FakeAgent implements AsyncDisposable {
   async #backup(task: StartTask, backup: BackupTask): Promise<void> {
     await this.options.holdBackup;
     if (this.#tasks.get(task.taskId)?.attempt !== task.attempt) return; // cancelled meanwhile
+    const files = await describingFiles(backup);
     this.#end(task, {
       case: 'backup',
       value: {
@@ -288,7 +292,7 @@ export class FakeAgent implements AsyncDisposable {
           macroblockCount: 4n,
           inputBytes: 1000n,
           outputBytes: 100n,
-          files: [],
+          files,
           pageFailures: [],
           fromStandby: false,
           taskId: backup.metaTaskId,
@@ -336,6 +340,30 @@ export class FakeAgent implements AsyncDisposable {
     this.#results.set(task.taskId, value);
     this.#outbox.push(value);
   }
+}
+
+/** The files that a set's commit point names; there is nothing in them. */
+async function describingFiles(task: BackupTask): Promise<FileDigest[]> {
+  const root = {
+    clusterName: task.destination?.clusterName ?? '',
+    clusterId: task.destination?.clusterId ?? 0n,
+  };
+  const key = { tenantId: task.tenantId, fullSetId: task.fullSetId, setId: task.backupSetId };
+  await using medium = await openMedium(task.destination?.uri ?? '');
+  const keys = [
+    tree.metaFile(root, key, task.metaTaskId),
+    tree.metaIndexFile(root, key, task.metaTaskId),
+    tree.macroBlockIndex(root, key, task.partitionGroup, task.retry),
+  ];
+  for (const file of keys) await medium.createExclusive(file, Buffer.from('fake'));
+  const directory = `${tree.backupSetDirectory(root, key.tenantId, key.fullSetId)}/`;
+  return keys.map((file) =>
+    create(FileDigestSchema, {
+      path: file.slice(directory.length),
+      sizeBytes: 4n,
+      sha256: createHash('sha256').update('fake').digest(),
+    }),
+  );
 }
 
 function nowUs(): bigint {

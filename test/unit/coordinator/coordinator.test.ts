@@ -2,7 +2,9 @@ import { mkdir, mkdtemp, readFile, rename, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { create } from '@bufbuild/protobuf';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { serveEvents } from '../../../coordinator/agents/admin-service.ts';
 import { type GrpcServer, startGrpcServer } from '../../../coordinator/agents/grpc-server.ts';
 import { findJob, listTasks } from '../../../coordinator/catalog/jobs.ts';
 import { executeCommand } from '../../../coordinator/commands/execute.ts';
@@ -10,12 +12,15 @@ import type { CoordinatorContext } from '../../../coordinator/context.ts';
 import { watchEvents } from '../../../coordinator/events/bus.ts';
 import { reconcileForever } from '../../../coordinator/jobs/reconcile.ts';
 import { openCoordinator } from '../../../coordinator/open.ts';
+import { makeCredentials } from '../../../coordinator/sql/credentials.ts';
 import type { SqlValue } from '../../../coordinator/sql/results.ts';
 import { createSession } from '../../../coordinator/sql/session.ts';
 import type { AdminStatement } from '../../../coordinator/sql/statements.ts';
 import { HoldfastError } from '../../../foundation/errors.ts';
 import { silentLogger } from '../../../foundation/log.ts';
+import { AdminService, WatchEventsRequestSchema } from '../../../proto/gen/holdfast/v1/admin_pb.ts';
 import { BackupInfoSchema, RoundEndSchema, RoundState } from '../../../proto/gen/holdfast/v1/records_pb.ts';
+import { makeClient } from '../../../proto/grpc-service.ts';
 import { openMedium } from '../../../storage-layout/media/open.ts';
 import { readInfo } from '../../../storage-layout/records/info-file.ts';
 import { tree } from '../../../storage-layout/tree.ts';
@@ -43,13 +48,17 @@ async function start(port: number): Promise<Running> {
     timing: { agentLeaseMs: 10_000, reattachGraceMs: 300, stopTimeoutMs: 1500, reconcileIntervalMs: 100 },
   });
   const loop = reconcileForever(opened.context, stop.signal);
+  const credentials = await makeCredentials([{ user: 'root', password: 'secret' }]);
   const server: GrpcServer = await startGrpcServer(opened.context, {
     host: '127.0.0.1',
     port,
     agentToken: 'shared',
-    // oxlint-disable-next-line require-yield
-    execute: async function* () {
-      throw new HoldfastError('NOT_SUPPORTED', 'not in this test');
+    admin: {
+      // oxlint-disable-next-line require-yield
+      execute: async function* () {
+        throw new HoldfastError('NOT_SUPPORTED', 'not in this test');
+      },
+      watchEvents: (request, callSignal) => serveEvents(opened.context, credentials, request, callSignal),
     },
   });
   return {
@@ -333,9 +342,13 @@ describe('a coordinator with one agent', () => {
     await expect(run({ ...restore, until: at('soon') })).rejects.toMatchObject({
       code: 'INVALID_ARGUMENT',
     });
-    await expect(run({ ...restore, until: { kind: 'xid', xid: 7n } })).rejects.toMatchObject({
-      code: 'NOT_SUPPORTED',
-    });
+    for (const target of [
+      { kind: 'xid', xid: 7n },
+      { kind: 'name', name: 'in no index' },
+    ] as const)
+      expect((await run({ ...restore, until: target, inclusive: false, preview: true })).rows).toHaveLength(
+        2,
+      );
     expect((await run({ ...restore, preview: true })).rows).toHaveLength(2);
   });
 
@@ -388,6 +401,23 @@ describe('a coordinator with one agent', () => {
       'round_stopped',
     ])
       expect(names).toContain(name);
+  });
+
+  test('events are told only to those who log in', async () => {
+    const client = makeClient(AdminService, `127.0.0.1:${coordinator.port}`);
+    const firstEvent = async (password: string) => {
+      const stop = new AbortController();
+      const request = create(WatchEventsRequestSchema, { user: 'root', password });
+      try {
+        for await (const { event } of client.watchEvents(request, { signal: stop.signal })) return event;
+        return undefined;
+      } finally {
+        stop.abort(new HoldfastError('CANCELLED', 'enough'));
+      }
+    };
+    await expect(firstEvent('wrong')).rejects.toMatchObject({ code: 'AUTHENTICATION_FAILED' });
+    expect(await firstEvent('secret')).toBe('tenant_created');
+    client.close();
   });
 
   test('another deployment may not take the destination over', async () => {

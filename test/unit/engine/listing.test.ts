@@ -32,6 +32,23 @@ test('files get the kind that their place and name say', async () => {
   });
 });
 
+test('a tablespace inside the data directory is listed once, as a tablespace', async () => {
+  const version = 'PG_17_202406281';
+  await make(`data/spaces/one/${version}/5/2000`, 'data/spaces/other');
+  await symlink(join(data, 'spaces/one'), join(data, 'pg_tblspc/16400'));
+  const tablespaces = [{ oid: 16_400, name: 'one', location: join(data, 'spaces/one'), inPlace: false }];
+  const listing = await listFiles({ ...input(), tablespaces }, signal);
+  expect(listing.files.map((file) => file.path).filter((path) => /spaces|tblspc/.test(path))).toEqual([
+    `pg_tblspc/16400/${version}/5/2000`,
+    'spaces/other',
+  ]);
+});
+
+test('a name that is not UTF-8 is refused, not lost', async () => {
+  await writeFile(Buffer.concat([Buffer.from(join(data, 'base/5/caf')), Buffer.from([0xe9])]), '');
+  await expect(listFiles(input(), signal)).rejects.toMatchObject({ code: 'BACKUP_FAILED' });
+});
+
 test('what belongs to the running server is left out, its directories are kept', async () => {
   await makeInData(
     'postmaster.pid',

@@ -1,15 +1,21 @@
 /** Taking over from an archiver that is dead, or is thought to be. */
 import { rm } from 'node:fs/promises';
+import { create } from '@bufbuild/protobuf';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { LogFileSequence } from '../../../../agent/archive/file-sequence.ts';
+import type { LogBlock } from '../../../../agent/archive/log-buffer.ts';
 import type { LogPlace } from '../../../../agent/archive/place.ts';
 import { takeOver } from '../../../../agent/archive/takeover.ts';
 import type { LogInspector } from '../../../../engine/engine.ts';
+import { systemClock } from '../../../../foundation/clock.ts';
 import { type Lsn, toLsn, toTimeline } from '../../../../foundation/lsn.ts';
+import { MountFileSchema } from '../../../../proto/gen/holdfast/v1/records_pb.ts';
 import { LogArchive } from '../../../../storage-layout/clog/archive.ts';
 import { writeLogIndex } from '../../../../storage-layout/clog/index.ts';
 import { LogFileWriter } from '../../../../storage-layout/clog/writer.ts';
 import type { Medium } from '../../../../storage-layout/media/medium.ts';
 import { openMedium } from '../../../../storage-layout/media/open.ts';
+import { writeOnce } from '../../../../storage-layout/records/info-file.ts';
 import { tree } from '../../../../storage-layout/tree.ts';
 import { FaultyMedium } from '../../../support/faulty-medium.ts';
 import { makeTestDirectory } from '../../../support/postgres.ts';
@@ -46,6 +52,19 @@ async function begin(fileId: bigint, epoch: bigint, from: Lsn): Promise<LogFileW
 
 async function append(writer: LogFileWriter, length = 100): Promise<void> {
   await writer.appendBlock({ begin: writer.end, data: [Buffer.alloc(length, 0x61)] });
+}
+
+function block(from: Lsn): LogBlock {
+  const data = Buffer.alloc(100, 0x61);
+  const piece = {
+    begin: from,
+    data,
+    events: [],
+    touches: { pages: new Uint32Array(0), changes: [] },
+    unfinishedRecordBegin: undefined,
+    receivedMs: 0,
+  };
+  return { begin: from, end: toLsn(from + 100n), sizeBytes: 100, pieces: [piece] };
 }
 
 /** Knows positions, and finds nothing. */
@@ -147,5 +166,37 @@ describe('taking over', () => {
     const synced = calls.indexOf('makeDurable data/p0/1.1');
     expect(synced).toBeGreaterThan(0);
     expect(calls.indexOf('createExclusive index/p0/1.1')).toBeGreaterThan(synced);
+  });
+
+  test('a file that failed to become durable is sealed where it last was, whatever can be read behind', async () => {
+    const mount = create(MountFileSchema, { ...ROUND, deploymentUuid: 'test' });
+    await writeOnce(medium, tree.mountFile(ROOT, ROUND), MountFileSchema, mount);
+    let failing = false;
+    const store = new FaultyMedium(medium, {
+      next: (call) => (failing && call === 'append' ? { fault: 'failAfter', delayMs: 0 } : undefined),
+    });
+    await using files = new LogFileSequence({
+      place: { ...place, medium: store },
+      epoch: 1n,
+      timeline: toTimeline(1),
+      systemIdentifier: 7n,
+      segmentSizeBytes: 1 << 20,
+      compression: 'none',
+      clock: systemClock,
+      lastFileId: 0n,
+      end: BEGIN,
+      maxCommitUs: undefined,
+    });
+    await files.append(block(BEGIN), signal);
+    const durable = files.durable;
+    failing = true;
+    await expect(files.append(block(durable), signal)).rejects.toMatchObject({ code: 'DESTINATION_IO' });
+    const readable = await takeOver(place, blindInspector, signal);
+    expect(readable.log?.end).toBe(durable + 100n);
+    const abandoned = files.abandoned === undefined ? [] : [files.abandoned];
+    const taken = await takeOver(place, blindInspector, signal, abandoned);
+    expect(taken.log?.end).toBe(durable);
+    await taken.seal(signal);
+    expect(await openedFiles()).toEqual([[1n, durable, true]]);
   });
 });

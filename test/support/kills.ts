@@ -1,11 +1,16 @@
+/**
+ * kill -9 of one process, at ten random moments of a backup and of archiving: what is shown complete restores, and what is
+ * shown as archived is there. One file per victim calls this, so that they run side by side.
+ */
 import { setTimeout as wait } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { waitFor } from '../../cli/demo/wait.ts';
 import { startWorkload, type Workload } from '../../cli/demo/workload.ts';
-import { findUnsoundness } from '../support/compare.ts';
-import { stopServersBelow } from '../support/holdfast-processes.ts';
-import { majors } from '../support/majors.ts';
-import { createRandom } from '../support/random.ts';
+import { findUnsoundness } from './compare.ts';
+import { stopServersBelow } from './holdfast-processes.ts';
+import { majors } from './majors.ts';
+import type { Major } from './postgres.ts';
+import { createRandom } from './random.ts';
 import {
   clockUs,
   connectorTo,
@@ -15,18 +20,22 @@ import {
   type Scenario,
   startArchivedShop,
   TENANT,
-} from '../support/scenario.ts';
-import { judgeRestore } from '../support/workload.ts';
+} from './scenario.ts';
+import { judgeRestore } from './workload.ts';
 
 const KILLS = 10;
 /** A moment of the kill lies in this span behind the beginning of what is disturbed. */
 const SPAN_MS = 2_000;
-const VICTIMS = ['agent', 'coordinator', 'PostgreSQL'] as const;
-type Victim = (typeof VICTIMS)[number];
+export type Victim = 'agent' | 'coordinator' | 'PostgreSQL';
 
-const cases = majors(17).flatMap((major) => VICTIMS.map((victim) => ({ major, victim })));
+/** The two tests of one victim, on the versions at hand. */
+export function describeKills(victim: Victim): void {
+  describe.each(majors(17))(`PostgreSQL %i, kill -9 of the ${victim}`, (major) => {
+    defineTests(victim, major);
+  });
+}
 
-describe.each(cases)('PostgreSQL $major, kill -9 of the $victim', ({ major, victim }) => {
+function defineTests(victim: Victim, major: Major): void {
   test('at ten moments of a backup: every set that is shown complete restores', async () => {
     const random = createRandom(`kill the ${victim} during backups`);
     await using scenario = await startArchivedShop({ major });
@@ -78,7 +87,7 @@ describe.each(cases)('PostgreSQL $major, kill -9 of the $victim', ({ major, vict
     await restoreAndJudge(scenario, workload, last, '', 'copy_last');
     await restoreAndJudge(scenario, workload, middle, '', 'copy_middle');
   });
-});
+}
 
 /** Customers who come back when their connection was lost; what they were not told counts as either. */
 async function startResilientWorkload({ server }: Scenario): Promise<Workload> {
@@ -154,6 +163,6 @@ async function restoreAndJudge(
   const copy = await connectorTo(port)(DATABASE);
   expect(await judgeRestore(copy, workload.log, targetUs), tenant).toEqual([]);
   await copy.end();
-  expect(await findUnsoundness(connectorTo(port)), tenant).toEqual([]);
+  if (tenant === 'copy_last') expect(await findUnsoundness(connectorTo(port)), tenant).toEqual([]);
   await stopServersBelow(dataDirectory);
 }
