@@ -15,7 +15,10 @@ const name = z
   .regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$/, 'use letters, digits, "_", "." and "-", at most 63 of them');
 const port = z.int().min(1).max(65_535);
 const path = z.string().refine(isAbsolute, 'an absolute path is wanted');
-const address = z.string().regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, 'host:port is wanted');
+const address = z
+  .string()
+  .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, 'host:port is wanted')
+  .refine((text) => Number(text.slice(text.lastIndexOf(':') + 1)) <= 65_535, 'a port is at most 65535');
 
 const instanceSchema = z.strictObject({
   name,
@@ -36,6 +39,7 @@ const restoreSchema = z.strictObject({
   port_range: z
     .string()
     .regex(/^\d{1,5}-\d{1,5}$/, 'first-last is wanted, like 15432-15531')
+    .refine(isPortRange, 'a range of ports is wanted, the first one first, each from 1 to 65535')
     .default('15432-15531'),
   host: z.string().min(1).default('127.0.0.1'),
   user: z.string().min(1).default('postgres'),
@@ -98,17 +102,16 @@ export function secretReader(file: string): () => Promise<string> {
   };
 }
 
-/** Throws INVALID_CONFIG when the user to run as does not exist or the port range is empty. */
+function isPortRange(text: string): boolean {
+  const [first = 0, last = 0] = text.split('-').map(Number);
+  return first >= 1 && first <= last && last <= 65_535;
+}
+
+/** Throws INVALID_CONFIG when the user to run as does not exist. */
 export async function restoreSettings(config: AgentConfig): Promise<RestoreSettings | undefined> {
   const { restore } = config;
   if (restore === undefined) return undefined;
-  const [first, last] = restore.port_range.split('-').map(Number);
-  if (first === undefined || last === undefined || first < 1 || last > 65_535 || last < first) {
-    throw new HoldfastError(
-      'INVALID_CONFIG',
-      `restore.port_range: ${restore.port_range} is not a range of ports`,
-    );
-  }
+  const [first = 0, last = 0] = restore.port_range.split('-').map(Number); // the schema has checked them
   return {
     directory: restore.directory,
     binDirectories: new Map(

@@ -3,6 +3,7 @@
  * that outlives a task. It keeps its UUID and the instances that it restored (state.ts), nothing else.
  */
 import { readFile } from 'node:fs/promises';
+import { flushCompileCache } from 'node:module';
 import { credentials } from '@grpc/grpc-js';
 import { assertNever } from '../foundation/assert.ts';
 import { systemClock } from '../foundation/clock.ts';
@@ -43,6 +44,7 @@ export async function runAgent(config: AgentConfig, signal: AbortSignal, logger:
   });
   const runner = new TaskRunner(dispatch(contextOf, state, restore), systemClock, logger);
   const slots = new SlotKeeper(instances, systemClock, logger);
+  flushCompileCache(); // a killed agent would not leave it to the next one
   const attachment = new AbortController();
   const attached = stayAttached(
     {

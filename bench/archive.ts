@@ -11,6 +11,10 @@ import { runMeasured } from './measured-command.ts';
 
 const SEGMENT_BYTES = 16 * 2 ** 20;
 
+/** As an agent runs (cli/agent-image.ts). */
+const AGENT_OPTIONS = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=2'];
+const AGENT_ENVIRONMENT = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '262144' };
+
 export type ArchiveThroughput = {
   readonly bytes: number;
   readonly seconds: number;
@@ -48,7 +52,10 @@ export async function measureArchiveThroughput(
       compression,
     };
     const script = join(import.meta.dirname, 'archive-replay.ts');
-    const measured = await runMeasured([process.execPath, script, JSON.stringify(order)]);
+    const measured = await runMeasured(
+      [process.execPath, ...AGENT_OPTIONS, script, JSON.stringify(order)],
+      AGENT_ENVIRONMENT,
+    );
     const told = JSON.parse(measured.stdout) as { seconds: number; storedBytes: number }; // from archive-replay.ts
     results.set(compression, {
       bytes: Number(end - begin),

@@ -1,5 +1,6 @@
 /** `holdfast agent`: the agent as a process of its own. */
 import type { Command } from 'commander';
+import { becomeAgentImage } from './agent-image.ts';
 import { addExamples } from './help.ts';
 import { addProcessOptions, type ProcessOptions, runProcess } from './process.ts';
 
@@ -13,11 +14,12 @@ export function registerAgent(program: Command): void {
         'SIGTERM or SIGINT ends it in order; a second one at once.',
     )
     .action(async (options: ProcessOptions) => {
-      const [{ agentConfigSchema }, { runAgent }] = await Promise.all([
-        import('../agent/config.ts'),
-        import('../agent/main.ts'),
-      ]);
-      await runProcess('agent', options, agentConfigSchema, runAgent);
+      const { agentConfigSchema } = await import('../agent/config.ts');
+      await runProcess('agent', options, agentConfigSchema, async (config, signal, logger) => {
+        becomeAgentImage(config.state_directory); // before anything large is loaded
+        const { runAgent } = await import('../agent/main.ts');
+        await runAgent(config, signal, logger);
+      });
     });
   addProcessOptions(command, 'agent.yaml');
   addExamples(command, [

@@ -1,5 +1,7 @@
 /** The command line as a commander program: strict about what it is given, and able to say what was meant. */
 import { Command, CommanderError } from 'commander';
+import { HoldfastError } from '../foundation/errors.ts';
+import { didYouMean } from '../foundation/suggest.ts';
 import { COMMANDS, commandIn } from './commands.ts';
 import { addExamples, HELP_STYLE } from './help.ts';
 import { versionLine } from './version.ts';
@@ -37,10 +39,36 @@ export async function runProgram(args: readonly string[]): Promise<void> {
     program.outputHelp();
     return;
   }
+  refuseUnknownCommand(args);
   try {
     await program.parseAsync([...args], { from: 'user' });
   } catch (error) {
-    if (error instanceof CommanderError && error.exitCode === 0) return; // help or version was printed
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return; // help or version was printed
+    if (error.code === 'commander.missingMandatoryOptionValue') refuseUnknownOption(program, args);
     throw error;
   }
+}
+
+/** Commander answers `help <nonsense>` and `<nonsense> --help` with the general help. */
+function refuseUnknownCommand(args: readonly string[]): void {
+  const name = commandIn(args);
+  const known = COMMANDS.map((entry) => entry.name);
+  if (name === undefined || name === 'help' || known.includes(name)) return;
+  throw new HoldfastError('INVALID_ARGUMENT', `unknown command '${name}'`, { hint: advise(name, known) });
+}
+
+/** An option that is required is missing because another one was mistyped: say that. */
+function refuseUnknownOption(program: Command, args: readonly string[]): void {
+  const command = program.commands.find((candidate) => candidate.name() === commandIn(args));
+  const [unknown] = command?.parseOptions(args.slice(1)).unknown ?? [];
+  if (command === undefined || unknown === undefined) return;
+  const known = command.options.flatMap((option) => option.long ?? []);
+  throw new HoldfastError('INVALID_ARGUMENT', `unknown option '${unknown}'`, {
+    hint: advise(unknown, known),
+  });
+}
+
+function advise(word: string, known: readonly string[]): string {
+  return didYouMean(word, known).trim() || 'Add --help to see what there is.';
 }

@@ -43,7 +43,7 @@ type RestoreOptions = {
   readonly set?: bigint;
   readonly partitionGroup?: string;
   readonly port?: number;
-  readonly tablespaceMap: ReadonlyMap<string, string>;
+  readonly tablespaceMap?: ReadonlyMap<string, string>;
   readonly concurrency?: number;
   readonly binDirectory?: string;
   readonly runAs?: string;
@@ -75,12 +75,11 @@ export function registerRestore(program: Command): void {
     .option('--timeline <number>', 'follow this timeline; default: the newest', parsePositive)
     .option('--set <id>', 'restore from this backup set; default: the newest before the target', parseId)
     .option('--partition-group <name>', 'which one, when the tenant has several')
-    .option('--port <number>', "the restored server's port; default: a free one", parsePositive)
+    .option('--port <number>', "the restored server's port; default: a free one", parsePort)
     .option(
       '--tablespace-map <a:b>',
       'put the tablespace of location a into directory b (repeat it); default: <to>.tablespaces/<oid>',
       addMapping,
-      new Map<string, string>(),
     )
     .option('--concurrency <number>', 'worker threads; default: one per core', parsePositive)
     .option('--bin-directory <directory>', 'where postgres and pg_ctl are; default: found by version')
@@ -130,7 +129,7 @@ async function restoreUntil(options: RestoreOptions, signal: AbortSignal): Promi
       target: wantedTarget(target, options.exclusive !== true),
       timeline: target.timeline,
       dataDirectory: resolve(options.to),
-      tablespaceMap: options.tablespaceMap,
+      tablespaceMap: options.tablespaceMap ?? new Map(),
       concurrency: options.concurrency,
       user: await findServerUser(options.runAs),
       unit: undefined,
@@ -159,7 +158,10 @@ async function choose(
     target.kind === 'name'
       ? { ...target, places: await findRestorePoints(medium, root, history, target.name, signal) }
       : target;
-  return { root, tenantId, chosen: chooseSet(history, placed, systemClock.nowUs(), options.set) };
+  const chosen = chooseSet(history, placed, systemClock.nowUs(), options.set);
+  for (const { key, reason } of history.unreadable)
+    console.error(`WARNING:  not readable: ${key}: ${reason}`);
+  return { root, tenantId, chosen };
 }
 
 function targetOf(options: RestoreOptions): RestoreTarget {
@@ -269,7 +271,7 @@ function position(text: string): bigint {
   return checked(parseLsn)(text);
 }
 
-function addMapping(text: string, map: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
+function addMapping(text: string, map: ReadonlyMap<string, string> = new Map()): ReadonlyMap<string, string> {
   return new Map([...map, checked(parseTablespaceOption)(text)]);
 }
 
@@ -282,6 +284,12 @@ function parseId(text: string): bigint {
 function parseXid(text: string): number {
   if (!/^[0-9]{1,19}$/.test(text)) throw new InvalidArgumentError('Write a transaction id.');
   return Number(BigInt(text) & 0xffff_ffffn);
+}
+
+function parsePort(text: string): number {
+  const value = parsePositive(text);
+  if (value > 65_535) throw new InvalidArgumentError('Write a port, 1 to 65535.');
+  return value;
 }
 
 function parsePositive(text: string): number {

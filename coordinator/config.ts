@@ -10,7 +10,10 @@ const name = z
   .string()
   .regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$/, 'use letters, digits, "_", "." and "-", at most 63 of them');
 const path = z.string().refine(isAbsolute, 'an absolute path is wanted');
-const listen = z.string().regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, 'host:port is wanted');
+const listen = z
+  .string()
+  .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, 'host:port is wanted')
+  .refine((text) => Number(text.slice(text.lastIndexOf(':') + 1)) <= 65_535, 'a port is at most 65535');
 
 const tls = z.strictObject({ certificate_file: path, key_file: path });
 

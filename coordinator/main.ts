@@ -58,8 +58,10 @@ async function serve(
     const services: SqlServices = {
       reader,
       queryTimeoutMs: queryTimeout.current,
-      executeCommand: (statement, session, statementSignal) =>
-        executeCommand(context, statement, session, AbortSignal.any([statementSignal, ended])),
+      executeCommand: async function* (statement, session, statementSignal) {
+        yield* executeCommand(context, statement, session, AbortSignal.any([statementSignal, ended]));
+        if (statement.kind === 'setParameter') await queryTimeout.refresh(); // the session's next query obeys it
+      },
     };
     const credentials = await readCredentials(config);
     const grpcTls = await readGrpcTls(config);

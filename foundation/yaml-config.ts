@@ -53,10 +53,11 @@ export function parseYamlConfig<Schema extends z.ZodType>(
     .toSorted((a, b) => a.offset - b.offset)
     .map((problem) => ({ ...problem, text: `${place(path, lines, problem.offset)}: ${problem.text}` }));
   const [first] = problems;
+  const hint = problems.find((problem) => problem.hint !== undefined)?.hint; // a key is missing where another is mistyped
   throw new HoldfastError('INVALID_CONFIG', first?.text ?? `${path} is not valid`, {
     cause: result.error,
     ...(problems.length > 1 ? { detail: problems.map((problem) => problem.text).join('\n') } : {}),
-    ...(first?.hint === undefined ? {} : { hint: first.hint }),
+    ...(hint === undefined ? {} : { hint }),
   });
 }
 

@@ -17,7 +17,7 @@ import {
   type ArchiveTask,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { type LogHole, type LogPosition, LogPositionSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import type { AbandonedLogFile } from '../../storage-layout/clog/archive.ts';
+import type { AbandonedLogFile } from '../../storage-layout/clog/log-file.ts';
 import { parseCompression } from '../../storage-layout/macroblock/compress.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import type { TaskContext } from '../task-context.ts';

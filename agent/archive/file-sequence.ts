@@ -6,8 +6,8 @@
 import type { Clock } from '../../foundation/clock.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { type Lsn, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import type { AbandonedLogFile } from '../../storage-layout/clog/archive.ts';
 import { type LogCheckpointPoint, writeLogIndex } from '../../storage-layout/clog/index.ts';
+import type { AbandonedLogFile } from '../../storage-layout/clog/log-file.ts';
 import { LogFileWriter } from '../../storage-layout/clog/writer.ts';
 import type { Compression } from '../../storage-layout/macroblock/compress.ts';
 import { tree } from '../../storage-layout/tree.ts';

@@ -11,9 +11,9 @@ import type { LogInspector, LogInspectorOptions, LogPoint } from '../../engine/e
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import { type AbandonedLogFile, LogArchive } from '../../storage-layout/clog/archive.ts';
+import { LogArchive } from '../../storage-layout/clog/archive.ts';
 import type { LogCheckpointPoint, NewFindings } from '../../storage-layout/clog/index.ts';
-import type { LogFile } from '../../storage-layout/clog/log-file.ts';
+import type { AbandonedLogFile, LogFile } from '../../storage-layout/clog/log-file.ts';
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
 import { type Lineage, planContinuation } from './continuation.ts';
 import { FindingsCollector } from './findings.ts';

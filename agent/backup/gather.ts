@@ -3,9 +3,11 @@
  *
  * A file ends where its first block is missing or shorter than listed: what another worker read behind that point was
  * read at another moment, is left out of the index, and the log brings it back. A file whose first block was gone with
- * the file itself is left out altogether; one that was emptied stays, empty.
+ * the file itself is left out altogether; one that was emptied stays, empty. A tablespace that was made after the start is
+ * not in the backup's map: it is left out, because the log makes it, and its link would lead into the source's.
  */
 
+import type { DataListing } from '../../engine/engine.ts';
 import type { Lsn } from '../../foundation/lsn.ts';
 import type { PageFailure } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { combineCrc32c } from '../../storage-layout/crc32c.ts';
@@ -29,6 +31,24 @@ export type Gathered = {
   readonly macroblockCount: number;
   readonly plainBytes: number;
 };
+
+/**
+ * Which paths of the listing are part of the backup: all but those of linked tablespaces that `map`, the backup's
+ * tablespace map, does not have.
+ */
+export function keptPaths(
+  { tablespaces }: Pick<DataListing, 'tablespaces'>,
+  map: readonly { readonly oid: number }[],
+): (place: { readonly path: string }) => boolean {
+  const known = new Set(map.map(({ oid }) => oid));
+  const isNew = new Set(
+    tablespaces.filter(({ oid, inPlace }) => !inPlace && !known.has(oid)).map(({ oid }) => String(oid)),
+  );
+  return ({ path }) => {
+    const [first, oid] = path.split('/', 2);
+    return first !== 'pg_tblspc' || oid === undefined || !isNew.has(oid);
+  };
+}
 
 /** The files that are part of the backup, with their real sizes and checksums. */
 export function gatherFiles(files: readonly NumberedFile[], copies: readonly SubTaskCopy[]): Gathered {

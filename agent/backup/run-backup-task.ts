@@ -12,6 +12,7 @@ import { availableParallelism } from 'node:os';
 import { create } from '@bufbuild/protobuf';
 import type { BackupWindow, Instance, InstanceIdentity } from '../../engine/engine.ts';
 import { PAGE_BYTES } from '../../engine/postgres/pages.ts';
+import { parseTablespaceMap } from '../../engine/postgres/restore/tablespaces.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, toLsn } from '../../foundation/lsn.ts';
 import {
@@ -28,7 +29,7 @@ import { tree } from '../../storage-layout/tree.ts';
 import type { TaskContext } from '../task-context.ts';
 import { copyControlFile } from './control-file-copy.ts';
 import { Counters } from './counters.ts';
-import { gatherEntries, gatherFiles, gatherSuspects, judgeSuspects } from './gather.ts';
+import { gatherEntries, gatherFiles, gatherSuspects, judgeSuspects, keptPaths } from './gather.ts';
 import { writeMetaFiles } from './meta-files.ts';
 import { type BackupPlan, planBackup } from './plan.ts';
 import { ProgressReporter } from './progress.ts';
@@ -149,8 +150,9 @@ async function copyAll(
 
 /** Judges what was copied and writes what describes it. */
 async function finish(copied: Copied, signal: AbortSignal): Promise<PartitionGroupBackup> {
-  const { medium, target, task, plan, copies, window, stopped } = copied;
-  const gathered = gatherFiles(plan.files, copies);
+  const { medium, target, task, plan, listing, copies, window, stopped } = copied;
+  const isKept = keptPaths(listing, parseTablespaceMap(stopped.tablespaceMap));
+  const gathered = gatherFiles(plan.files.filter(isKept), copies);
   const failures = judgeSuspects(
     gatherSuspects(gathered, copies),
     window.started.start.lsn,
@@ -170,7 +172,11 @@ async function finish(copied: Copied, signal: AbortSignal): Promise<PartitionGro
     target.root,
     target.setKey,
     task.metaTaskId,
-    { meta: await describeBackup(copied), files: gathered.files, directories: copied.listing.directories },
+    {
+      meta: await describeBackup(copied),
+      files: gathered.files,
+      directories: listing.directories.filter(isKept),
+    },
     signal,
   );
   return summarizeBackup(copied, gathered, failures, newest, [...meta, { key: indexKey, facts: index }]);

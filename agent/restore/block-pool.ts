@@ -7,6 +7,8 @@ import type { BlockJob, BlockWorkerData, BlockWorkerMessage } from './block-job.
 
 /** Jobs given to one worker: one that it works on and one that waits. */
 const JOBS_PER_WORKER = 2;
+/** A worker's garbage is small and short-lived; its blocks live outside the heap. */
+const WORKER_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 } as const;
 
 type Member = { readonly worker: Worker; jobs: number };
 
@@ -51,7 +53,10 @@ export class BlockPool implements AsyncDisposable {
   }
 
   #start(data: BlockWorkerData): Member {
-    const worker = new Worker(new URL('./block-worker.ts', import.meta.url), { workerData: data });
+    const worker = new Worker(new URL('./block-worker.ts', import.meta.url), {
+      workerData: data,
+      resourceLimits: WORKER_LIMITS,
+    });
     const member: Member = { worker, jobs: 0 };
     worker.on('message', (message: BlockWorkerMessage) => {
       member.jobs -= 1;

@@ -2,7 +2,17 @@
  * A worker thread of a restore: fetches the blocks of a job in as few ranged reads as possible, the next range while
  * this one is decompressed, checks every block and writes it in place. Its buffers are kept from job to job.
  */
-import { closeSync, constants, fchmodSync, fchownSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  fdatasync,
+  ftruncateSync,
+  openSync,
+  writeSync,
+} from 'node:fs';
+import { promisify } from 'node:util';
 import { parentPort, workerData } from 'node:worker_threads';
 import { assert, defined } from '../../foundation/assert.ts';
 import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
@@ -16,6 +26,8 @@ import type { BlockJob, BlockWorkerData, BlockWorkerMessage, StoredBlock, Target
 const READ_BYTES = 4 * 1024 * 1024;
 /** Bytes read along rather than starting another read. */
 const MAX_GAP_BYTES = 64 * 1024;
+/** A job's part of a file that is worth a write-back of its own. */
+const WRITE_BACK_BYTES = 4 * 1024 * 1024;
 
 type FileRead = { readonly key: string; readonly read: PlannedRead<StoredBlock> };
 
@@ -23,15 +35,18 @@ type FileRead = { readonly key: string; readonly read: PlannedRead<StoredBlock> 
 class OpenTarget {
   #index = -1;
   #descriptor = -1;
+  #writtenBytes = 0;
   readonly #owner: BlockWorkerData['owner'];
+  readonly #writeBack: WriteBack;
 
-  constructor(owner: BlockWorkerData['owner']) {
+  constructor(owner: BlockWorkerData['owner'], writeBack: WriteBack) {
     this.#owner = owner;
+    this.#writeBack = writeBack;
   }
 
-  /** The descriptor of a file of the job, created with its size, mode and owner on first sight. */
-  descriptor(files: readonly TargetFile[], index: number): number {
-    if (index === this.#index) return this.#descriptor;
+  /** Opens a file of the job unless it is open, created with its size, mode and owner on first sight. */
+  open(files: readonly TargetFile[], index: number): void {
+    if (index === this.#index) return;
     this.close();
     const file = defined(files[index], 'the file of a block');
     this.#descriptor = openSync(
@@ -43,19 +58,60 @@ class OpenTarget {
     ftruncateSync(this.#descriptor, file.sizeBytes);
     fchmodSync(this.#descriptor, file.mode);
     if (this.#owner !== undefined) fchownSync(this.#descriptor, this.#owner.uid, this.#owner.gid);
-    return this.#descriptor;
+  }
+
+  /** Writes all of `data` at `position` of the file that `descriptor` gave last. */
+  write(data: Buffer, position: number): void {
+    for (let done = 0; done < data.length; )
+      done += writeSync(this.#descriptor, data, done, data.length - done, position + done);
+    this.#writtenBytes += data.length;
   }
 
   close(): void {
-    if (this.#descriptor >= 0) closeSync(this.#descriptor);
+    if (this.#descriptor < 0) return;
+    if (this.#writtenBytes >= WRITE_BACK_BYTES) this.#writeBack.begin(this.#descriptor);
+    else closeSync(this.#descriptor);
     this.#descriptor = -1;
     this.#index = -1;
+    this.#writtenBytes = 0;
+  }
+}
+
+/**
+ * Makes the disk busy from the first job on: the kernel would keep some gigabytes before it writes any, and the sync at
+ * the end would wait for all of them. What makes the restore durable is that sync; here nothing is promised.
+ */
+class WriteBack {
+  #pending: Promise<void> = Promise.resolve();
+
+  /** Takes the descriptor and closes it. */
+  begin(descriptor: number): void {
+    const before = this.#pending;
+    this.#pending = (async () => {
+      await before;
+      await syncAndClose(descriptor);
+    })();
+    this.#pending.catch(() => undefined); // whoever settles sees it; until then it is nobody's
+  }
+
+  /** Waits for what has begun: the worker runs no further ahead of the disk than a job. */
+  async settle(): Promise<void> {
+    await this.#pending;
+  }
+}
+
+async function syncAndClose(descriptor: number): Promise<void> {
+  try {
+    await promisify(fdatasync)(descriptor);
+  } finally {
+    closeSync(descriptor);
   }
 }
 
 class BlockWorker {
   readonly #data: BlockWorkerData;
   readonly #medium: Medium;
+  readonly #writeBack = new WriteBack();
   readonly #plain = Buffer.allocUnsafeSlow(MACROBLOCK_BYTES);
   readonly #buffers: [Buffer, Buffer] = [
     Buffer.allocUnsafeSlow(READ_BYTES),
@@ -69,10 +125,10 @@ class BlockWorker {
 
   /** Throws DATA_CORRUPT naming file and offset, and the medium's and the file system's errors. */
   async run(job: BlockJob): Promise<{ readonly bytes: number; readonly blocks: number }> {
-    const target = new OpenTarget(this.#data.owner);
+    const target = new OpenTarget(this.#data.owner, this.#writeBack);
     try {
       const filled = new Set(job.blocks.map((block) => block.file));
-      for (const index of job.files.keys()) if (!filled.has(index)) target.descriptor(job.files, index);
+      for (const index of job.files.keys()) if (!filled.has(index)) target.open(job.files, index);
       const reads = this.#planJob(job);
       let bytes = 0;
       let pending = this.#fetch(reads, 0);
@@ -82,6 +138,8 @@ class BlockWorker {
         pending.catch(() => undefined); // awaited in the next turn, unless this one fails first
         for (const block of read.entries) bytes += this.#write(job, target, key, read.begin, stored, block);
       }
+      await this.#writeBack.settle(); // the job before's
+      target.close();
       return { bytes, blocks: job.blocks.length };
     } finally {
       target.close();
@@ -137,9 +195,8 @@ class BlockWorker {
       this.#plain,
       key,
     );
-    const descriptor = target.descriptor(job.files, block.file);
-    for (let done = 0; done < plain.length; )
-      done += writeSync(descriptor, plain, done, plain.length - done, block.position + done);
+    target.open(job.files, block.file);
+    target.write(plain, block.position);
     return plain.length;
   }
 }

@@ -20,7 +20,8 @@ import { findRecordAtOrAfter, findStopBeforeTime } from '../../engine/postgres/w
 import { assertNever } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import type { LogLookup } from '../../storage-layout/clog/lookup.ts';
+import type { LogArchive } from '../../storage-layout/clog/archive.ts';
+import { describeCut, isCutOff } from '../../storage-layout/clog/log-file.ts';
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
 
 export type WantedTarget =
@@ -33,7 +34,7 @@ export type WantedTarget =
 
 /** The log of one recovery and what is needed to read its records. */
 export type LogToRead = {
-  readonly archive: LogLookup;
+  readonly archive: LogArchive;
   readonly path: readonly LogRange[];
   /** The baseline's stop: no earlier position can be restored. */
   readonly stop: Lsn;
@@ -42,7 +43,10 @@ export type LogToRead = {
   readonly major: number;
 };
 
-/** Throws TARGET_NOT_RESTORABLE when the target does not lie in the path behind the baseline's stop, WAL_UNREADABLE, and what reading the archive throws. */
+/**
+ * Throws TARGET_NOT_RESTORABLE when the target does not lie in the path behind the baseline's stop, DATA_CORRUPT or LOG_GAP
+ * when the end of the log is wanted and lost, WAL_UNREADABLE, and what reading the archive throws.
+ */
 export async function resolveTarget(
   log: LogToRead,
   wanted: WantedTarget,
@@ -50,6 +54,7 @@ export async function resolveTarget(
 ): Promise<RecoveryTarget> {
   switch (wanted.kind) {
     case 'endOfLog':
+      refuseLostLog(log);
       return { kind: 'endOfLog' };
     case 'immediate':
       return { kind: 'immediate' };
@@ -71,6 +76,30 @@ export async function resolveTarget(
     default:
       return assertNever(wanted);
   }
+}
+
+/** Everything that was archived means all of it: where log is cut off or missing, it does not end but is lost. */
+function refuseLostLog({ archive, path }: LogToRead): void {
+  const last = path.at(-1);
+  if (last === undefined) return;
+  const hint = `What lies before it can be restored: name a time, or a position up to ${formatLsn(last.end)}.`;
+  const cut = archive.files.find(
+    (file) => isCutOff(file) && file.timeline === last.timeline && file.end === last.end,
+  );
+  if (cut !== undefined && isCutOff(cut))
+    throw new HoldfastError('DATA_CORRUPT', `${cut.key} ${describeCut(cut)}`, { hint });
+  const [lost] = archive.lost;
+  if (lost !== undefined)
+    throw new HoldfastError('FILE_NOT_FOUND', `${lost} is gone, its index is there`, { hint });
+  const behind = archive
+    .coverage()
+    .find((range) => range.timeline === last.timeline && range.begin > last.end);
+  if (behind !== undefined)
+    throw new HoldfastError(
+      'LOG_GAP',
+      `the archived log lacks ${formatLsn(last.end)} to ${formatLsn(behind.begin)} of timeline ${last.timeline}`,
+      { hint },
+    );
 }
 
 /**
@@ -111,7 +140,7 @@ export function readOptions(
 async function targetOfTime(log: LogToRead, timeUs: bigint, signal: AbortSignal): Promise<RecoveryTarget> {
   for (const range of log.path) {
     const from = range.begin > log.stop ? range.begin : log.stop;
-    for await (const file of log.archive.filesBetween(range.timeline, from, range.end, timeUs, signal)) {
+    for (const file of log.archive.filesBetween(range.timeline, from, range.end, timeUs)) {
       if (file.lastCommitUs === undefined || file.lastCommitUs <= timeUs) continue;
       // A record that ends in this file may begin in the segment before the file's first.
       const begin = segmentsBefore(range, file.begin, 1, log.segmentSizeBytes);
@@ -171,8 +200,8 @@ async function findEvent(
 ): Promise<LogEvent | undefined> {
   let before: LogEvent | undefined;
   for (const range of log.path) {
-    const files = log.archive.filesBetween(range.timeline, range.begin, range.end, undefined, signal);
-    for await (const file of files) {
+    const files = log.archive.filesBetween(range.timeline, range.begin, range.end);
+    for (const file of files) {
       const mayHold =
         restorePoint === undefined ||
         !file.hasIndex ||

@@ -15,7 +15,7 @@ import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Timeline, toLsn, toTimeline } from '../../foundation/lsn.ts';
 import type { BackupMeta } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import type { LogLookup } from '../../storage-layout/clog/lookup.ts';
+import type { LogArchive } from '../../storage-layout/clog/archive.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { findLogPath, type GroupLog, type LogPath } from '../../storage-layout/plan/lineage.ts';
 import { readGroupLog } from '../../storage-layout/plan/tenant-history.ts';
@@ -59,7 +59,7 @@ export type Prepared = {
   readonly source: SourceSet;
   readonly meta: BackupMeta;
   readonly log: LogToRead;
-  readonly groupLog: GroupLog & { readonly archive: LogLookup };
+  readonly groupLog: GroupLog & { readonly archive: LogArchive };
   readonly path: LogPath;
   readonly target: RecoveryTarget;
   readonly tablespaces: readonly TablespaceTarget[];

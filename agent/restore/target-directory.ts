@@ -88,12 +88,38 @@ async function claimEmpty(path: string, what: string): Promise<readonly string[]
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error; // node:fs throws errno errors
   }
-  const first = await mkdir(dirname(path), { recursive: true });
+  try {
+    return await makeDirectories(path);
+  } catch (error) {
+    throw new HoldfastError('INVALID_ARGUMENT', `${what} ${path} cannot be made`, {
+      cause: error,
+      detail: error instanceof Error ? error.message : String(error),
+    });
+  }
+}
+
+/**
+ * Makes the directory and those above it that are missing; returns them, the innermost first. One after the other: in a
+ * place like /proc, where nothing can be made, mkdir with `recursive` never comes back.
+ */
+async function makeDirectories(path: string): Promise<readonly string[]> {
+  try {
+    await mkdir(path);
+    return [path];
+  } catch (error) {
+    const absent = (error as NodeJS.ErrnoException).code === 'ENOENT'; // node:fs throws errno errors
+    if (!absent || (await isThere(dirname(path)))) throw error;
+  }
+  const above = await makeDirectories(dirname(path));
   await mkdir(path);
-  const made = [path];
-  if (first === undefined) return made;
-  for (let parent = dirname(path); parent.length >= first.length; parent = dirname(parent)) made.push(parent);
-  return made;
+  return [path, ...above];
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return await lstat(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 function notEmpty(path: string, what: string, names: readonly string[]): HoldfastError {

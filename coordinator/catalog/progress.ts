@@ -7,6 +7,9 @@ export type JobProgress = {
   readonly bytes_total: bigint | null;
   readonly bytes_per_sec: string | null;
   readonly eta_seconds: string | null;
+  /** Of a restore: how far the log is replayed, and how far it is to be. */
+  readonly replay_lsn?: string | null;
+  readonly target_lsn?: string | null;
 };
 
 const ETA = 'extract(epoch FROM estimated_end_time - clock_timestamp())::numeric AS eta_seconds';
@@ -21,7 +24,8 @@ export async function backupProgress(db: Queryable, jobId: bigint): Promise<JobP
 
 export async function restoreProgress(db: Queryable, jobId: bigint): Promise<JobProgress | undefined> {
   const rows = await db.query<JobProgress>(
-    `SELECT status AS phase, bytes_done, bytes_total, bytes_per_sec, ${ETA} FROM oceanbase.cdb_ob_restore_progress WHERE job_id = $1`,
+    `SELECT status AS phase, bytes_done, bytes_total, bytes_per_sec, ${ETA}, replay_lsn, target_lsn
+     FROM oceanbase.cdb_ob_restore_progress WHERE job_id = $1`,
     [jobId],
   );
   return rows[0];

@@ -116,6 +116,7 @@ async function awaitMembers(context: CoordinatorContext, tenant: Tenant, signal:
   }
 }
 
+/** It takes seconds and its findings are its result, so it waits for them with and without WAIT. */
 export async function* check(
   context: CoordinatorContext,
   statement: Extract<CurrentStatement, { readonly kind: 'check' }>,
@@ -125,10 +126,7 @@ export async function* check(
   const destination = await destinationParameter(context.catalog, context.secrets);
   for (const tenant of tenants) {
     const jobId = await startCheck(context, tenant, 'archive', destination, signal);
-    yield notice(`check of tenant "${tenant.tenant_name}" started: job ${jobId}`, {
-      hint: `SELECT * FROM CDB_OB_BACKUP_JOBS WHERE job_id = ${jobId};`,
-    });
-    if (!statement.wait) continue;
+    yield notice(`check of tenant "${tenant.tenant_name}": job ${jobId}`);
     try {
       yield* waitForJob(context, jobId, async () => undefined, signal);
     } finally {

@@ -88,7 +88,13 @@ export function progressLine(jobId: bigint, row: JobProgress | undefined): strin
   const total = row.bytes_total ?? 0n;
   const parts = [`job ${jobId} ${row.phase ?? ''}`.trim()];
   if (total > 0n) parts.push(`${formatSize(done)} of ${formatSize(total)} (${(done * 100n) / total}%)`);
-  if (row.bytes_per_sec !== null) parts.push(`${formatSize(Number(row.bytes_per_sec))}/s`);
-  if (row.eta_seconds !== null) parts.push(`${Math.max(0, Math.round(Number(row.eta_seconds)))} s left`);
+  const rate = Number(row.bytes_per_sec ?? 0);
+  if (rate > 0) parts.push(`${formatSize(rate)}/s`);
+  if (rate > 0 && done < total && row.eta_seconds !== null)
+    parts.push(`${Math.max(0, Math.round(Number(row.eta_seconds)))} s left`);
+  if (typeof row.replay_lsn === 'string')
+    parts.push(
+      `log at ${row.replay_lsn}${typeof row.target_lsn !== 'string' ? '' : ` of ${row.target_lsn}`}`,
+    );
   return parts.join(', ');
 }

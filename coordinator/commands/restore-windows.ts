@@ -4,6 +4,7 @@ import { RoundState } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { readTenantHistory } from '../../storage-layout/plan/tenant-history.ts';
 import {
   formatInstant,
+  isSameLog,
   mergeWindows,
   restorableWindows,
   type TenantHistory,
@@ -30,7 +31,7 @@ export async function* showRestoreWindows(
     const common = [tenant.tenant_id, tenant.tenant_name];
     for (const [index, window] of merged.entries()) {
       const before = merged[index - 1];
-      if (before !== undefined)
+      if (before !== undefined && !isSameLog(before, window))
         rows.push([
           ...common,
           'HOLE',

@@ -81,8 +81,8 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
   '42601': 'SYNTAX_ERROR',
   '42501': 'PRIVILEGE',
   '57014': 'QUERY_CANCELLED',
+  '53300': 'TOO_MANY_SESSIONS',
   '25': 'TRANSACTION_STATE',
-  '53': 'TOO_MANY_SESSIONS',
   '57': 'SERVER_UNREACHABLE',
   XX: 'INTERNAL',
 };

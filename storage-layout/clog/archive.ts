@@ -12,6 +12,7 @@ import type { Medium } from '../media/medium.ts';
 import { type RoundKey, type TreeRoot, tree } from '../tree.ts';
 import { type LogFileIndex, type NewFindings, readLogIndex, writeLogIndex } from './index.ts';
 import {
+  type AbandonedLogFile,
   dataKey,
   type FileName,
   fileLabel,
@@ -44,16 +45,11 @@ export type LogEnd = {
   readonly lastFileHasIndex: boolean;
 };
 
-/**
- * A file whose writer failed, and how many of its bytes were durable then: what can be read behind them may be in a cache
- * alone, where a sync that failed once does not fail again.
- */
-export type AbandonedLogFile = FileName & { readonly durableBytes: number };
-
 export class LogArchive {
   readonly #place: LogFilesPlace;
   readonly #names: readonly ListedFile[];
   #files: readonly LogFile[] = [];
+  readonly #lost: string[] = [];
   #pieces: readonly LogPiece<LogFile>[] = [];
   #ranges: readonly LogRange[] = [];
   #conflicts: readonly { readonly overlap: LogOverlap<LogFile>; readonly lsn: Lsn }[] = [];
@@ -84,6 +80,12 @@ export class LogArchive {
         ? await openIndexed(place, name, name.sizeBytes, signal)
         : await openScanned(place, name, signal, durableBytesOf(name, abandoned)),
     );
+    const listed = new Set(names.map(fileLabel));
+    for (const label of indexed) {
+      if (listed.has(label)) continue;
+      const key = `${tree.logDataDirectory(root, round, group)}/${label}`;
+      if ((await medium.stat(key, signal)) === undefined) archive.#lost.push(key); // a listing may lag behind
+    }
     await archive.#setFiles(withRunningMaximum(files), signal);
     return archive;
   }
@@ -91,6 +93,11 @@ export class LogArchive {
   /** Every file that holds log, in order of (file id, epoch). */
   get files(): readonly LogFile[] {
     return this.#files;
+  }
+
+  /** Keys of files that are gone though their index is there. */
+  get lost(): readonly string[] {
+    return this.#lost;
   }
 
   /** Files that a successor must seal before it begins its own. */
@@ -108,6 +115,17 @@ export class LogArchive {
   fileFor(timeline: Timeline, lsn: Lsn): LogFile | undefined {
     return this.#pieces.find((piece) => piece.timeline === timeline && piece.begin <= lsn && lsn < piece.end)
       ?.file;
+  }
+
+  /**
+   * The files that hold bytes of [begin, end) on `timeline`, by position; those before the first with a commit after
+   * `afterUs` are left out, when it is given.
+   */
+  filesBetween(timeline: Timeline, begin: Lsn, end: Lsn, afterUs?: bigint): readonly LogFile[] {
+    return this.#files
+      .filter((file) => file.timeline === timeline && file.end > begin && file.begin < end)
+      .filter((file) => afterUs === undefined || (file.maxCommitUs ?? afterUs) > afterUs)
+      .sort((a, b) => (a.begin < b.begin ? -1 : 1));
   }
 
   /** Undefined when there is no log yet; a file that holds none yet counts for its ids only. */

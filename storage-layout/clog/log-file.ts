@@ -19,6 +19,12 @@ const READ_GAP_BYTES = 64 * 1024;
 /** How many names behind the last listed one are looked for, in case the listing is behind. */
 const PROBE_LIMIT = 64;
 
+/**
+ * A file whose writer failed, and how many of its bytes were durable then: what can be read behind them may be in a cache
+ * alone, where a sync that failed once does not fail again.
+ */
+export type AbandonedLogFile = FileName & { readonly durableBytes: number };
+
 /** Where a partition group's log of one round stands. */
 export type LogFilesPlace = {
   readonly medium: Medium;
@@ -125,6 +131,16 @@ function disagrees(file: LogFile, block: LogBlockPlace, what: string): HoldfastE
     `the index of ${file.key} has a log block of ${formatLsn(block.begin)} at offset ${block.offset}, but ${what}`,
     { hint: REPAIR_HINT },
   );
+}
+
+/** True for a sealed file that has lost its tail since. */
+export function isCutOff(file: LogFile): file is LogFile & { readonly ignored: IgnoredTail } {
+  return file.hasIndex && file.ignored !== undefined;
+}
+
+/** Where such a file ends, and where it should. */
+export function describeCut(file: LogFile & { readonly ignored: IgnoredTail }): string {
+  return `at offset ${file.ignored.offset}: the file ends here, its index says ${file.acceptedBytes} bytes`;
 }
 
 /** What is left of a file that is shorter than its index says. */

@@ -118,10 +118,8 @@ export class LogLookup {
     signal?: AbortSignal,
   ): AsyncGenerator<LogFile, void, undefined> {
     if (this.#whole !== undefined) {
-      const inside = this.#whole.files.filter(
-        (file) => file.timeline === timeline && file.end > begin && file.begin < end,
-      );
-      yield* inside.toSorted((a, b) => (a.begin < b.begin ? -1 : 1));
+      this.#whole.coverage(); // refuses a conflict
+      yield* this.#whole.filesBetween(timeline, begin, end, afterUs);
       return;
     }
     const first = await this.#partition((file) => isBefore(file, timeline, begin), signal);

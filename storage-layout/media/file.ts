@@ -1,7 +1,8 @@
 /**
  * A directory as a medium, as a rule a mounted NFS share.
  *
- * - The root directory must exist: an unmounted share is an error, never a place to write.
+ * - The root directory must exist, and go on existing: while a share is away, it is an error to write and to look, and no
+ *   file is said to be missing.
  * - What is created is durable before it is reported: the file is fsynced, then its directory, and every directory made
  *   on the way.
  * - `createExclusive` writes a temporary file, fsyncs it and links it to its name: a reader sees all of it or nothing.
@@ -21,7 +22,7 @@ import {
   unlink,
 } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { HoldfastError } from '../../foundation/errors.ts';
+import { HoldfastError, isError } from '../../foundation/errors.ts';
 import { checkKey } from './keys.ts';
 import type { AppendableFile, Medium, MediumCapabilities, StoredFile, StoredFileWriter } from './medium.ts';
 
@@ -58,7 +59,7 @@ class FileMedium implements Medium {
 
   async read(key: string, signal?: AbortSignal): Promise<Buffer> {
     const path = this.#path(key, signal);
-    return await translated('read', key, async () => {
+    return await this.#translated('read', key, async () => {
       await using file = await open(path, 'r');
       const { size } = await file.stat();
       if (size > READ_WHOLE_LIMIT_BYTES) {
@@ -76,7 +77,7 @@ class FileMedium implements Medium {
     signal?: AbortSignal,
   ): Promise<Buffer> {
     const path = this.#path(key, signal);
-    return await translated('read', key, async () => {
+    return await this.#translated('read', key, async () => {
       await using file = await open(path, 'r');
       const length = end - begin;
       const target = into === undefined ? Buffer.allocUnsafeSlow(length) : into.subarray(0, length);
@@ -86,7 +87,7 @@ class FileMedium implements Medium {
 
   async createExclusive(key: string, data: Uint8Array, signal?: AbortSignal): Promise<void> {
     const path = this.#path(key, signal);
-    await translated('create', key, async () => {
+    await this.#translated('create', key, async () => {
       const temporary = await this.#writeTemporary(path, data);
       try {
         await link(temporary, path).catch(async (error: unknown) => {
@@ -102,7 +103,7 @@ class FileMedium implements Medium {
 
   async replace(key: string, data: Uint8Array, signal?: AbortSignal): Promise<void> {
     const path = this.#path(key, signal);
-    await translated('replace', key, async () => {
+    await this.#translated('replace', key, async () => {
       const temporary = await this.#writeTemporary(path, data);
       try {
         await rename(temporary, path);
@@ -116,12 +117,16 @@ class FileMedium implements Medium {
 
   async createFile(key: string, signal?: AbortSignal): Promise<StoredFileWriter> {
     const path = this.#path(key, signal);
-    return await translated('create', key, async () => new FileWriter(key, path, await this.#create(path)));
+    return await this.#translated(
+      'create',
+      key,
+      async () => new FileWriter(key, path, await this.#create(path)),
+    );
   }
 
   async createAppendable(key: string, signal?: AbortSignal): Promise<AppendableFile> {
     const path = this.#path(key, signal);
-    return await translated('create', key, async () => {
+    return await this.#translated('create', key, async () => {
       const file = await this.#create(path);
       try {
         await syncDirectory(dirname(path));
@@ -135,7 +140,7 @@ class FileMedium implements Medium {
 
   async makeDurable(key: string, signal?: AbortSignal): Promise<void> {
     const path = this.#path(key, signal);
-    await translated('make durable', key, async () => {
+    await this.#translated('make durable', key, async () => {
       await using file = await open(path, 'r');
       await file.sync();
       await syncDirectory(dirname(path));
@@ -165,25 +170,27 @@ class FileMedium implements Medium {
 
   async listNames(prefix: string, signal?: AbortSignal): Promise<readonly string[]> {
     const path = prefix === '' ? this.#root : this.#path(prefix, signal);
-    return await translated('list', prefix, async () => {
+    return await this.#translated('list', prefix, async () => {
       try {
         return (await readdir(path)).filter((name) => !name.startsWith('.'));
       } catch (error) {
-        if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return [];
-        throw error;
+        if (!isAbsence(error)) throw error;
+        await this.#checkRoot();
+        return [];
       }
     });
   }
 
   async stat(key: string, signal?: AbortSignal): Promise<StoredFile | undefined> {
     const path = this.#path(key, signal);
-    return await translated('stat', key, async () => {
+    return await this.#translated('stat', key, async () => {
       try {
         const found = await stat(path);
         return found.isFile() ? { key, sizeBytes: found.size, modifiedMs: found.mtimeMs } : undefined;
       } catch (error) {
-        if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
-        throw error;
+        if (!isAbsence(error)) throw error;
+        await this.#checkRoot();
+        return undefined;
       }
     });
   }
@@ -191,9 +198,10 @@ class FileMedium implements Medium {
   async deleteMany(keys: readonly string[], signal?: AbortSignal): Promise<void> {
     for (const key of keys) {
       const path = this.#path(key, signal);
-      await translated('delete', key, async () => {
-        await unlink(path).catch((error: unknown) => {
-          if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ENOTDIR') throw error;
+      await this.#translated('delete', key, async () => {
+        await unlink(path).catch(async (error: unknown) => {
+          if (!isAbsence(error)) throw error;
+          await this.#checkRoot();
         });
       });
     }
@@ -201,7 +209,7 @@ class FileMedium implements Medium {
 
   async freeBytes(signal?: AbortSignal): Promise<number | undefined> {
     signal?.throwIfAborted();
-    return await translated('measure', this.displayUri, async () => {
+    return await this.#translated('measure', this.displayUri, async () => {
       const { bavail, bsize } = await statfs(this.#root);
       return bavail * bsize;
     });
@@ -217,6 +225,27 @@ class FileMedium implements Medium {
     return join(this.#root, key);
   }
 
+  /** As `translated`, but a file is missing only while the root is there. */
+  async #translated<T>(verb: string, key: string, act: () => Promise<T>): Promise<T> {
+    try {
+      return await translated(verb, key, act);
+    } catch (error) {
+      if (isError(error, 'FILE_NOT_FOUND')) await this.#checkRoot();
+      throw error;
+    }
+  }
+
+  /** Throws DESTINATION_IO when the root has gone: what is not there is only said of a share that is mounted. */
+  async #checkRoot(): Promise<void> {
+    await stat(this.#root).catch((error: unknown) => {
+      throw new HoldfastError('DESTINATION_IO', `the destination ${this.displayUri} is not there`, {
+        cause: error,
+        detail: errorText(error),
+        hint: 'Mount the share, or bring the directory back.',
+      });
+    });
+  }
+
   /** Names of a directory with their kind; none when it is not there. */
   async #namesIn(
     key: string,
@@ -224,7 +253,7 @@ class FileMedium implements Medium {
     signal: AbortSignal | undefined,
   ): Promise<readonly { readonly name: string; readonly isDirectory: boolean }[]> {
     signal?.throwIfAborted();
-    return await translated('list', key, async () => {
+    return await this.#translated('list', key, async () => {
       try {
         const found: { name: string; isDirectory: boolean }[] = [];
         for await (const entry of await opendir(path, { bufferSize: LIST_PAGE_FILES })) {
@@ -232,8 +261,9 @@ class FileMedium implements Medium {
         }
         return found;
       } catch (error) {
-        if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return [];
-        throw error;
+        if (!isAbsence(error)) throw error;
+        await this.#checkRoot();
+        return [];
       }
     });
   }
@@ -381,6 +411,11 @@ async function readFully(file: FileHandle, target: Buffer, position: number): Pr
     filled += bytesRead;
   }
   return target.subarray(0, filled);
+}
+
+/** The errors that say that a name is not there. */
+function isAbsence(error: unknown): boolean {
+  return errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR';
 }
 
 async function makeOneDirectory(path: string): Promise<void> {

@@ -10,7 +10,8 @@ import {
   RoundBeginSchema,
   RoundEndSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { LogLookup } from '../clog/lookup.ts';
+import { LogArchive } from '../clog/archive.ts';
+import { describeCut, isCutOff } from '../clog/log-file.ts';
 import type { Medium } from '../media/medium.ts';
 import { RECORD } from '../records/framing.ts';
 import { readBytes, readInfo, readInfoIfThere } from '../records/info-file.ts';
@@ -83,16 +84,16 @@ export async function listRounds(
   return rounds.sort((a, b) => (a < b ? -1 : 1));
 }
 
-/** One partition group's log in one round. Throws LOG_CONFLICT and what LogLookup throws. */
+/** One partition group's log in one round. Throws LOG_CONFLICT and what LogArchive throws. */
 export async function readGroupLog(
   medium: Medium,
   root: TreeRoot,
   round: RoundKey,
   group: { readonly partitionGroup: string; readonly segmentSizeBytes: number },
   signal?: AbortSignal,
-): Promise<GroupLog & { readonly archive: LogLookup }> {
-  const archive = await LogLookup.open(medium, root, round, group.partitionGroup, signal);
-  const coverage = await archive.coverage(signal);
+): Promise<GroupLog & { readonly archive: LogArchive }> {
+  const archive = await LogArchive.open(medium, root, round, group.partitionGroup, signal);
+  const coverage = archive.coverage();
   const histories = new Map<Timeline, Uint8Array>();
   for (const timeline of await listHistories(medium, root, round, group.partitionGroup, signal)) {
     const key = tree.history(root, round, group.partitionGroup, timeline);
@@ -135,7 +136,12 @@ async function readRound(
   for (const group of begin.groups) {
     const directory = tree.logDataDirectory(root, key, group.partitionGroup);
     const log = await tolerate(directory, unreadable, () => readGroupLog(medium, root, key, group, signal));
-    if (log !== undefined) groups.push(log);
+    if (log === undefined) continue;
+    groups.push(log);
+    for (const file of log.archive.files.filter(isCutOff))
+      unreadable.push({ key: file.key, reason: describeCut(file) });
+    for (const lost of log.archive.lost)
+      unreadable.push({ key: lost, reason: 'the file is gone, its index is there' });
   }
   return { begin, end, groups };
 }

@@ -110,6 +110,23 @@ export function mergeWindows(windows: readonly RestorableWindow[]): readonly Mer
 }
 
 /**
+ * True when the second window's log is the first one's, gone on: what lies between them is no hole, its log is only not
+ * known yet to be complete up to an instant.
+ */
+export function isSameLog(before: MergedWindow, after: MergedWindow): boolean {
+  return before.windows.some((one) =>
+    after.windows.some(
+      (other) => other.round === one.round && one.groups.every((group) => endsAlike(group, other)),
+    ),
+  );
+}
+
+function endsAlike({ partitionGroup, path }: WindowGroup, other: RestorableWindow): boolean {
+  const twin = other.groups.find((group) => group.partitionGroup === partitionGroup);
+  return twin !== undefined && twin.path.timeline === path.timeline && twin.path.end === path.end;
+}
+
+/**
  * The set to restore for a target. `setId` demands one set. Throws TARGET_NOT_RESTORABLE, which names the windows that
  * there are, INVALID_BACKUP_SET_ID for a set that is not there, and INVALID_ARGUMENT for an LSN of a tenant with
  * several partition groups.
@@ -121,6 +138,9 @@ export function chooseSet(
   setId?: bigint,
 ): ChosenSet {
   if (setId !== undefined && !history.sets.some((set) => set.backupSetId === setId)) {
+    const damaged = history.unreadable.find(({ key }) => key.endsWith(`/backup_${setId}/backup_info`));
+    if (damaged !== undefined)
+      throw new HoldfastError('DATA_CORRUPT', `backup set ${setId} cannot be read: ${damaged.reason}`);
     throw new HoldfastError(
       'INVALID_BACKUP_SET_ID',
       `tenant "${history.tenantName}" has no backup set ${setId}`,

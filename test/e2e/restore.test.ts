@@ -356,6 +356,14 @@ describe('a damaged or unsuitable destination', () => {
     await using handle = await open(join(data, '1.1'), 'r+');
     await handle.write(original, 0, original.length, 0);
     expect((await readdir(index)).length).toBeGreaterThan(1);
+    // All that was archived is more than what lies before the hole.
+    await truncate(join(data, '1.1'), size - 1);
+    await expect(restored(request(source, 'hole'), 15)).rejects.toMatchObject({
+      code: 'DATA_CORRUPT',
+      message: expect.stringMatching(/1\.1 at offset \d+: the file ends here/) as string,
+    });
+    await handle.write(original, 0, original.length, 0);
+    expect(await leftIn(source, 'hole')).toEqual([]);
   });
 
   test('a corrupt log block stops the server and the restore, and leaves no directory', async () => {

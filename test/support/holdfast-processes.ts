@@ -36,6 +36,8 @@ export type DeploymentOptions = {
 export type ManagedProcess = {
   readonly name: string;
   readonly logPath: string;
+  /** Undefined while it does not run. */
+  readonly pid: number | undefined;
   start(): Promise<void>;
   /** kill -9, and wait until it is gone. */
   kill(): Promise<void>;
@@ -202,6 +204,9 @@ function manageProcess(
   return {
     name,
     logPath,
+    get pid() {
+      return child?.identity.pid;
+    },
     async start() {
       child = await processes.start({
         name,

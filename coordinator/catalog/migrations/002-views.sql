@@ -54,12 +54,12 @@ SELECT
   r.tenant_name,
   r.state AS status,
   holdfast.time_of(r.start_us) AS min_first_time,
-  holdfast.time_of(r.checkpoint_us) AS max_next_time,
-  holdfast.time_of(r.checkpoint_us) AS checkpoint_time,
+  holdfast.time_of(c.checkpoint_us) AS max_next_time,
+  holdfast.time_of(c.checkpoint_us) AS checkpoint_time,
   CASE WHEN g.groups = 1 THEN g.checkpoint_lsn::text END AS checkpoint_lsn,
   CASE WHEN g.groups = 1 THEN holdfast.lsn_number(g.checkpoint_lsn) END AS checkpoint_lsn_number,
   g.lag_bytes,
-  CASE WHEN r.state IN ('BEGINNING', 'DOING', 'STOPPING') THEN holdfast.seconds_between(r.checkpoint_us, 0) END AS lag_seconds,
+  CASE WHEN r.state IN ('BEGINNING', 'DOING', 'STOPPING') THEN holdfast.seconds_between(c.checkpoint_us, 0) END AS lag_seconds,
   g.groups AS partition_group_count,
   g.input_bytes,
   g.output_bytes,
@@ -71,6 +71,8 @@ SELECT
     ELSE coalesce(nullif(r.reason, ''), r.last_error) END AS comment,
   r.display_destination AS path
 FROM holdfast.rounds r
+-- Until the first progress arrives, the round reaches as far as it began.
+CROSS JOIN LATERAL (SELECT greatest(r.checkpoint_us, r.start_us) AS checkpoint_us) c
 CROSS JOIN LATERAL (
   SELECT count(*) AS groups,
     min(rg.checkpoint_lsn) AS checkpoint_lsn,
@@ -192,7 +194,8 @@ FROM holdfast.tasks t
 JOIN holdfast.jobs j ON j.job_id = t.job_id
 LEFT JOIN holdfast.servers s ON s.server_id = t.server_id
 CROSS JOIN LATERAL (
-  SELECT coalesce((t.progress ->> 'bytesDone')::bigint, 0) AS bytes_done,
+  -- The last report of a task comes before its end.
+  SELECT coalesce((t.progress ->> CASE t.state WHEN 'SUCCEEDED' THEN 'bytesTotal' ELSE 'bytesDone' END)::bigint, 0) AS bytes_done,
     coalesce((t.progress ->> 'bytesTotal')::bigint, 0) AS bytes_total,
     holdfast.seconds_between(t.started_us, t.ended_us) AS seconds
 ) x;
@@ -255,7 +258,7 @@ SELECT DISTINCT ON (b.tenant_id)
   t.finish_macro_block_count,
   t.bytes_done,
   t.bytes_total,
-  CASE WHEN t.bytes_total > 0 THEN round(100.0 * t.bytes_done / t.bytes_total, 1) END AS progress_percent,
+  CASE WHEN t.bytes_total > 0 THEN trunc(100.0 * t.bytes_done / t.bytes_total, 1) END AS progress_percent,
   t.bytes_done AS input_bytes,
   t.output_bytes,
   holdfast.rate(t.bytes_done, t.seconds) AS bytes_per_sec,
@@ -404,7 +407,7 @@ SELECT
   t.finish_macro_block_count,
   t.bytes_done,
   t.bytes_total,
-  CASE WHEN t.bytes_total > 0 THEN round(100.0 * t.bytes_done / t.bytes_total, 1) END AS progress_percent,
+  CASE WHEN t.bytes_total > 0 THEN trunc(100.0 * t.bytes_done / t.bytes_total, 1) END AS progress_percent,
   holdfast.rate(t.bytes_done, x.seconds) AS bytes_per_sec,
   CASE WHEN NOT j.final THEN
     holdfast.estimated_end(t.bytes_total - t.bytes_done, holdfast.rate(t.bytes_done, x.seconds)) END AS estimated_end_time,
@@ -428,8 +431,8 @@ CROSS JOIN LATERAL (
   SELECT count(*) AS partition_count,
     count(*) FILTER (WHERE k.state = 'SUCCEEDED') AS finish_partition_count,
     coalesce(sum((k.progress ->> 'macroblocksTotal')::bigint), 0)::bigint AS macro_block_count,
-    coalesce(sum((k.progress ->> 'macroblocksDone')::bigint), 0)::bigint AS finish_macro_block_count,
-    coalesce(sum((k.progress ->> 'bytesDone')::bigint), 0)::bigint AS bytes_done,
+    coalesce(sum((k.progress ->> CASE k.state WHEN 'SUCCEEDED' THEN 'macroblocksTotal' ELSE 'macroblocksDone' END)::bigint), 0)::bigint AS finish_macro_block_count,
+    coalesce(sum((k.progress ->> CASE k.state WHEN 'SUCCEEDED' THEN 'bytesTotal' ELSE 'bytesDone' END)::bigint), 0)::bigint AS bytes_done,
     coalesce(sum((k.progress ->> 'bytesTotal')::bigint), 0)::bigint AS bytes_total,
     CASE WHEN count(*) = 1 THEN min('0/0'::pg_lsn + (k.progress ->> 'replayLsn')::numeric) END AS replay_lsn,
     CASE WHEN count(*) = 1 THEN min('0/0'::pg_lsn + (k.progress ->> 'targetLsn')::numeric) END AS target_lsn

@@ -70,12 +70,12 @@ SELECT
   r.tenant_name,
   r.state AS status,
   holdfast.time_of(r.start_us) AS min_first_time,
-  holdfast.time_of(r.checkpoint_us) AS max_next_time,
-  holdfast.time_of(r.checkpoint_us) AS checkpoint_time,
+  holdfast.time_of(c.checkpoint_us) AS max_next_time,
+  holdfast.time_of(c.checkpoint_us) AS checkpoint_time,
   CASE WHEN g.groups = 1 THEN g.checkpoint_lsn::text END AS checkpoint_lsn,
   CASE WHEN g.groups = 1 THEN holdfast.lsn_number(g.checkpoint_lsn) END AS checkpoint_lsn_number,
   g.lag_bytes,
-  CASE WHEN r.state IN ('BEGINNING', 'DOING', 'STOPPING') THEN holdfast.seconds_between(r.checkpoint_us, 0) END AS lag_seconds,
+  CASE WHEN r.state IN ('BEGINNING', 'DOING', 'STOPPING') THEN holdfast.seconds_between(c.checkpoint_us, 0) END AS lag_seconds,
   g.groups AS partition_group_count,
   g.input_bytes,
   g.output_bytes,
@@ -89,6 +89,8 @@ SELECT
     CASE WHEN r.state IN ('BEGINNING', 'DOING', 'STOPPING') THEN g.last_error END) AS comment,
   r.display_destination AS path
 FROM holdfast.rounds r
+-- Until the first progress arrives, the round reaches as far as it began.
+CROSS JOIN LATERAL (SELECT greatest(r.checkpoint_us, r.start_us) AS checkpoint_us) c
 CROSS JOIN LATERAL (
   SELECT count(*) AS groups,
     min(rg.checkpoint_lsn) AS checkpoint_lsn,

@@ -43,11 +43,17 @@ describe('agent.yaml', () => {
       /same name/,
     );
   });
-  test('a user that does not exist or an empty port range is INVALID_CONFIG', async () => {
+  test('a port that there cannot be is refused at its place', () => {
+    expect(() => parse(`${SMALL}  port_range: 20-10\n`)).toThrow(
+      /^agent\.yaml:\d+:15: restore\.port_range: /,
+    );
+    expect(() => parse(SMALL.replace(/^coordinator: .*$/m, 'coordinator: a:70000'))).toThrow(
+      /^agent\.yaml:2:14: coordinator: a port is at most 65535$/,
+    );
+  });
+
+  test('a user that does not exist is INVALID_CONFIG', async () => {
     await expect(restoreSettings(parse(`${SMALL}  run_as: no_such_user_here\n`))).rejects.toMatchObject({
-      code: 'INVALID_CONFIG',
-    });
-    await expect(restoreSettings(parse(`${SMALL}  port_range: 20-10\n`))).rejects.toMatchObject({
       code: 'INVALID_CONFIG',
     });
   });

@@ -16,7 +16,19 @@ async function refusal(...args: readonly string[]): Promise<string> {
 }
 
 test('an unknown command is refused with the nearest one', async () => {
-  expect(await refusal('coordinater')).toContain('Did you mean coordinator?');
+  for (const args of [['coordinater'], ['help', 'coordinater'], ['coordinater', '--help']])
+    await expect(runProgram(args)).rejects.toMatchObject({
+      message: "unknown command 'coordinater'",
+      hint: 'Did you mean "coordinator"?',
+    });
+});
+
+test('a mistyped option is named also where a required one is missing', async () => {
+  await expect(runProgram(['agent', '--confg', 'agent.yaml'])).rejects.toMatchObject({
+    message: "unknown option '--confg'",
+    hint: 'Did you mean "--config"?',
+  });
+  expect(await refusal('agent')).toContain("required option '--config <file>' not specified");
 });
 
 test('an unknown option is refused with the nearest one', async () => {

@@ -33,6 +33,12 @@ test('an unknown key is refused at its place, with the nearest known one', () =>
   expect(error.hint).toBe('Did you mean "port"? Known here: name, port.');
 });
 
+test('the nearest known key is told also when the first complaint is that it is missing', () => {
+  const error = problem('coordinatr: a:1\n');
+  expect(error.message).toBe('agent.yaml:1:1: coordinator: missing');
+  expect(error.hint).toMatch(/^Did you mean "coordinator"\?/);
+});
+
 test('a value of the wrong type is refused at its place', () => {
   const error = problem('coordinator: a:1\ninstances:\n  - name: x\n    port: many\n');
   expect(error.message).toMatch(/^agent\.yaml:4:11: instances\[0\]\.port: invalid input: expected number/);

@@ -64,7 +64,7 @@ describe('a change map', () => {
       .tuple(fc.nat(255), fc.integer({ min: 1, max: 256 }))
       .map(([begin, count]) =>
         Uint8Array.from({ length: 32 }, (_, byte) =>
-          Array.from({ length: 8 }, (_, bit) => byte * 8 + bit).reduce(
+          Array.from({ length: 8 }, (__, bit) => byte * 8 + bit).reduce(
             (sum, page) => (page >= begin && page < begin + count ? sum | (1 << (page & 7)) : sum),
             0,
           ),

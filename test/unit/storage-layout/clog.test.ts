@@ -352,7 +352,9 @@ describe('an archive', () => {
     const { medium } = opened;
     const { key } = await write(medium, { fileId: 1n, epoch: 1n, cuts: [0, 1000] }, true);
     await medium.deleteMany([key]);
-    expect((await openArchive(medium)).coverage()).toEqual([]);
+    const archive = await openArchive(medium);
+    expect(archive.coverage()).toEqual([]);
+    expect(archive.lost).toEqual([key]);
   });
 
   it('reports a damaged block of a sealed file by name and offset when it is read', async () => {

@@ -26,9 +26,27 @@ it('a destination that vanishes is not made again by a write', async () => {
   await mkdir(path);
   const medium = await openMedium(`file://${path}`);
   await rm(path, { recursive: true });
-  await expect(medium.createExclusive('a/b', Buffer.from('x'))).rejects.toThrow(/a\/b/);
+  await expect(medium.createExclusive('a/b', Buffer.from('x'))).rejects.toMatchObject({
+    code: 'DESTINATION_IO',
+    message: `the destination file://${path} is not there`,
+  });
   expect(await readdir(opened.directory)).toEqual([]);
   await expect(probeMedium(medium, 'x')).rejects.toMatchObject({ code: 'INVALID_BACKUP_DEST' });
+});
+
+it('a destination that vanishes is not taken for an empty one', async () => {
+  await using opened = await openTestMedium();
+  const path = join(opened.directory, 'mounted');
+  await mkdir(path);
+  const medium = await openMedium(`file://${path}`);
+  expect(await medium.listNames('a')).toEqual([]);
+  await rm(path, { recursive: true });
+  const away = { code: 'DESTINATION_IO' };
+  await expect(medium.listNames('a')).rejects.toMatchObject(away);
+  await expect(Array.fromAsync(medium.list('a'))).rejects.toMatchObject(away);
+  await expect(medium.stat('a')).rejects.toMatchObject(away);
+  await expect(medium.read('a')).rejects.toMatchObject(away);
+  await expect(medium.deleteMany(['a'])).rejects.toMatchObject(away);
 });
 
 it('names that begin with a dot are not listed, and no temporary file is left', async () => {

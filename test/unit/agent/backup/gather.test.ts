@@ -4,6 +4,7 @@ import {
   gatherFiles,
   gatherSuspects,
   judgeSuspects,
+  keptPaths,
 } from '../../../../agent/backup/gather.ts';
 import type { NumberedFile } from '../../../../agent/backup/plan.ts';
 import type { SubTaskCopy, SuspectFound } from '../../../../agent/backup/worker-protocol.ts';
@@ -51,6 +52,24 @@ describe('gatherFiles', () => {
     const copies = [copy(1, [block(1, 0, full)]), copy(2, [], [{ fileNumber: 1, beginBlock: 1 }])];
     expect(gatherFiles([file(1)], copies).files).toMatchObject([{ storedBytes: MACROBLOCK_BYTES }]);
   });
+});
+
+test('a tablespace that was made after the start is left out; one in place, and those of the start, stay', () => {
+  const made = (oid: number, inPlace = false) => ({ oid, name: '', location: `/t/${oid}`, inPlace });
+  const listing = { tablespaces: [made(1), made(2), made(3, true)] };
+  const isKept = keptPaths(listing, [{ oid: 1 }]);
+  const paths = [
+    'pg_tblspc',
+    'pg_tblspc/1/PG_17_1/5/1',
+    'pg_tblspc/2',
+    'pg_tblspc/2/PG_17_1/5/1',
+    'pg_tblspc/3/x',
+  ];
+  expect(paths.filter((path) => isKept({ path }))).toEqual([
+    'pg_tblspc',
+    'pg_tblspc/1/PG_17_1/5/1',
+    'pg_tblspc/3/x',
+  ]);
 });
 
 describe('suspect pages', () => {

@@ -13,6 +13,7 @@ import {
   chooseSet,
   describeWindows,
   formatInstant,
+  isSameLog,
   mergeWindows,
   type RestorableWindow,
   type RestoreTarget,
@@ -131,6 +132,20 @@ describe('restorable windows', () => {
     );
   });
 
+  test('on one log have no hole between them, however far its checkpoint is known', () => {
+    const lagging = history(
+      [
+        { id: 1, round: 1, groups: [{ start: 20, stop: 30, us: 100 }] },
+        { id: 2, round: 1, groups: [{ start: 40, stop: 50, us: 300 }] },
+      ],
+      [[log([coverage(16, 90, 200n)])]],
+    );
+    const [first, second] = mergeWindows(restorableWindows(lagging));
+    expect(first !== undefined && second !== undefined && isSameLog(first, second)).toBe(true);
+    const [one, other] = mergeWindows(restorableWindows(TWO_ROUNDS));
+    expect(one !== undefined && other !== undefined && isSameLog(one, other)).toBe(false);
+  });
+
   test('joined hold exactly the instants that the single ones hold', () => {
     const arbitrary = fc.array(
       fc.tuple(fc.integer({ min: 0, max: 50 }), fc.integer({ min: 0, max: 20 })).map(([from, length]) => ({
@@ -182,6 +197,15 @@ describe('the choice of a set', () => {
       message: expect.stringMatching(message),
       detail: expect.stringContaining('1970-01-01 00:00:00.000700Z to 1970-01-01 00:00:00.000900Z'),
     });
+  });
+
+  test('of a set whose backup_info is damaged names the file', () => {
+    const reason =
+      'p/1/incarnation_1/1001/data/backup_set_9/backup_9/backup_info at offset 0: a wrong checksum';
+    const key = reason.split(' ')[0] ?? '';
+    const damaged = { ...TWO_ROUNDS, unreadable: [{ key, reason }] };
+    expect(() => chooseSet(damaged, { kind: 'endOfLog' }, 1000n, 9n)).toThrow(reason);
+    expect(chooseSet(damaged, { kind: 'endOfLog' }, 1000n).set.backupSetId).toBe(3n);
   });
 
   test('refuses a set that is not there, and a tenant that has none', () => {
