@@ -237,5 +237,5 @@ describe('a hole in the log', () => {
     await using medium = await openMedium(deployment.destination);
     const key = tree.roundEnd({ clusterName: 'test', clusterId: 1n }, { tenantId: 1001n, round: 1n });
     expect((await readInfo(medium, key, RoundEndSchema)).groups[0]?.hole?.end).toBeGreaterThan(0n);
-  }, 120_000);
+  }, 300_000);
 });
