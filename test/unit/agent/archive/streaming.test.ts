@@ -200,7 +200,7 @@ function startStreaming(
 }
 
 async function until(holds: () => boolean): Promise<void> {
-  const deadline = Date.now() + 10_000;
+  const deadline = Date.now() + 40_000;
   while (!holds()) {
     if (Date.now() > deadline) throw new Error('timed out');
     await systemClock.sleep(5, new AbortController().signal);
