@@ -52,8 +52,8 @@ export async function readServer(instance: Instance, signal: AbortSignal): Promi
 }
 
 /**
- * Throws LOG_GAP, LOG_CONFLICT, SYSTEM_IDENTIFIER_MISMATCH: the round cannot go on; SERVER_UNREACHABLE and others: try
- * again.
+ * Call it when the destination has been read: `log` must not be newer than what is asked of the server here. Throws LOG_GAP,
+ * LOG_CONFLICT, SYSTEM_IDENTIFIER_MISMATCH: the round cannot go on; SERVER_UNREACHABLE and others: try again.
  */
 export async function openSource(
   instance: Instance,
@@ -63,7 +63,15 @@ export async function openSource(
   order: SourceOrder,
   signal: AbortSignal,
 ): Promise<Source> {
-  checkIdentity(instance.config.name, identity, log, order);
+  // Its position is read behind the destination's: an archiver that this one takes over from may have moved the end since.
+  const now = await instance.identify(signal);
+  if (now.timeline !== identity.timeline || now.role !== identity.role) {
+    throw new HoldfastError(
+      'SERVER_UNREACHABLE',
+      `instance "${instance.config.name}" changed its role or timeline while its archive was looked at`,
+    );
+  }
+  checkIdentity(instance.config.name, now, log, order);
   const reserved = await instance.ensureSlot(order.slotName, signal);
   const from: LogPoint =
     log === undefined
