@@ -25,6 +25,7 @@ import {
 } from '../proto/gen/holdfast/v1/agent_pb.ts';
 import { type MessageStream, makeClient } from '../proto/grpc-service.ts';
 import type { Instances } from './instances.ts';
+import type { SlotKeeper } from './slot-keeper.ts';
 import { PROGRESS_INTERVAL_MS, type TaskRunner } from './task-runner.ts';
 
 const WELCOME_TIMEOUT_MS = 15_000;
@@ -42,6 +43,7 @@ export type AttachOptions = {
   readonly restoreDirectory: string | undefined;
   readonly instances: Instances;
   readonly runner: TaskRunner;
+  readonly slots: SlotKeeper;
   /** Told before any task of this stream arrives. */
   readonly onWelcome: (welcome: Welcome) => void;
   readonly clock: Clock;
@@ -174,7 +176,7 @@ async function receiveOrders(
   }
 }
 
-function obey({ kind }: CoordinatorMessage, { runner, logger }: AttachOptions): void {
+function obey({ kind }: CoordinatorMessage, { runner, slots, logger }: AttachOptions): void {
   switch (kind.case) {
     case 'startTask':
       return runner.start(kind.value);
@@ -184,6 +186,8 @@ function obey({ kind }: CoordinatorMessage, { runner, logger }: AttachOptions): 
       return runner.flushLog(kind.value);
     case 'reportTasks':
       return runner.repeatReports();
+    case 'keepSlots':
+      return slots.keep(kind.value);
     case 'welcome':
     case undefined:
       // A newer coordinator may say what this agent does not know; it must not lose the stream for that.

@@ -26,11 +26,15 @@ async function checkInstance(
   if (task.instance === '') return [];
   try {
     await using instance = await context.instance(task.instance, signal);
-    return await instance.precheck(task.purpose === 'backup' ? 'backup' : 'archive', signal);
+    return await instance.precheck(purposeOf(task), signal);
   } catch (error) {
     signal.throwIfAborted();
     return [failedItem('connection', `instance ${task.instance} answers`, error)];
   }
+}
+
+function purposeOf({ purpose }: CheckTask): 'archive' | 'standby' | 'backup' {
+  return purpose === 'backup' || purpose === 'standby' ? purpose : 'archive';
 }
 
 async function checkDestination(task: CheckTask, signal: AbortSignal): Promise<readonly CheckItem[]> {

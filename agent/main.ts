@@ -17,6 +17,7 @@ import { runCheckTask } from './check-task.ts';
 import { type AgentConfig, declaredInstances, restoreSettings, secretReader } from './config.ts';
 import { Instances } from './instances.ts';
 import { runRestoreTask } from './restore/restore-task.ts';
+import { SlotKeeper } from './slot-keeper.ts';
 import { AgentState } from './state.ts';
 import type { RestoreSettings, TaskContext, TaskControl } from './task-context.ts';
 import { type RunTask, TaskRunner } from './task-runner.ts';
@@ -42,6 +43,7 @@ export async function runAgent(config: AgentConfig, signal: AbortSignal, logger:
     control,
   });
   const runner = new TaskRunner(dispatch(contextOf, state, restore), systemClock, logger);
+  const slots = new SlotKeeper(instances, systemClock, logger);
   flushCompileCache(); // a killed agent would not leave it to the next one
   const attachment = new AbortController();
   const attached = stayAttached(
@@ -54,6 +56,7 @@ export async function runAgent(config: AgentConfig, signal: AbortSignal, logger:
       restoreDirectory: restore?.directory,
       instances,
       runner,
+      slots,
       onWelcome: (received) => {
         welcome = received;
       },
@@ -71,6 +74,7 @@ export async function runAgent(config: AgentConfig, signal: AbortSignal, logger:
   await runner.shutdown();
   attachment.abort(signal.reason);
   await attached;
+  await slots.settle();
 }
 
 /** Which function runs which kind of task. */

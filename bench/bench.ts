@@ -4,6 +4,7 @@
  * README, or writes it there.
  *
  *   npm run bench -- [--small | --large] [--runs <n>] [--no-agent] [--readme]
+ *   npm run bench -- --log [--small]     only what an archiver gets through: 2 GiB of log replayed (256 MiB)
  *
  * Restores are compared as far as both go: pgBackRest lays the files down and makes them durable; Holdfast does the same
  * (no server is started on either side), and lays the log of the backup into pg_wal as well, some segments, which counts.
@@ -16,6 +17,7 @@ import { parseArgs, promisify } from 'node:util';
 import { formatSize } from '../foundation/units.ts';
 import { makeTestDirectory } from '../test/support/postgres.ts';
 import { measureAgent } from './agent.ts';
+import { measureArchiveThroughput } from './archive.ts';
 import { createBenchServer, databaseBytes } from './database.ts';
 import { Holdfast } from './holdfast.ts';
 import type { Measured } from './measured-command.ts';
@@ -34,6 +36,7 @@ const { values: options } = parseArgs({
     runs: { type: 'string' },
     'no-agent': { type: 'boolean', default: false },
     readme: { type: 'boolean', default: false },
+    log: { type: 'boolean', default: false },
   },
 });
 const sizeBytes = options.small ? 0.3 * GIB : options.large ? 4 * GIB : 2 * GIB;
@@ -41,9 +44,25 @@ const runs = Math.max(1, Number(options.runs ?? (options.small ? 2 : 3)));
 
 const directory = await makeTestDirectory('bench');
 try {
-  await bench();
+  if (options.log) await benchLog();
+  else await bench();
 } finally {
   await rm(directory, { recursive: true, force: true });
+}
+
+async function benchLog(): Promise<void> {
+  const sizeToReplay = options.small ? 0.25 * GIB : 2 * GIB;
+  console.error(`making ${formatSize(sizeToReplay)} of log …`);
+  for (const [compression, found] of await measureArchiveThroughput(directory, sizeToReplay, [
+    'zstd:1',
+    'zstd:3',
+  ])) {
+    console.log(
+      `${compression}: ${formatSize(found.bytes)} of log in ${found.seconds.toFixed(2)} s (${formatSize(found.bytes / found.seconds)}/s), ` +
+        `${found.cpuSeconds.toFixed(2)} s CPU (${formatSize(found.bytes / found.cpuSeconds)} per second of one core), ` +
+        `at most ${formatSize(found.peakRssBytes)} resident, stored as ${formatSize(found.storedBytes)}`,
+    );
+  }
 }
 
 async function bench(): Promise<void> {

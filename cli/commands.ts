@@ -45,6 +45,16 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import('./inspect.ts')).registerInspect,
   },
   {
+    name: 'log',
+    summary: 'read the archived log: what was committed when, and segments as files',
+    load: async () => (await import('./log.ts')).registerLog,
+  },
+  {
+    name: 'repair',
+    summary: 'make anew what a destination can tell from its other files',
+    load: async () => (await import('./repair.ts')).registerRepair,
+  },
+  {
     name: 'demo',
     summary: 'show it all on a real PostgreSQL server: back up, lose data, restore to the instant before',
     load: async () => (await import('./demo/command.ts')).registerDemo,

@@ -14,6 +14,7 @@ import { formatLsn, parseLsn, toTimeline } from '../foundation/lsn.ts';
 import { formatSize } from '../foundation/units.ts';
 import { openMedium } from '../storage-layout/media/open.ts';
 import { findRoot, findTenant } from '../storage-layout/plan/discovery.ts';
+import { findRestorePoints } from '../storage-layout/plan/restore-points.ts';
 import { readTenantHistory } from '../storage-layout/plan/tenant-history.ts';
 import {
   type ChosenSet,
@@ -34,6 +35,9 @@ type RestoreOptions = {
   readonly clusterId?: bigint;
   readonly until?: bigint;
   readonly untilLsn?: bigint;
+  readonly untilXid?: number;
+  readonly untilName?: string;
+  readonly exclusive?: boolean;
   readonly immediate?: boolean;
   readonly timeline?: number;
   readonly set?: bigint;
@@ -64,6 +68,9 @@ export function registerRestore(program: Command): void {
     .option('--cluster-id <id>', "the cluster's id", parseId)
     .option('--until <time>', 'restore what was committed before this time', instant)
     .option('--until-lsn <position>', 'restore up to this log position, X/X', position)
+    .option('--until-xid <id>', 'restore up to the end of this transaction', parseXid)
+    .option('--until-name <name>', 'restore up to this restore point')
+    .option('--exclusive', 'stop before what the target names, not behind it')
     .option('--immediate', 'restore to the earliest instant of the newest backup set')
     .option('--timeline <number>', 'follow this timeline; default: the newest', parsePositive)
     .option('--set <id>', 'restore from this backup set; default: the newest before the target', parseId)
@@ -119,7 +126,7 @@ async function restoreUntil(options: RestoreOptions, signal: AbortSignal): Promi
       set: { tenantId, fullSetId: chosen.set.fullSetId, setId: chosen.set.backupSetId },
       round: chosen.round,
       partitionGroup: group,
-      target: wantedTarget(target),
+      target: wantedTarget(target, options.exclusive !== true),
       timeline: target.timeline,
       dataDirectory: resolve(options.to),
       tablespaceMap: options.tablespaceMap ?? new Map(),
@@ -147,25 +154,41 @@ async function choose(
   const root = await findRoot(medium, { clusterName: options.cluster, clusterId: options.clusterId }, signal);
   const { tenantId } = await findTenant(medium, root, options.tenant, signal);
   const history = await readTenantHistory(medium, root, tenantId, signal);
-  const chosen = chooseSet(history, target, systemClock.nowUs(), options.set);
+  const placed =
+    target.kind === 'name'
+      ? { ...target, places: await findRestorePoints(medium, root, history, target.name, signal) }
+      : target;
+  const chosen = chooseSet(history, placed, systemClock.nowUs(), options.set);
   for (const { key, reason } of history.unreadable)
     console.error(`WARNING:  not readable: ${key}: ${reason}`);
   return { root, tenantId, chosen };
 }
 
 function targetOf(options: RestoreOptions): RestoreTarget {
-  const given = [options.until, options.untilLsn, options.immediate].filter((value) => value !== undefined);
+  const { until, untilLsn, untilXid, untilName, immediate } = options;
+  const given = [until, untilLsn, untilXid, untilName, immediate].filter((value) => value !== undefined);
   if (given.length > 1)
-    throw new HoldfastError('INVALID_ARGUMENT', 'give one of --until, --until-lsn and --immediate');
+    throw new HoldfastError(
+      'INVALID_ARGUMENT',
+      'give one of --until, --until-lsn, --until-xid, --until-name and --immediate',
+    );
+  if (options.exclusive === true && (given.length === 0 || immediate === true))
+    throw new HoldfastError(
+      'INVALID_ARGUMENT',
+      '--exclusive needs a time, a position, a transaction or a name',
+    );
   const timeline = options.timeline === undefined ? undefined : toTimeline(options.timeline);
   if (options.until !== undefined) return { kind: 'time', timeUs: options.until, timeline };
   if (options.untilLsn !== undefined)
     return { kind: 'lsn', lsn: parseLsn(formatLsn(options.untilLsn)), timeline };
+  if (untilXid !== undefined) return { kind: 'xid', xid: untilXid, timeline };
+  if (untilName !== undefined) return { kind: 'name', name: untilName, places: [], timeline };
   return { kind: options.immediate === true ? 'immediate' : 'endOfLog', timeline };
 }
 
-function wantedTarget(target: RestoreTarget): WantedTarget {
-  return target.kind === 'lsn' ? { kind: 'lsn', lsn: target.lsn, inclusive: true } : target;
+function wantedTarget(target: RestoreTarget, inclusive: boolean): WantedTarget {
+  if (target.kind === 'endOfLog' || target.kind === 'immediate') return target;
+  return { ...target, inclusive };
 }
 
 function groupOf(options: RestoreOptions, chosen: ChosenSet): string {
@@ -181,6 +204,8 @@ function groupOf(options: RestoreOptions, chosen: ChosenSet): string {
 function describeTarget(target: RestoreTarget): string {
   if (target.kind === 'time') return `until ${formatInstant(target.timeUs)}`;
   if (target.kind === 'lsn') return `until log position ${formatLsn(target.lsn)}`;
+  if (target.kind === 'xid') return `until the end of transaction ${target.xid}`;
+  if (target.kind === 'name') return `until restore point "${target.name}"`;
   return target.kind === 'immediate'
     ? 'as it was when the backup ended'
     : 'until the end of the archived log';
@@ -253,6 +278,12 @@ function addMapping(text: string, map: ReadonlyMap<string, string> = new Map()):
 function parseId(text: string): bigint {
   if (!/^[0-9]{1,18}$/.test(text)) throw new InvalidArgumentError('Write a number.');
   return BigInt(text);
+}
+
+/** With or without its epoch, as the server's functions show it. */
+function parseXid(text: string): number {
+  if (!/^[0-9]{1,19}$/.test(text)) throw new InvalidArgumentError('Write a transaction id.');
+  return Number(BigInt(text) & 0xffff_ffffn);
 }
 
 function parsePort(text: string): number {

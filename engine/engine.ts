@@ -4,6 +4,7 @@
  * core and never to an engine. PostgreSQL is the first engine (engine/postgres/engine.ts makes one).
  */
 import type { Lsn, Timeline } from '../foundation/lsn.ts';
+import type { DatabaseId, ForkId, RelationId } from '../storage-layout/clog/change-map.ts';
 
 export type LogPoint = { readonly timeline: Timeline; readonly lsn: Lsn };
 
@@ -150,6 +151,8 @@ export type SlotState = {
   /** reserved, extended, unreserved, lost; empty when it does not exist. */
   readonly walStatus: string;
   readonly invalidationReason: string;
+  /** Log that the server keeps because of the slot; 0 when it reserves none. */
+  readonly retainedBytes: bigint;
 };
 
 /** One instance, connected. Methods throw SERVER_UNREACHABLE when it cannot be reached (may be retried). */
@@ -157,18 +160,29 @@ export interface Instance extends AsyncDisposable {
   readonly config: InstanceConfig;
   identify(signal: AbortSignal): Promise<InstanceIdentity>;
   /** What must hold before archiving or a backup; every item, passed or not. */
-  precheck(purpose: 'archive' | 'backup', signal: AbortSignal): Promise<readonly CheckItem[]>;
+  precheck(purpose: 'archive' | 'standby' | 'backup', signal: AbortSignal): Promise<readonly CheckItem[]>;
   facts(signal: AbortSignal): Promise<DatabaseFacts>;
   /** Insert position and server clock, read together: what was acknowledged before `clockUs` lies before `lsn`. */
   insertPosition(
     signal: AbortSignal,
   ): Promise<{ readonly lsn: Lsn; readonly clockUs: bigint; readonly timeline: Timeline }>;
   slotState(slotName: string, signal: AbortSignal): Promise<SlotState>;
-  /** Makes the slot if it is not there and reserves the log from now on. Returns where the reserved log begins. */
+  /** Makes the slot if it is not there or was invalidated, and reserves the log from now on. Returns where that begins. */
   ensureSlot(slotName: string, signal: AbortSignal): Promise<Lsn>;
   dropSlot(slotName: string, signal: AbortSignal): Promise<void>;
+  /** Drops the slot if this is a standby. */
+  dropSlotOfStandby(slotName: string, signal: AbortSignal): Promise<void>;
   /** LOG_GAP when the server no longer has `from`. */
   openLogStream(slotName: string, from: LogPoint, signal: AbortSignal): Promise<LogStream>;
+  /** Whether the server can still give the log from there on. Throws LOG_CONFLICT when it is not in its history. */
+  hasLog(from: LogPoint, signal: AbortSignal): Promise<boolean>;
+  /** Free bytes on the disk of the server's log, as seen from this node; undefined when it cannot be seen. */
+  freeLogDiskBytes(signal: AbortSignal): Promise<bigint | undefined>;
+  /**
+   * On a standby: makes the slot if it is not there, or was invalidated, and lets go of the log before `archived`, as far
+   * as it was replayed. Does nothing on a primary, nor with a slot that is in use.
+   */
+  keepSlotInStep(slotName: string, archived: Lsn, signal: AbortSignal): Promise<void>;
   /** The timeline's history file; undefined for timeline 1. */
   timelineHistory(timeline: Timeline, signal: AbortSignal): Promise<Buffer | undefined>;
   beginBackup(label: string, signal: AbortSignal): Promise<BackupWindow>;
@@ -214,7 +228,26 @@ export interface LogInspector {
   readonly unfinishedRecordBegin: Lsn | undefined;
   /** Events of the records that ended since the last call. */
   takeEvents(): readonly LogEvent[];
+  /** What the records that ended since the last call change; nothing unless `options.collectTouches`. */
+  takeTouches(): LogTouches;
 }
+
+/** What records change in relation files, for a change map. */
+export type LogTouches = {
+  /** Five numbers per page, in the order of the log: tablespace, database, relation, fork, block. */
+  readonly pages: Uint32Array;
+  readonly changes: readonly RelationChange[];
+};
+
+/** What a record changes beyond the pages it refers to. */
+export type RelationChange =
+  | { readonly kind: 'create'; readonly fork: ForkId }
+  | { readonly kind: 'truncate'; readonly fork: ForkId; readonly blocksLeft: number }
+  | { readonly kind: 'dropRelation'; readonly relation: RelationId }
+  | { readonly kind: 'createDatabase' | 'dropDatabase'; readonly database: DatabaseId }
+  | { readonly kind: 'walLevelMinimal' }
+  /** Flagged special, and not known here: what it changes cannot be told. */
+  | { readonly kind: 'unknownSpecial'; readonly at: Lsn; readonly rmgr: number; readonly info: number };
 
 export type LogInspectorOptions = {
   readonly segmentSizeBytes: number;
@@ -226,4 +259,8 @@ export type LogInspectorOptions = {
    * skipped).
    */
   readonly begin: Lsn;
+  /** The server's major version: needed where `begin` lies inside a page, as it may where a timeline forks. */
+  readonly major?: number | undefined;
+  /** Default false: whoever asks for touches must take them, or they gather. */
+  readonly collectTouches?: boolean;
 };

@@ -79,6 +79,7 @@ export const ERRORS = {
   SYSTEM_IDENTIFIER_MISMATCH: facts(null, 'HY000', GRPC.failedPrecondition, 3),
   LOG_GAP: facts(null, 'HY000', GRPC.dataLoss, 4),
   LOG_CONFLICT: facts(null, 'HY000', GRPC.dataLoss, 4),
+  LOG_INDEX_INVALID: facts(null, 'XX001', GRPC.dataLoss, 4),
   WAL_UNREADABLE: facts(null, 'HY000', GRPC.dataLoss, 4),
   DATA_CORRUPT: facts(null, 'XX001', GRPC.dataLoss, 4),
   FORMAT_UNKNOWN: facts(null, 'HY000', GRPC.dataLoss, 4),

@@ -9,6 +9,12 @@ import { type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
 import { type ErrorCode, isError } from '../foundation/errors.ts';
 import { formatLsn } from '../foundation/lsn.ts';
 import { decodeLogBlockHeader, decodeLogCheckpointHeader } from './clog/block.ts';
+import {
+  decodeChanges,
+  type LogChange,
+  MACROBLOCK_PAGES,
+  type MacroblockChanges,
+} from './clog/change-map.ts';
 import { decodeBlockPlaces } from './clog/index.ts';
 import { decodeMacroBlockEntries, type MacroBlockPlace } from './macroblock/index.ts';
 import type { Medium } from './media/medium.ts';
@@ -128,6 +134,8 @@ function describeContent(record: PlacedRecord, source: RecordSource, entryLimit:
         ...block,
         begin: formatLsn(block.begin),
       }));
+    case RECORD.logIndexChanges:
+      return cut(decodeChanges(record, source), entryLimit, describeChange);
     case RECORD.logBlock: {
       const block = decodeLogBlockHeader(extension, offset, source);
       return {
@@ -164,6 +172,40 @@ function contentsOf(records: readonly RecordDescription[]): RecordName | undefin
   const { value } = first;
   // describeContent gives a file header this one shape
   return (value as { readonly contents: RecordName }).contents;
+}
+
+function describeChange(change: LogChange): PlainValue {
+  const database = { kind: change.kind, tablespace: change.tablespace, database: change.database };
+  switch (change.kind) {
+    case 'fork':
+      return {
+        ...database,
+        relation: change.relation,
+        fork: change.fork,
+        created: change.created,
+        ...(change.truncatedTo === undefined ? {} : { truncatedTo: change.truncatedTo }),
+        pages: describePages(change.macroblocks),
+      };
+    case 'droppedRelation':
+      return { ...database, relation: change.relation };
+    default:
+      return database;
+  }
+}
+
+/** `3-5, 700`: block numbers in the fork. */
+function describePages(macroblocks: readonly MacroblockChanges[]): string {
+  const ranges: { first: number; last: number }[] = [];
+  for (const { macroblock, pages } of macroblocks) {
+    for (let page = 0; page < MACROBLOCK_PAGES; page += 1) {
+      if ((((pages[page >> 3] ?? 0) >> (page & 7)) & 1) === 0) continue;
+      const block = macroblock * MACROBLOCK_PAGES + page;
+      const range = ranges.at(-1);
+      if (range !== undefined && range.last === block - 1) range.last = block;
+      else ranges.push({ first: block, last: block });
+    }
+  }
+  return ranges.map(({ first, last }) => (first === last ? `${first}` : `${first}-${last}`)).join(', ');
 }
 
 function describePlace(place: MacroBlockPlace): { readonly [name: string]: PlainValue } {

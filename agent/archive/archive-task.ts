@@ -16,24 +16,31 @@ import {
   ArchiveResultSchema,
   type ArchiveTask,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
-import { type LogPosition, LogPositionSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import type { AbandonedLogFile } from '../../storage-layout/clog/archive.ts';
+import { type LogHole, type LogPosition, LogPositionSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import type { AbandonedLogFile } from '../../storage-layout/clog/log-file.ts';
 import { parseCompression } from '../../storage-layout/macroblock/compress.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import type { TaskContext } from '../task-context.ts';
+import { abandonable } from './abandonable.ts';
 import { noteInClogInfo } from './clog-info.ts';
 import { LogFileSequence } from './file-sequence.ts';
+import { describeHole, findResumption, type Resumption } from './hole.ts';
+import { keepLookout, type Sight } from './lookout.ts';
 import { checkMountFile, type LogPlace } from './place.ts';
 import { backoffMs, type Checkpoint, NO_CHECKPOINT } from './policy.ts';
-import { openSource, type Source } from './source.ts';
+import { openSource, readServer, type Source } from './source.ts';
 import { type ArchiverEvent, type ArchiverState, classifyFailure, nextState } from './states.ts';
 import { Streaming } from './streaming.ts';
 import { type LogSoFar, takeOver } from './takeover.ts';
 
-/** A destination that hangs is left alone this long after the task was told to end. */
-const ABANDON_MS = 5000;
 const DROP_SLOT_MS = 10_000;
 const CLOG_INFO_MS = 10_000;
+const MEASURE_HOLE_MS = 10_000;
+/**
+ * A share that is mounted again within this time costs nothing. After it the medium counts as another one, and what was
+ * archived of the round as lost.
+ */
+export const MOUNT_FILE_GRACE_MS = 30_000;
 
 /**
  * Archives until it is drained (the result has no reason), or until the log has or would get a hole (the result names it).
@@ -54,16 +61,23 @@ class Archiver {
   readonly #report: (progress: ArchiveProgress) => void;
   #state: ArchiverState = 'opening';
   #failures = 0;
+  /** Monotonic; since when the mount_file is missing. */
+  #unmountedMs: number | undefined;
   #lastError = '';
   #waitingFor = '';
   #identity: InstanceIdentity | undefined;
   #startUs = 0n;
   #start: LogPoint | undefined;
   #durable: LogPoint | undefined;
+  /** What was read at the destination; it counts as durable when it is sealed. */
+  #found: { readonly end: LogPoint; readonly checkpointUs: bigint } | undefined;
   #checkpoint: Checkpoint = NO_CHECKPOINT;
   #flushUpTo: Lsn = NO_CHECKPOINT.lsn;
   #streaming: Streaming | undefined;
   #files: LogFileSequence | undefined;
+  #sight: Sight | undefined;
+  /** Fires when the server has given up what is due next. */
+  readonly #logGone = new AbortController();
   /** Of the sessions before the present one. */
   #inputBytes = 0;
   #outputBytes = 0;
@@ -77,19 +91,38 @@ class Archiver {
   }
 
   async run(signal: AbortSignal): Promise<ArchiveResult> {
+    this.#context.control.onFlushLog((lsn) => this.#flush(lsn));
+    const lookoutScope = new AbortController();
+    const watching = this.#keepLookout(AbortSignal.any([signal, lookoutScope.signal]));
+    try {
+      return await this.#archive(signal);
+    } finally {
+      lookoutScope.abort();
+      await watching;
+    }
+  }
+
+  async #archive(signal: AbortSignal): Promise<ArchiveResult> {
     const { control, clock } = this.#context;
-    control.onFlushLog((lsn) => this.#flush(lsn));
+    // What is gone from the server ends the waiting for the destination too.
+    const live = AbortSignal.any([signal, this.#logGone.signal]);
     for (;;) {
       try {
-        await abandonable(this.#session(signal), signal);
+        live.throwIfAborted();
+        await abandonable(this.#session(live), live);
+        if (this.#state === 'streaming' && !control.drain.aborted) {
+          this.#step('timelineEnded');
+          continue;
+        }
         this.#step(this.#state === 'draining' ? 'drained' : 'drain');
         return await this.#endDrained(signal);
       } catch (error) {
-        const ended = await this.#fail(error, signal);
+        const gone = this.#logGone.signal.aborted && this.#state !== 'draining';
+        const ended = await this.#fail(gone ? this.#logGone.signal.reason : error, signal);
         if (ended !== undefined) return ended;
       }
       await clock
-        .sleep(backoffMs(this.#failures), AbortSignal.any([signal, control.drain]))
+        .sleep(backoffMs(this.#failures), AbortSignal.any([live, control.drain]))
         .catch(() => undefined);
       signal.throwIfAborted();
       if (control.drain.aborted) {
@@ -100,7 +133,28 @@ class Archiver {
     }
   }
 
-  /** From `opening` to the end of `streaming`. Resolves when it was drained. */
+  /** Never rejects. */
+  async #keepLookout(signal: AbortSignal): Promise<void> {
+    try {
+      await keepLookout(
+        {
+          connect: (it) => connectInstance(this.#context.instanceConfig(this.#task.instance), it),
+          slotName: this.#task.slotName,
+          clock: this.#context.clock,
+          due: () => (this.#state === 'waiting' || this.#state === 'opening' ? this.#durable : undefined),
+          seen: (sight) => {
+            this.#sight = sight;
+            this.#report(this.#progress());
+          },
+        },
+        signal,
+      );
+    } catch (error) {
+      this.#logGone.abort(error);
+    }
+  }
+
+  /** From `opening` to the end of `streaming`. Resolves when it was drained, or when the timeline was at its end. */
   async #session(signal: AbortSignal): Promise<void> {
     const { control } = this.#context;
     const begin = AbortSignal.any([signal, control.drain]);
@@ -110,22 +164,33 @@ class Archiver {
       await using medium = await open(destinationOf(this.#task).uri, begin);
       const place = this.#placeOn(medium);
       await checkMountFile(place, begin);
+      this.#unmountedMs = undefined;
+      this.#step('opened');
+      this.#waitingFor = `instance ${this.#task.instance}`;
+      await using instance = await connectInstance(this.#context.instanceConfig(this.#task.instance), begin);
+      const server = await readServer(instance, begin);
+      this.#waitingFor = 'the destination';
       const { lastFileId, lastEpoch, log, seal } = await takeOver(
         place,
         createLogInspector,
         begin,
         this.#abandoned,
+        { ...server.identity, lineage: server.lineage },
       );
       this.#refuseNewerEpoch(lastEpoch);
-      if (log !== undefined) this.#start = { timeline: log.timeline, lsn: log.begin };
-      this.#step('opened');
-      this.#waitingFor = `instance ${this.#task.instance}`;
-      await using instance = await connectInstance(this.#context.instanceConfig(this.#task.instance), begin);
+      if (log !== undefined) {
+        this.#start = log.start;
+        this.#found = {
+          end: { timeline: log.timeline, lsn: log.end },
+          checkpointUs: log.checkpoint?.timeUs ?? 0n,
+        };
+      }
       // A round that had begun is never begun anew: when its log is gone, that is a hole.
       const fresh = log === undefined && this.#start === undefined && this.#task.fresh;
       const { slotName, expectedSystemIdentifier } = this.#task;
       const order = { slotName, expectedSystemIdentifier, fresh };
-      const source = await openSource(instance, place, log, order, begin);
+      this.#waitingFor = `instance ${this.#task.instance}`;
+      const source = await openSource(instance, server, place, log, order, begin);
       await using stream = source.stream;
       // The slot is ours: nobody else's bytes are acknowledged from now on, so what is there now is all that may count.
       await seal(begin);
@@ -138,14 +203,15 @@ class Archiver {
       this.#files = files;
       this.#streaming = new Streaming({
         instance,
-        slotName: this.#task.slotName,
         stream,
         inspector: log?.inspector ?? inspectorFor(source),
         files,
         checkpointIntervalMs: Math.max(100, this.#task.checkpointIntervalMs),
         clock: this.#context.clock,
-        checkpoint: this.#checkpoint,
+        // Positions that were polled before may be another timeline's.
+        checkpoint: { ...this.#checkpoint, candidates: [] },
         flushUpTo: this.#flushUpTo,
+        until: log?.until,
         drain: control.drain,
         changed: () => this.#streamed(source.from),
       });
@@ -203,6 +269,9 @@ class Archiver {
   }
 
   #countLogSoFar(log: LogSoFar): void {
+    // Times of another timeline say nothing of this one: behind the fork it was another server's clock and commits.
+    if (this.#durable !== undefined && this.#durable.timeline !== log.timeline)
+      this.#checkpoint = NO_CHECKPOINT;
     this.#durable = { timeline: log.timeline, lsn: log.end };
     if (log.checkpoint !== undefined && log.checkpoint.timeUs > this.#checkpoint.timeUs)
       this.#checkpoint = { ...log.checkpoint, candidates: [] };
@@ -271,18 +340,54 @@ class Archiver {
       this.#step('failed');
       return await this.#endDrained(signal);
     }
-    const kind = classifyFailure(failure);
+    const kind = this.#isAnotherMedium(failure) ? 'interrupted' : classifyFailure(failure);
     if (kind === 'fatal') throw error;
     if (kind === 'interrupted') {
       logger.error({ err: failure }, 'log archive interrupted');
+      const hole = await this.#findHole(failure, signal);
       this.#step('interrupted');
-      return create(ArchiveResultSchema, { final: this.#progress(), interruptedReason: this.#lastError });
+      return create(ArchiveResultSchema, {
+        final: this.#progress(),
+        interruptedReason: this.#lastError,
+        hole,
+      });
     }
     this.#failures += 1;
     if (isPowerOfTwo(this.#failures))
       logger.warn({ err: failure, failures: this.#failures }, 'archiving waits');
     this.#step('failed');
     return undefined;
+  }
+
+  /** True when the mount_file of a round that had begun was missing for too long. */
+  #isAnotherMedium(failure: HoldfastError): boolean {
+    if (failure.code !== 'BACKUP_MOUNT_FILE_NOT_VALID') return false;
+    const nowMs = this.#context.clock.monotonicMs();
+    this.#unmountedMs ??= nowMs;
+    const begun = this.#start !== undefined || !this.#task.fresh;
+    return begun && nowMs - this.#unmountedMs >= MOUNT_FILE_GRACE_MS;
+  }
+
+  async #findHole(failure: HoldfastError, signal: AbortSignal): Promise<LogHole> {
+    const { instance, slotName, newRoundFollows } = this.#task;
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(MEASURE_HOLE_MS)]);
+    const expectedSystemIdentifier = this.#identity?.systemIdentifier ?? this.#task.expectedSystemIdentifier;
+    let resumption: Resumption | undefined;
+    try {
+      await using server = await connectInstance(this.#context.instanceConfig(instance), limit);
+      const order = { slotName, expectedSystemIdentifier, newRoundFollows };
+      resumption = await findResumption(server, order, limit);
+    } catch (error) {
+      signal.throwIfAborted();
+      this.#context.logger.warn({ err: error }, 'where the log can go on is not known');
+    }
+    // With the medium all that the round had archived is lost: the coordinator knows where that began.
+    if (failure.code === 'BACKUP_MOUNT_FILE_NOT_VALID')
+      return describeHole(undefined, 0n, resumption, this.#lastError);
+    const archived = this.#durable ?? this.#found?.end;
+    const foundUs = this.#found?.checkpointUs ?? 0n;
+    const checkpointUs = this.#checkpoint.timeUs > foundUs ? this.#checkpoint.timeUs : foundUs;
+    return describeHole(archived, checkpointUs, resumption, this.#lastError);
   }
 
   /** The agent's own end is no end of the round: it says so by an error. An ordered end gives the slot up. */
@@ -324,15 +429,16 @@ class Archiver {
 
   #progress(): ArchiveProgress {
     const streaming = this.#streaming;
-    const server = streaming?.server;
+    const sight = this.#sight;
+    const server = streaming?.server ?? { end: sight?.serverEnd ?? 0n, clockUs: sight?.serverClockUs ?? 0n };
     const durable = this.#durable?.lsn ?? 0n;
     return create(ArchiveProgressSchema, {
       state: this.#shownState(),
       ...(this.#start === undefined ? {} : { start: position(this.#start) }),
       ...(this.#durable === undefined ? {} : { durable: position(this.#durable) }),
       checkpointUs: this.#checkpoint.timeUs,
-      serverLsn: server?.end ?? 0n,
-      serverUs: server?.clockUs ?? 0n,
+      serverLsn: server.end,
+      serverUs: server.clockUs,
       inputBytes: BigInt(this.#inputBytes + (streaming?.inputBytes ?? 0)),
       outputBytes: BigInt(this.#outputBytes + (this.#files?.outputBytes ?? 0)),
       systemIdentifier: this.#identity?.systemIdentifier ?? 0n,
@@ -342,8 +448,11 @@ class Archiver {
       waitingFor: this.#waitingFor,
       lastError: this.#lastError,
       startUs: this.#startUs,
-      backlogBytes: server !== undefined && server.end > durable ? server.end - durable : 0n,
-      slotState: streaming?.slotState ?? '',
+      backlogBytes: durable > 0n && server.end > durable ? server.end - durable : 0n,
+      slotState: sight?.slotState ?? '',
+      slotRetainedBytes: sight?.slotRetainedBytes ?? 0n,
+      walFreeBytes: sight?.logDiskFreeBytes ?? 0n,
+      timeline: this.#durable?.timeline ?? 0,
     });
   }
 
@@ -359,6 +468,7 @@ function inspectorFor(source: Source): ReturnType<typeof createLogInspector> {
     timeline: source.from.timeline,
     systemIdentifier: source.identity.systemIdentifier,
     begin: source.from.lsn,
+    collectTouches: true,
   });
 }
 
@@ -373,22 +483,4 @@ function position(point: LogPoint): LogPosition {
 
 function isPowerOfTwo(value: number): boolean {
   return (value & (value - 1)) === 0;
-}
-
-/** A store that hangs cannot be made to answer: some time after the signal its call is left behind. */
-async function abandonable<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise: abandoned, reject } = Promise.withResolvers<never>();
-  let timer: NodeJS.Timeout | undefined;
-  const onAbort = () => {
-    timer = setTimeout(() => reject(toHoldfastError(signal.reason)), ABANDON_MS);
-  };
-  signal.addEventListener('abort', onAbort, { once: true });
-  if (signal.aborted) onAbort();
-  try {
-    return await Promise.race([work, abandoned]);
-  } finally {
-    clearTimeout(timer);
-    signal.removeEventListener('abort', onAbort);
-    work.catch(() => undefined); // left behind, or reported already
-  }
 }

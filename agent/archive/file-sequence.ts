@@ -4,11 +4,13 @@
  * then is only known by reading it.
  */
 import type { Clock } from '../../foundation/clock.ts';
+import { HoldfastError } from '../../foundation/errors.ts';
 import { type Lsn, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import type { AbandonedLogFile } from '../../storage-layout/clog/archive.ts';
 import { type LogCheckpointPoint, writeLogIndex } from '../../storage-layout/clog/index.ts';
+import type { AbandonedLogFile } from '../../storage-layout/clog/log-file.ts';
 import { LogFileWriter } from '../../storage-layout/clog/writer.ts';
 import type { Compression } from '../../storage-layout/macroblock/compress.ts';
+import { tree } from '../../storage-layout/tree.ts';
 import { commitTimes, FindingsCollector } from './findings.ts';
 import type { LogBlock } from './log-buffer.ts';
 import { checkMountFile, type LogPlace } from './place.ts';
@@ -83,6 +85,7 @@ export class LogFileSequence implements AsyncDisposable {
       ...commitTimes(events),
     });
     file.collector.add(events);
+    for (const piece of block.pieces) file.collector.addTouches(piece.touches);
     this.#unfinishedRecordBegin = block.pieces.at(-1)?.unfinishedRecordBegin;
     this.#durable = block.end;
     this.#noteDurable(file);
@@ -96,6 +99,20 @@ export class LogFileSequence implements AsyncDisposable {
       lsn: toLsn(point.lsn < this.#durable ? point.lsn : this.#durable),
     });
     this.#noteDurable(file);
+  }
+
+  /**
+   * Looks whether the medium is still there, and on it what was written: a file that is held open takes bytes also when
+   * its name is gone. Throws BACKUP_MOUNT_FILE_NOT_VALID, FILE_NOT_FOUND.
+   */
+  async checkMedium(signal: AbortSignal): Promise<void> {
+    const { place, epoch } = this.#options;
+    await checkMountFile(place, signal);
+    if (this.#file === undefined) return;
+    const key = tree.logData(place.root, place.round, place.group, this.#fileId, epoch);
+    const stored = await place.medium.stat(key, signal);
+    if (stored !== undefined && stored.sizeBytes >= this.#file.writer.sizeBytes) return;
+    throw new HoldfastError('FILE_NOT_FOUND', `${key} is gone from ${place.medium.displayUri}, or cut`);
   }
 
   /** Ends the open file, if there is one, and writes its index. */

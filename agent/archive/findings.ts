@@ -1,11 +1,8 @@
 /** What the inspector saw, gathered for one log file's index and for one block's header. */
-import type { LogEvent } from '../../engine/engine.ts';
+import type { LogEvent, LogTouches } from '../../engine/engine.ts';
+import { ChangeMapCollector } from '../../engine/postgres/wal/change-map.ts';
 import type { Lsn } from '../../foundation/lsn.ts';
-import type {
-  LogCheckpointPoint,
-  LogFileFindings,
-  LogRestorePointAt,
-} from '../../storage-layout/clog/index.ts';
+import type { LogCheckpointPoint, LogRestorePointAt, NewFindings } from '../../storage-layout/clog/index.ts';
 
 export type CommitTimes = {
   readonly firstCommitUs: bigint | undefined;
@@ -25,10 +22,11 @@ export function commitTimes(events: Iterable<LogEvent>): CommitTimes {
   return { firstCommitUs, lastCommitUs };
 }
 
-/** Events of the records that end in one file, as they come. */
+/** What the records that end in one file say and change, as they come. */
 export class FindingsCollector {
   readonly #checkpoints: LogCheckpointPoint[] = [];
   readonly #restorePoints: LogRestorePointAt[] = [];
+  readonly #changes = new ChangeMapCollector();
   #maxCommitUs: bigint | undefined;
 
   /** `maxCommitUs`: the running maximum over the files before this one. */
@@ -53,12 +51,18 @@ export class FindingsCollector {
     }
   }
 
-  findings(unfinishedRecordBegin: Lsn | undefined): LogFileFindings {
+  addTouches(touches: LogTouches): void {
+    this.#changes.addTouches(touches);
+  }
+
+  /** Of all that was added; the change map is made while it is written. */
+  findings(unfinishedRecordBegin: Lsn | undefined): NewFindings {
     return {
       maxCommitUs: this.#maxCommitUs,
       checkpoints: [...this.#checkpoints],
       restorePoints: [...this.#restorePoints],
       unfinishedRecordBegin,
+      changeMap: this.#changes.parts(),
     };
   }
 }

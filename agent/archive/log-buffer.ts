@@ -3,7 +3,7 @@
  * is it known where an unfinished record began. Bounded: a push into a full buffer is a bug; the reader waits for room
  * first.
  */
-import type { LogEvent } from '../../engine/engine.ts';
+import type { LogEvent, LogTouches } from '../../engine/engine.ts';
 import { assert } from '../../foundation/assert.ts';
 import { type Lsn, toLsn } from '../../foundation/lsn.ts';
 
@@ -12,6 +12,8 @@ export type LogPiece = {
   readonly data: Buffer;
   /** Events of the records that end inside this piece. */
   readonly events: readonly LogEvent[];
+  /** What those records change. */
+  readonly touches: LogTouches;
   /** Where the record that is unfinished at this piece's end began; undefined: a record border. */
   readonly unfinishedRecordBegin: Lsn | undefined;
   /** The agent's monotonic clock when it came. */

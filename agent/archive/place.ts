@@ -27,6 +27,8 @@ export async function checkMountFile(place: LogPlace, signal: AbortSignal): Prom
   throw new HoldfastError(
     'BACKUP_MOUNT_FILE_NOT_VALID',
     `${place.medium.displayUri} has no ${key} of this round`,
-    { hint: 'Is the share mounted on this node? Archiving goes on as soon as it is there.' },
+    {
+      hint: 'Is the share mounted on this node? Archiving goes on when it is there soon; else the round ends.',
+    },
   );
 }

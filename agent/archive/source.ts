@@ -1,14 +1,16 @@
 /**
  * The server's side of an archiver: proves that it is the right server, makes sure that it keeps its log, and starts the
- * stream where the destination's log ends. Wrong bytes are never archived: another system, a standby, another timeline
- * or a server that has lost log which is archived already are refused by name.
+ * stream where the destination's log ends. Wrong bytes are never archived: another system, a standby, a timeline
+ * that does not descend from what is archived, or a server that has lost log which is archived already are refused by name.
  */
 import type { Instance, InstanceIdentity, LogPoint, LogStream } from '../../engine/engine.ts';
 import { HoldfastError, isError } from '../../foundation/errors.ts';
-import { formatLsn, type Lsn, segmentStart, type Timeline } from '../../foundation/lsn.ts';
+import { formatLsn, segmentStart, type Timeline } from '../../foundation/lsn.ts';
+import { parseHistory } from '../../storage-layout/plan/lineage.ts';
 import { RECORD } from '../../storage-layout/records/framing.ts';
 import { readBytes, writeBytesOnce } from '../../storage-layout/records/info-file.ts';
 import { tree } from '../../storage-layout/tree.ts';
+import type { Lineage } from './continuation.ts';
 import type { LogPlace } from './place.ts';
 import type { LogSoFar } from './takeover.ts';
 
@@ -27,31 +29,61 @@ export type Source = {
   readonly stream: LogStream;
 };
 
+/** Who the server is, and which timelines it descends from. */
+export type ServerFacts = {
+  readonly identity: InstanceIdentity;
+  /** Undefined on timeline 1. */
+  readonly history: Buffer | undefined;
+  readonly lineage: Lineage;
+};
+
+/** Throws LOG_ARCHIVE_LEADER_CHANGED when the instance is a standby, and what the server throws. */
+export async function readServer(instance: Instance, signal: AbortSignal): Promise<ServerFacts> {
+  const identity = await instance.identify(signal);
+  if (identity.role === 'standby') {
+    throw new HoldfastError(
+      'LOG_ARCHIVE_LEADER_CHANGED',
+      `instance "${instance.config.name}" is a standby: its primary's log is archived, not its own`,
+    );
+  }
+  const history = await instance.timelineHistory(identity.timeline, signal);
+  const ancestors = history === undefined ? [] : parseHistory(history);
+  return { identity, history, lineage: { timeline: identity.timeline, ancestors } };
+}
+
 /**
- * Throws LOG_GAP, LOG_CONFLICT, SYSTEM_IDENTIFIER_MISMATCH, LOG_ARCHIVE_INTERRUPTED (another timeline): the round cannot
- * go on; LOG_ARCHIVE_LEADER_CHANGED: the instance is a standby; SERVER_UNREACHABLE and others: try again.
+ * Call it when the destination has been read: `log` must not be newer than what is asked of the server here. Throws LOG_GAP,
+ * LOG_CONFLICT, SYSTEM_IDENTIFIER_MISMATCH: the round cannot go on; SERVER_UNREACHABLE and others: try again.
  */
 export async function openSource(
   instance: Instance,
+  { identity, history }: ServerFacts,
   place: LogPlace,
   log: LogSoFar | undefined,
   order: SourceOrder,
   signal: AbortSignal,
 ): Promise<Source> {
-  const identity = await instance.identify(signal);
-  checkIdentity(instance.config.name, identity, log, order);
-  const reserved = await reserveLog(instance, order, signal);
-  const from: LogPoint = {
-    timeline: identity.timeline,
-    lsn: log?.end ?? segmentStart(reserved, identity.segmentSizeBytes),
-  };
-  await storeHistory(instance, place, identity.timeline, signal);
+  // Its position is read behind the destination's: an archiver that this one takes over from may have moved the end since.
+  const now = await instance.identify(signal);
+  if (now.timeline !== identity.timeline || now.role !== identity.role) {
+    throw new HoldfastError(
+      'SERVER_UNREACHABLE',
+      `instance "${instance.config.name}" changed its role or timeline while its archive was looked at`,
+    );
+  }
+  checkIdentity(instance.config.name, now, log, order);
+  const reserved = await instance.ensureSlot(order.slotName, signal);
+  const from: LogPoint =
+    log === undefined
+      ? { timeline: identity.timeline, lsn: segmentStart(reserved, identity.segmentSizeBytes) }
+      : { timeline: log.timeline, lsn: log.end };
+  await storeHistory(place, identity.timeline, history, signal);
   const stream = await instance.openLogStream(order.slotName, from, signal);
   return { identity, from, stream };
 }
 
 /** Pure. */
-export function checkIdentity(
+function checkIdentity(
   name: string,
   identity: InstanceIdentity,
   log: LogSoFar | undefined,
@@ -67,12 +99,6 @@ export function checkIdentity(
       },
     );
   }
-  if (identity.role === 'standby') {
-    throw new HoldfastError(
-      'LOG_ARCHIVE_LEADER_CHANGED',
-      `instance "${name}" is a standby: its primary's log is archived, not its own`,
-    );
-  }
   if (log === undefined) {
     if (!order.fresh) {
       throw new HoldfastError('LOG_GAP', 'the destination holds no log of this round, which had begun', {
@@ -81,14 +107,8 @@ export function checkIdentity(
     }
     return;
   }
-  if (identity.timeline !== log.timeline) {
-    throw new HoldfastError(
-      'LOG_ARCHIVE_INTERRUPTED',
-      `instance "${name}" is on timeline ${identity.timeline}, its log was archived on timeline ${log.timeline} up to ${formatLsn(log.end)}`,
-      { hint: 'The server was promoted or restored: start a new round and take a full backup.' },
-    );
-  }
-  if (identity.segmentSizeBytes !== log.segmentSizeBytes || identity.lsn < log.end) {
+  const rewound = log.timeline === identity.timeline && identity.lsn < log.end;
+  if (identity.segmentSizeBytes !== log.segmentSizeBytes || rewound) {
     throw new HoldfastError(
       'LOG_CONFLICT',
       `instance "${name}" is at ${formatLsn(identity.lsn)}, but its log is archived up to ${formatLsn(log.end)}`,
@@ -99,25 +119,13 @@ export function checkIdentity(
   }
 }
 
-/** In a fresh round a slot that was lost in an earlier one is made anew: nothing of this round depends on it. */
-async function reserveLog(instance: Instance, order: SourceOrder, signal: AbortSignal): Promise<Lsn> {
-  try {
-    return await instance.ensureSlot(order.slotName, signal);
-  } catch (error) {
-    if (!order.fresh || !isError(error, 'LOG_GAP')) throw error;
-    await instance.dropSlot(order.slotName, signal);
-    return await instance.ensureSlot(order.slotName, signal);
-  }
-}
-
 /** Keeps the timeline's history for ever; what is there already must say the same. */
 async function storeHistory(
-  instance: Instance,
   place: LogPlace,
   timeline: Timeline,
+  history: Buffer | undefined,
   signal: AbortSignal,
 ): Promise<void> {
-  const history = await instance.timelineHistory(timeline, signal);
   if (history === undefined) return;
   const key = tree.history(place.root, place.round, place.group, timeline);
   try {

@@ -4,29 +4,32 @@
  * ```
  *  state       does                                              event        next
  *  ----------  ------------------------------------------------  -----------  ----------
- *  opening     checks mount_file, reads where the log ends at    opened       connecting
- *              the destination                                   failed       waiting
+ *  opening     checks mount_file                                 opened       connecting
+ *                                                                failed       waiting
  *                                                                drain        ended
  *                                                                interrupted  ended
- *  connecting  identifies the server, compares system id, role   streaming    streaming
- *              and timeline, makes the slot, starts the stream;  failed       waiting
- *              the slot held, seals predecessors' files          drain        ended
- *                                                                interrupted  ended
- *  streaming   receives, inspects, buffers; appends; after each  failed       waiting
- *              durable append acknowledges; seals full files     drain        draining
+ *  connecting  identifies the server and its lineage, reads      streaming    streaming
+ *              where along it the log ends at the destination,   failed       waiting
+ *              makes the slot, starts the stream; the slot       drain        ended
+ *              held, seals predecessors' files                   interrupted  ended
+ *  streaming   receives, inspects, buffers; appends; after each  timelineEnded opening
+ *              durable append acknowledges; seals full files;    failed       waiting
+ *              at a timeline's end the next one follows          drain        draining
  *                                                                interrupted  ended
  *  waiting     backs off (100 ms … 5 s) with what it waits for   waited       opening
- *              and the last error in its progress                drain        ended
+ *              and the last error in its progress; what is due   drain        ended
+ *              next may be gone from the server meanwhile        interrupted  ended
  *  draining    reads no more; flushes and seals what was         drained      ended
  *              received                                          failed       ended
  *  ended       -
  * ```
  *
  * Invariants
- *  1. Every way into `streaming` leads through `opening`: where to go on is read at the destination, never remembered.
+ *  1. Every way into `streaming` leads through `opening`: where to go on is read at the destination, along the server's lineage, never remembered.
  *  2. Acknowledged ≤ durable: the server is told a position only after the append that holds it has resolved.
  *  3. A file to which an append failed is never appended to again: `failed` leads to a new file id.
- *  4. Log of another system, of another timeline or from a rewound server is never written: `interrupted`, by name.
+ *  4. Log of another system, of a timeline that does not descend from what is archived, or from a rewound server is never
+ *     written: `interrupted`, by name.
  *  5. Nothing is cut: a predecessor's file keeps its bytes; its index says how many count.
  *  6. An index is written for a predecessor's file only while the slot is held, and if the file has not grown since it was
  *     read: a predecessor that still lives can then have nothing acknowledged that the index leaves out.
@@ -37,6 +40,7 @@ export type ArchiverState = 'opening' | 'connecting' | 'streaming' | 'waiting' |
 export type ArchiverEvent =
   | 'opened'
   | 'streaming'
+  | 'timelineEnded'
   | 'failed'
   | 'waited'
   | 'drain'
@@ -48,8 +52,8 @@ export const TRANSITIONS: Readonly<
 > = {
   opening: { opened: 'connecting', failed: 'waiting', drain: 'ended', interrupted: 'ended' },
   connecting: { streaming: 'streaming', failed: 'waiting', drain: 'ended', interrupted: 'ended' },
-  streaming: { failed: 'waiting', drain: 'draining', interrupted: 'ended' },
-  waiting: { waited: 'opening', drain: 'ended' },
+  streaming: { timelineEnded: 'opening', failed: 'waiting', drain: 'draining', interrupted: 'ended' },
+  waiting: { waited: 'opening', drain: 'ended', interrupted: 'ended' },
   draining: { drained: 'ended', failed: 'ended' },
   ended: {},
 };

@@ -3,7 +3,7 @@
  *
  *   receive   stream → inspector → buffer; waits while the buffer is full (the socket is then not read)
  *   write     buffer → destination, one append at a time; after each: durable moves, the server is told, in this order
- *   watch     polls the insert position and its clock each interval, the slot now and then
+ *   watch     polls the insert position and its clock, several times in each interval
  *
  * When receiving ends, whatever the reason (drain, the server closed, unreadable log), what was received whole is still
  * written and sealed; then the reason decides. When writing fails nothing more is received.
@@ -28,11 +28,11 @@ import { WakeUp } from './wake-up.ts';
 
 /** The checkpoint's age is at most a flush interval plus the age of the newest poll: so polls come more often. */
 const POLLS_PER_INTERVAL = 4;
-const SLOT_POLL_MS = 10_000;
+/** How long bytes may go to a medium that was taken away or wiped. */
+const MEDIUM_CHECK_INTERVAL_MS = 5000;
 
 export type StreamingInput = {
   readonly instance: Instance;
-  readonly slotName: string;
   readonly stream: LogStream;
   readonly inspector: LogInspector;
   readonly files: LogFileSequence;
@@ -41,6 +41,8 @@ export type StreamingInput = {
   readonly checkpoint: Checkpoint;
   /** What a FlushLog asked for before. */
   readonly flushUpTo: Lsn;
+  /** Where the server's history leaves the timeline: its end. Undefined: the timeline goes on. */
+  readonly until?: Lsn | undefined;
   /** Fires when no more is to be received. */
   readonly drain: AbortSignal;
   /** Called after every change of what progress shows. */
@@ -60,15 +62,16 @@ export class Streaming {
   #inputBytes = 0;
   #serverEnd: Lsn;
   #serverClockUs = 0n;
-  #slotState = '';
   #recordedCheckpointUs: bigint;
   #lastRecordMs: number;
+  #mediumCheckedMs: number;
 
   constructor(input: StreamingInput) {
     this.#input = input;
     this.#checkpoint = input.checkpoint;
     this.#recordedCheckpointUs = input.checkpoint.timeUs;
     this.#lastRecordMs = input.clock.monotonicMs();
+    this.#mediumCheckedMs = this.#lastRecordMs;
     this.#flushUpTo = input.flushUpTo;
     this.#serverEnd = input.files.durable;
   }
@@ -83,9 +86,6 @@ export class Streaming {
   get server(): { readonly end: Lsn; readonly clockUs: bigint } {
     return { end: this.#serverEnd, clockUs: this.#serverClockUs };
   }
-  get slotState(): string {
-    return this.#slotState;
-  }
 
   /** Makes everything up to `lsn` durable as soon as it is here. */
   flush(lsn: Lsn): void {
@@ -95,7 +95,7 @@ export class Streaming {
   }
 
   /**
-   * Runs until it was drained (resolves) or until something fails (rejects, after what was received before has been written
+   * Runs until it was drained or the timeline is archived to its end (resolves), or until something fails (rejects, after what was received before has been written
    * if that was possible).
    */
   async run(signal: AbortSignal): Promise<void> {
@@ -117,7 +117,8 @@ export class Streaming {
     const results = await Promise.allSettled([writing, receiving, watching]);
     signal.throwIfAborted();
     for (const result of results) if (result.status === 'rejected') throw result.reason;
-    if (!drain.aborted) {
+    const { until, files } = this.#input;
+    if (!drain.aborted && (until === undefined || files.durable < until)) {
       throw new HoldfastError('SERVER_UNREACHABLE', 'the server ended the log stream (is it shutting down?)');
     }
   }
@@ -136,6 +137,7 @@ export class Streaming {
           begin: chunk.begin,
           data: chunk.data,
           events: inspector.takeEvents(),
+          touches: inspector.takeTouches(),
           unfinishedRecordBegin: inspector.unfinishedRecordBegin,
           receivedMs: clock.monotonicMs(),
         });
@@ -157,6 +159,10 @@ export class Streaming {
     let thresholdBytes = FLUSH_MIN_BYTES;
     for (;;) {
       signal.throwIfAborted();
+      if (clock.monotonicMs() - this.#mediumCheckedMs >= MEDIUM_CHECK_INTERVAL_MS) {
+        await files.checkMedium(signal);
+        this.#mediumCheckedMs = clock.monotonicMs();
+      }
       const oldestMs = this.#buffer.oldestReceivedMs;
       const decision = decideFlush({
         bufferedBytes: this.#buffer.sizeBytes,
@@ -204,18 +210,12 @@ export class Streaming {
 
   /** Ends when the signal fires. */
   async #watch(signal: AbortSignal): Promise<void> {
-    const { instance, slotName, files, checkpointIntervalMs, clock } = this.#input;
-    let slotPolledMs = Number.NEGATIVE_INFINITY;
+    const { instance, files, checkpointIntervalMs, clock } = this.#input;
     try {
       while (!signal.aborted) {
         const polled = await instance.insertPosition(signal);
         this.#hear(polled.lsn, polled.clockUs);
         this.#checkpoint = advanceCheckpoint(addPolled(this.#checkpoint, polled), files.durable);
-        if (clock.monotonicMs() - slotPolledMs >= SLOT_POLL_MS) {
-          slotPolledMs = clock.monotonicMs();
-          const slot = await instance.slotState(slotName, signal);
-          this.#slotState = slot.invalidationReason || slot.walStatus || 'missing';
-        }
         this.#work.notify();
         this.#input.changed();
         await clock.sleep(checkpointIntervalMs / POLLS_PER_INTERVAL, signal);

@@ -7,30 +7,39 @@
  * when the server's slot is held: a predecessor that still lives and holds the slot may append and have it acknowledged,
  * and an index that was written too early would leave those bytes out for ever.
  */
-import type { LogEvent, LogInspector, LogInspectorOptions } from '../../engine/engine.ts';
+import type { LogInspector, LogInspectorOptions, LogPoint } from '../../engine/engine.ts';
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
-import { formatLsn, type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import { type AbandonedLogFile, LogArchive, type LogFile } from '../../storage-layout/clog/archive.ts';
-import type { LogCheckpointPoint, LogFileFindings } from '../../storage-layout/clog/index.ts';
+import { type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
+import { LogArchive } from '../../storage-layout/clog/archive.ts';
+import type { LogCheckpointPoint, NewFindings } from '../../storage-layout/clog/index.ts';
+import type { AbandonedLogFile, LogFile } from '../../storage-layout/clog/log-file.ts';
+import type { LogRange } from '../../storage-layout/clog/ranges.ts';
+import { type Lineage, planContinuation } from './continuation.ts';
 import { FindingsCollector } from './findings.ts';
 import type { LogPlace } from './place.ts';
 
 export type MakeInspector = (options: LogInspectorOptions) => LogInspector;
 
 export type LogSoFar = {
-  readonly timeline: Timeline;
   /** Where the round's log begins. */
-  readonly begin: Lsn;
+  readonly start: LogPoint;
+  /** Where it goes on. */
+  readonly timeline: Timeline;
   readonly end: Lsn;
+  /** Where the lineage leaves the timeline; undefined: it is the server's own. */
+  readonly until: Lsn | undefined;
   readonly systemIdentifier: bigint;
   readonly segmentSizeBytes: number;
   readonly maxCommitUs: bigint | undefined;
-  /** The newest that the files know. */
+  /** The newest on the timeline that its files know. */
   readonly checkpoint: LogCheckpointPoint | undefined;
   /** Stands at `end`. */
   readonly inspector: LogInspector;
 };
+
+/** What the archived log is continued with. */
+export type Server = { readonly lineage: Lineage; readonly major: number; readonly systemIdentifier: bigint };
 
 /** Sealing needs the slot; throws FILE_EXISTS (try again) when the log has grown since it was read. */
 export type Seal = (signal: AbortSignal) => Promise<void>;
@@ -46,14 +55,16 @@ export type Takeover = {
 };
 
 /**
- * Reads only. `abandoned`: files that this archiver itself failed to write, and how much of them counts. Throws LOG_GAP when the archived log has a hole, LOG_CONFLICT, DATA_CORRUPT, WAL_UNREADABLE, and the
- * medium's errors.
+ * Reads only. `abandoned`: files that this archiver itself failed to write, and how much of them counts. `server`:
+ * undefined where there is one timeline only. Throws LOG_GAP when the archived log has a hole, LOG_CONFLICT,
+ * SYSTEM_IDENTIFIER_MISMATCH, LOG_ARCHIVE_LEADER_CHANGED, DATA_CORRUPT, WAL_UNREADABLE, and the medium's errors.
  */
 export async function takeOver(
   place: LogPlace,
   makeInspector: MakeInspector,
   signal: AbortSignal,
   abandoned: readonly AbandonedLogFile[] = [],
+  server?: Server,
 ): Promise<Takeover> {
   const archive = await LogArchive.open(
     place.medium,
@@ -64,56 +75,75 @@ export async function takeOver(
     abandoned,
   );
   const { lastFileId, lastEpoch } = archive;
-  const range = unbrokenRange(archive);
-  if (range === undefined) {
-    const noLog = archive.unsealed.map((file) => ({
-      file,
-      findings: new FindingsCollector(file.maxCommitUs).findings(undefined),
-    }));
-    return { lastFileId, lastEpoch, log: undefined, seal: (it) => sealAll(archive, undefined, noLog, it) };
+  const ranges = archive.coverage();
+  const newest = ranges.at(-1);
+  if (newest === undefined) {
+    const noLog = archive.unsealed.map((file) => ({ file, findings: emptyFindings(file) }));
+    return { lastFileId, lastEpoch, log: undefined, seal: (it) => sealAll(archive, noLog, true, it) };
   }
-  const { inspector, last, found } = await inspect(archive, range, makeInspector, signal);
+  const last = defined(archive.fileFor(newest.timeline, toLsn(newest.end - 1n)), 'the file of the last byte');
+  const { systemIdentifier, segmentSizeBytes } = last;
+  if (server !== undefined && server.systemIdentifier !== systemIdentifier)
+    throw otherSystem(server.systemIdentifier, systemIdentifier);
+  const lineage = server?.lineage ?? { timeline: newest.timeline, ancestors: [] };
+  const { start, from, until, range, crossesFork } = planContinuation(ranges, lineage);
+  const input = { archive, ranges, major: server?.major, makeInspector };
+  const { inspectors, found } = await inspectUnsealed(input, range, signal);
+  const fresh = { segmentSizeBytes, systemIdentifier, ...from, begin: from.lsn, collectTouches: true };
   return {
     lastFileId,
     lastEpoch,
     log: {
-      ...range,
-      systemIdentifier: last.systemIdentifier,
-      segmentSizeBytes: last.segmentSizeBytes,
+      start,
+      timeline: from.timeline,
+      end: from.lsn,
+      until,
+      systemIdentifier,
+      segmentSizeBytes,
       maxCommitUs: archive.files.at(-1)?.maxCommitUs,
-      checkpoint: newestCheckpoint(archive.files),
-      inspector,
+      checkpoint: newestCheckpoint(archive.files, from),
+      inspector:
+        range === undefined
+          ? makeInspector({ ...fresh, ...majorOf(server?.major) })
+          : defined(inspectors.get(range), 'the inspector of the range that is continued'),
     },
-    seal: (it) => sealAll(archive, range, found, it),
+    // Behind a fork the predecessor had another server: our slot does not keep it from writing, and what it still writes
+    // belongs to what the fork left behind.
+    seal: (it) => sealAll(archive, found, !crossesFork, it),
   };
 }
 
-type Range = { readonly timeline: Timeline; readonly begin: Lsn; readonly end: Lsn };
-
-/** The whole log of the round as one range; a round with a hole or several timelines is not one that can be continued. */
-function unbrokenRange(archive: LogArchive): Range | undefined {
-  const [range, other] = archive.coverage();
-  if (other === undefined || range === undefined) return range;
-  throw new HoldfastError(
-    'LOG_GAP',
-    `the archived log ends at ${formatLsn(range.end)} of timeline ${range.timeline} and goes on at ${formatLsn(other.begin)} of timeline ${other.timeline}`,
-    { hint: 'The round cannot be continued: begin a new one and take a full backup.' },
+function otherSystem(found: bigint, archived: bigint): HoldfastError {
+  return new HoldfastError(
+    'SYSTEM_IDENTIFIER_MISMATCH',
+    `the server has system identifier ${found}, but what is archived is of ${archived}`,
+    {
+      hint: 'Another server answers at this address, or the database was made anew: correct the agent configuration, or start a new round.',
+    },
   );
 }
 
-type FoundIn = { readonly file: LogFile; readonly findings: LogFileFindings };
+type FoundIn = { readonly file: LogFile; readonly findings: NewFindings };
 
-/** Seals what was read, if it is still all there is. */
+/** Seals what was read, if it is still all there is (with `whenCurrent`), or as far as it was read. */
 async function sealAll(
   archive: LogArchive,
-  range: Range | undefined,
   found: readonly FoundIn[],
+  whenCurrent: boolean,
   signal: AbortSignal,
 ): Promise<void> {
-  if (!(await archive.isCurrent(signal))) throw hasGrown();
+  const before = describeRanges(archive);
+  if (whenCurrent && !(await archive.isCurrent(signal))) throw hasGrown();
   for (const { file, findings } of found) await archive.sealPredecessor(file, findings, signal);
   // Someone else's index may have been there first, and says what it says.
-  if (unbrokenRange(archive)?.end !== range?.end) throw hasGrown();
+  if (describeRanges(archive) !== before) throw hasGrown();
+}
+
+function describeRanges(archive: LogArchive): string {
+  return archive
+    .coverage()
+    .map(({ timeline, begin, end }) => `${timeline}:${begin}-${end}`)
+    .join();
 }
 
 function hasGrown(): HoldfastError {
@@ -123,45 +153,103 @@ function hasGrown(): HoldfastError {
   );
 }
 
-/** Reads the log from before the first unsealed file (or the unfinished last record) to the end, once. */
-async function inspect(
-  archive: LogArchive,
-  range: Range,
-  makeInspector: MakeInspector,
+type Inspection = {
+  readonly archive: LogArchive;
+  readonly ranges: readonly LogRange[];
+  readonly major: number | undefined;
+  readonly makeInspector: MakeInspector;
+};
+
+/**
+ * Reads every range that has files without an index, and the one that is continued: from before its first such file (or
+ * the unfinished last record) to its end, once.
+ */
+async function inspectUnsealed(
+  input: Inspection,
+  continued: LogRange | undefined,
   signal: AbortSignal,
-): Promise<{ readonly inspector: LogInspector; readonly last: LogFile; readonly found: readonly FoundIn[] }> {
+): Promise<{
+  readonly inspectors: ReadonlyMap<LogRange, LogInspector>;
+  readonly found: readonly FoundIn[];
+}> {
+  const { archive, ranges } = input;
+  const inspectors = new Map<LogRange, LogInspector>();
+  const found: FoundIn[] = [];
+  let left = archive.unsealed;
+  let maxCommitUs = maxCommitBefore(archive.files, archive.unsealed[0]);
+  for (const range of ranges) {
+    // A file without log may have been begun behind the end of what counts.
+    const files = left.filter(
+      (file) => file.timeline === range.timeline && file.begin >= range.begin && file.begin <= range.end,
+    );
+    if (files.length === 0 && range !== continued) continue;
+    left = left.filter((file) => !files.includes(file));
+    const inspected = await inspectRange(input, range, files, maxCommitUs, signal);
+    inspectors.set(range, inspected.inspector);
+    found.push(...inspected.found);
+    maxCommitUs = inspected.maxCommitUs;
+  }
+  found.push(...left.map((file) => ({ file, findings: emptyFindings(file) })));
+  return { inspectors, found };
+}
+
+async function inspectRange(
+  { archive, major, makeInspector }: Inspection,
+  range: LogRange,
+  files: readonly LogFile[],
+  maxCommitBeforeUs: bigint | undefined,
+  signal: AbortSignal,
+): Promise<{
+  readonly inspector: LogInspector;
+  readonly found: readonly FoundIn[];
+  readonly maxCommitUs: bigint | undefined;
+}> {
   const last = defined(archive.fileFor(range.timeline, toLsn(range.end - 1n)), 'the file of the last byte');
-  const begin = inspectionBegin(archive, range, last);
   const inspector = makeInspector({
     segmentSizeBytes: last.segmentSizeBytes,
     timeline: range.timeline,
     systemIdentifier: last.systemIdentifier,
-    begin,
+    begin: inspectionBegin(archive, range, files, last),
+    collectTouches: true,
+    ...majorOf(major),
   });
-  let maxCommitUs = maxCommitBefore(archive.files, archive.unsealed[0]);
+  let maxCommitUs = maxCommitBeforeUs;
   const found: FoundIn[] = [];
-  for (const file of archive.unsealed.toSorted((a, b) => compareLsn(a.end, b.end))) {
-    const events: LogEvent[] = [];
+  for (const file of files.toSorted((a, b) => compareLsn(a.end, b.end))) {
+    const collector = new FindingsCollector(maxCommitUs);
+    // What ends before the file was said in the one before it.
+    const from = file.begin < range.end ? file.begin : range.end;
+    await pushUntil(archive, inspector, range.timeline, from, undefined, signal);
     // A file without log may have been begun behind the end of what counts.
     const end = file.end < range.end ? file.end : range.end;
-    await pushUntil(archive, inspector, range.timeline, end, events, signal);
-    const collector = new FindingsCollector(maxCommitUs);
-    collector.add(events.filter((event) => event.end > file.begin));
+    await pushUntil(archive, inspector, range.timeline, end, collector, signal);
     maxCommitUs = collector.maxCommitUs;
     found.push({ file, findings: collector.findings(inspector.unfinishedRecordBegin) });
   }
-  await pushUntil(archive, inspector, range.timeline, range.end, [], signal);
-  return { inspector, last, found };
+  await pushUntil(archive, inspector, range.timeline, range.end, undefined, signal);
+  return { inspector, found, maxCommitUs };
 }
 
-/** A segment's start at or before all that must be seen, but not before the round. */
-function inspectionBegin(archive: LogArchive, range: Range, last: LogFile): Lsn {
-  const firstUnsealed = archive.unsealed[0]?.begin ?? range.end;
-  const from = firstUnsealed < range.end ? firstUnsealed : range.end;
+/** A segment's start at or before all that must be seen, but not before the range. */
+function inspectionBegin(
+  archive: LogArchive,
+  range: LogRange,
+  files: readonly LogFile[],
+  last: LogFile,
+): Lsn {
+  const from = files.reduce((least, file) => (file.begin < least ? file.begin : least), range.end);
   const before = from > range.begin ? archive.fileFor(range.timeline, toLsn(from - 1n)) : undefined;
   const needed = before?.end === from ? (before.unfinishedRecordBegin ?? from) : from;
   const begin = segmentStart(needed, last.segmentSizeBytes);
   return begin > range.begin ? begin : range.begin;
+}
+
+function emptyFindings(file: LogFile): NewFindings {
+  return new FindingsCollector(file.maxCommitUs).findings(undefined);
+}
+
+function majorOf(major: number | undefined): { readonly major?: number } {
+  return major === undefined ? {} : { major };
 }
 
 async function pushUntil(
@@ -169,13 +257,16 @@ async function pushUntil(
   inspector: LogInspector,
   timeline: Timeline,
   end: Lsn,
-  events: LogEvent[],
+  collector: FindingsCollector | undefined,
   signal: AbortSignal,
 ): Promise<void> {
   if (inspector.position >= end) return;
   for await (const chunk of archive.read(timeline, inspector.position, end, signal)) {
     inspector.push(chunk.begin, chunk.data);
-    events.push(...inspector.takeEvents());
+    const events = inspector.takeEvents();
+    const touches = inspector.takeTouches();
+    collector?.add(events);
+    collector?.addTouches(touches);
   }
 }
 
@@ -184,9 +275,11 @@ function maxCommitBefore(files: readonly LogFile[], firstUnsealed: LogFile | und
   return before.at(-1)?.maxCommitUs;
 }
 
-function newestCheckpoint(files: readonly LogFile[]): LogCheckpointPoint | undefined {
+function newestCheckpoint(files: readonly LogFile[], from: LogPoint): LogCheckpointPoint | undefined {
   return files
-    .flatMap(({ checkpoint }) => (checkpoint === undefined ? [] : [checkpoint]))
+    .flatMap(({ timeline, checkpoint }) =>
+      checkpoint === undefined || timeline !== from.timeline || checkpoint.lsn > from.lsn ? [] : [checkpoint],
+    )
     .reduce<LogCheckpointPoint | undefined>(
       (newest, point) => (newest === undefined || point.timeUs > newest.timeUs ? point : newest),
       undefined,

@@ -5,8 +5,14 @@
  *   the position, so every file whose greatest commit time is beyond the wanted one is read, in order, until one has
  *   such a record behind the baseline's stop. None: the end of the log, so that no target is ever "not reached".
  * - An LSN is PostgreSQL's recovery_target_lsn: the first record that begins at or after it. None: the end of the log.
+ * - A transaction id is the record that ends the transaction, found by reading the log; a restore point's name is its
+ *   record, found in the indexes, and by reading where a file has none. Of several the first behind the baseline's stop.
+ *   None: refused.
+ * - Inclusive stops behind what the target names, exclusive before it. A time is inclusive unless said otherwise: what was
+ *   committed at that very microsecond is restored.
  */
 
+import type { LogEvent } from '../../engine/engine.ts';
 import type { RecoveryTarget } from '../../engine/postgres/restore/settings.ts';
 import { createLogInspector } from '../../engine/postgres/wal/inspector.ts';
 import type { WalVersion } from '../../engine/postgres/wal/page.ts';
@@ -14,14 +20,17 @@ import { findRecordAtOrAfter, findStopBeforeTime } from '../../engine/postgres/w
 import { assertNever } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import { describeCut, isCutOff, type LogArchive } from '../../storage-layout/clog/archive.ts';
+import type { LogArchive } from '../../storage-layout/clog/archive.ts';
+import { describeCut, isCutOff } from '../../storage-layout/clog/log-file.ts';
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
 
 export type WantedTarget =
   | { readonly kind: 'endOfLog' }
   | { readonly kind: 'immediate' }
-  | { readonly kind: 'time'; readonly timeUs: bigint }
-  | { readonly kind: 'lsn'; readonly lsn: Lsn; readonly inclusive: boolean };
+  | { readonly kind: 'time'; readonly timeUs: bigint; readonly inclusive: boolean }
+  | { readonly kind: 'lsn'; readonly lsn: Lsn; readonly inclusive: boolean }
+  | { readonly kind: 'xid'; readonly xid: number; readonly inclusive: boolean }
+  | { readonly kind: 'name'; readonly name: string; readonly inclusive: boolean };
 
 /** The log of one recovery and what is needed to read its records. */
 export type LogToRead = {
@@ -35,8 +44,8 @@ export type LogToRead = {
 };
 
 /**
- * Throws TARGET_NOT_RESTORABLE when an LSN lies outside the path, DATA_CORRUPT or LOG_GAP when the end of the log is
- * wanted and lost, WAL_UNREADABLE, and what reading the archive throws.
+ * Throws TARGET_NOT_RESTORABLE when the target does not lie in the path behind the baseline's stop, DATA_CORRUPT or LOG_GAP
+ * when the end of the log is wanted and lost, WAL_UNREADABLE, and what reading the archive throws.
  */
 export async function resolveTarget(
   log: LogToRead,
@@ -50,9 +59,20 @@ export async function resolveTarget(
     case 'immediate':
       return { kind: 'immediate' };
     case 'time':
-      return await targetOfTime(log, wanted.timeUs, signal);
+      return await targetOfTime(log, wanted.inclusive ? wanted.timeUs : wanted.timeUs - 1n, signal);
     case 'lsn':
       return await targetOfLsn(log, wanted.lsn, wanted.inclusive, signal);
+    case 'xid': {
+      const isEnd = (event: LogEvent) =>
+        (event.kind === 'commit' || event.kind === 'abort') && event.xid === wanted.xid;
+      const found = await findEvent(log, undefined, isEnd, signal);
+      return targetOfEvent(log, found, wanted.inclusive, `the end of transaction ${wanted.xid}`);
+    }
+    case 'name': {
+      const isPoint = (event: LogEvent) => event.kind === 'restorePoint' && event.name === wanted.name;
+      const found = await findEvent(log, wanted.name, isPoint, signal);
+      return targetOfEvent(log, found, wanted.inclusive, `restore point "${wanted.name}"`);
+    }
     default:
       return assertNever(wanted);
   }
@@ -119,7 +139,8 @@ export function readOptions(
 
 async function targetOfTime(log: LogToRead, timeUs: bigint, signal: AbortSignal): Promise<RecoveryTarget> {
   for (const range of log.path) {
-    for (const file of filesOf(log, range)) {
+    const from = range.begin > log.stop ? range.begin : log.stop;
+    for (const file of log.archive.filesBetween(range.timeline, from, range.end, timeUs)) {
       if (file.lastCommitUs === undefined || file.lastCommitUs <= timeUs) continue;
       // A record that ends in this file may begin in the segment before the file's first.
       const begin = segmentsBefore(range, file.begin, 1, log.segmentSizeBytes);
@@ -167,12 +188,69 @@ async function targetOfLsn(
   return { kind: 'endOfLog' };
 }
 
-/** The files that give bytes of the range behind the stop, by position. */
-function filesOf(log: LogToRead, range: LogRange) {
-  return log.archive.files
-    .filter((file) => file.timeline === range.timeline && file.end > log.stop)
-    .filter((file) => file.end > range.begin && file.begin < range.end)
-    .sort((a, b) => (a.begin < b.begin ? -1 : 1));
+/**
+ * The first event of the path that is wanted and begins at or behind the stop; without one, the last before it. With a
+ * restore point's name, only files are read whose index names it, or that have none.
+ */
+async function findEvent(
+  log: LogToRead,
+  restorePoint: string | undefined,
+  isWanted: (event: LogEvent) => boolean,
+  signal: AbortSignal,
+): Promise<LogEvent | undefined> {
+  let before: LogEvent | undefined;
+  for (const range of log.path) {
+    const files = log.archive.filesBetween(range.timeline, range.begin, range.end);
+    for (const file of files) {
+      const mayHold =
+        restorePoint === undefined ||
+        !file.hasIndex ||
+        file.restorePoints.some((point) => point.name === restorePoint);
+      if (!mayHold) continue;
+      for await (const event of eventsOf(log, range, file, signal)) {
+        if (!isWanted(event)) continue;
+        if (event.begin >= log.stop) return event;
+        before = event;
+      }
+    }
+  }
+  return before;
+}
+
+/** The events of the records that end in the file and in the range. */
+async function* eventsOf(
+  log: LogToRead,
+  range: LogRange,
+  file: LogRange,
+  signal: AbortSignal,
+): AsyncGenerator<LogEvent> {
+  const begin = segmentsBefore(range, file.begin, 1, log.segmentSizeBytes);
+  const end = file.end < range.end ? file.end : range.end;
+  const inspector = createLogInspector(readOptions(log, range.timeline, begin));
+  for await (const chunk of log.archive.read(range.timeline, begin, end, signal)) {
+    inspector.push(chunk.begin, chunk.data);
+    for (const event of inspector.takeEvents()) if (event.end > file.begin) yield event;
+  }
+}
+
+function targetOfEvent(
+  log: LogToRead,
+  event: LogEvent | undefined,
+  inclusive: boolean,
+  what: string,
+): RecoveryTarget {
+  if (event !== undefined && event.begin >= log.stop) return { kind: 'lsn', lsn: event.begin, inclusive };
+  const end = log.path.at(-1)?.end ?? log.stop;
+  throw new HoldfastError(
+    'TARGET_NOT_RESTORABLE',
+    event === undefined
+      ? `${what} is not in the archived log behind this backup set`
+      : `${what}, at ${formatLsn(event.begin)}, lies before the end of this backup set`,
+    {
+      detail: `The set and its log reach from ${formatLsn(log.stop)} to ${formatLsn(end)}.`,
+      hint: 'Name an earlier backup set if it lies further back, or another timeline.',
+    },
+  );
 }
 
 /** The first byte of the segment that is `count` before `lsn`'s, or the range's first. */

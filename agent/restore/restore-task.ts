@@ -81,11 +81,16 @@ function requestOf(task: RestoreTask, restore: RestoreSettings): RestoreRequest 
 }
 
 function wantedTarget(target: NonNullable<RestoreTask['target']>): WantedTarget {
+  const inclusive = !target.exclusive;
   switch (target.kind.case) {
     case 'timeUs':
-      return { kind: 'time', timeUs: target.kind.value };
+      return { kind: 'time', timeUs: target.kind.value, inclusive };
     case 'lsn':
-      return { kind: 'lsn', lsn: toLsn(target.kind.value), inclusive: !target.exclusive };
+      return { kind: 'lsn', lsn: toLsn(target.kind.value), inclusive };
+    case 'xid':
+      return { kind: 'xid', xid: target.kind.value, inclusive };
+    case 'name':
+      return { kind: 'name', name: target.kind.value, inclusive };
     case 'immediate':
       return target.kind.value ? { kind: 'immediate' } : { kind: 'endOfLog' };
     default:

@@ -1,7 +1,10 @@
 /** ARCHIVELOG: a new round. The destination first (mount_file claims the id), the catalog second (R1). */
 import { HoldfastError } from '../../foundation/errors.ts';
+import type { Medium } from '../../storage-layout/media/medium.ts';
+import { tree } from '../../storage-layout/tree.ts';
 import { insertJob, insertTask } from '../catalog/jobs.ts';
 import { findLastRound, highestRound, insertRound, insertRoundGroup } from '../catalog/rounds.ts';
+import { breakSet, listAvailableSets } from '../catalog/sets.ts';
 import { listGroups, type Tenant } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { checkOwner, claimRound } from '../destination/claims.ts';
@@ -76,10 +79,39 @@ export async function startRound(
     });
     return { round, jobId };
   });
+  await breakLostSets(context, medium, tenant, destination.display, signal).catch((error: unknown) =>
+    context.logger.warn({ err: error }, 'the backup sets at the destination could not be looked at'),
+  );
   await writeTenantSummaries(medium, context.root, context.catalog, signal).catch((error: unknown) =>
     context.logger.warn({ err: error }, 'tenant_info could not be written'),
   );
   return started;
+}
+
+/** A destination that was emptied holds nothing of what the catalog knows there. */
+async function breakLostSets(
+  context: CoordinatorContext,
+  medium: Medium,
+  tenant: Tenant,
+  display: string,
+  signal: AbortSignal,
+): Promise<void> {
+  for (const set of await listAvailableSets(context.catalog, tenant.tenant_id, display)) {
+    const key = { tenantId: set.tenant_id, fullSetId: set.full_set_id, setId: set.backup_set_id };
+    if ((await medium.stat(tree.backupInfo(context.root, key), signal)) !== undefined) continue;
+    await write(context, async (tx) => {
+      await breakSet(tx, set, `its backup_info is gone from ${display}`);
+      await tx.event({
+        module: 'backup',
+        event: 'backup_set_lost',
+        severity: 'ERROR',
+        tenantId: tenant.tenant_id,
+        tenantName: tenant.tenant_name,
+        message: `backup set ${set.backup_set_id} of tenant "${tenant.tenant_name}" is gone from ${display}`,
+        facts: { backup_set_id: set.backup_set_id },
+      });
+    });
+  }
 }
 
 export function alreadyStarted(tenant: Tenant, state: string): HoldfastError {

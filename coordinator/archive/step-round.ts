@@ -1,13 +1,23 @@
 /** Moves rounds: one step of the reconcile loop each. Every step may be repeated (round-states.ts, R1 to R6). */
 import { create } from '@bufbuild/protobuf';
+import { defined } from '../../foundation/assert.ts';
 import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
 import { parseLsn } from '../../foundation/lsn.ts';
 import { type RoundBegin, RoundBeginSchema, RoundEndSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { formatInstant } from '../../storage-layout/plan/windows.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import { errorOfRow, listTasks, moveJob, type Task } from '../catalog/jobs.ts';
-import { listRoundGroups, moveRound, type Round, type RoundGroup, updateRound } from '../catalog/rounds.ts';
+import {
+  listRoundGroups,
+  moveRound,
+  type Round,
+  type RoundGroup,
+  recordHole,
+  updateRound,
+} from '../catalog/rounds.ts';
 import { setGroupSystemIdentifier } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
+import { hasRound } from '../destination/claims.ts';
 import { runningGroups, toRoundState, writeClogSummaries } from '../destination/summaries.ts';
 import { writeOnceOrRead } from '../destination/write-once.ts';
 import { step } from '../jobs/state-machine.ts';
@@ -48,6 +58,11 @@ async function beginWhenAllStarted(
   if (!groups.every((group) => group.state === 'DOING' && group.start_lsn !== null)) return;
   const medium = await context.destinations.open(context.secrets.decrypt(round.destination), signal);
   const key = { tenantId: round.tenant_id, round: round.round };
+  if (!(await hasRound(medium, context.deployment, key, signal)))
+    throw new HoldfastError(
+      'BACKUP_MOUNT_FILE_NOT_VALID',
+      `round ${round.round} is gone from ${medium.displayUri}`,
+    );
   const begin = await writeOnceOrRead(
     medium,
     tree.roundBegin(context.root, key),
@@ -101,7 +116,9 @@ async function interruptRound(context: CoordinatorContext, round: Round, failed:
   const next = step(ROUND_TRANSITIONS, round.state, 'interrupt');
   if (next === undefined) return;
   const cause = errorOfRow(failed) ?? new HoldfastError('INTERNAL', 'the archiver ended');
-  const reason = `partition group ${failed.partition_group}: ${cause.code}: ${cause.message}`;
+  const group = await holeOf(context, round, failed, cause);
+  const lost = describeHole(group);
+  const reason = `partition group ${failed.partition_group}: ${cause.code}: ${cause.message}${lost === '' ? '' : `; ${lost}`}`;
   const told = await write(context, async (tx) => {
     const moved = await moveRound(tx, round, next, {
       reason,
@@ -118,11 +135,60 @@ async function interruptRound(context: CoordinatorContext, round: Round, failed:
       tenantId: round.tenant_id,
       tenantName: round.tenant_name,
       message: `round ${round.round} of tenant "${round.tenant_name}" is INTERRUPTED: ${reason}. What follows needs a new round and a full backup.`,
-      facts: { round: round.round, reason },
+      facts: {
+        round: round.round,
+        reason,
+        partition_group: failed.partition_group,
+        hole_timeline: group.hole_timeline,
+        hole_begin: group.hole_begin ?? '',
+        hole_end: group.hole_end ?? '',
+        hole_begin_us: group.hole_begin_us,
+        hole_end_us: group.hole_end_us,
+      },
     });
     return await cancelTasks(tx, round.job_id);
   });
   for (const task of told) sendCancel(context, task, 'the round is interrupted', true);
+}
+
+/** The failed group with its hole: where its archiver said, else behind what it reported as archived. */
+async function holeOf(
+  context: CoordinatorContext,
+  round: Round,
+  failed: Task,
+  cause: HoldfastError,
+): Promise<RoundGroup> {
+  const find = async () =>
+    defined(
+      (await listRoundGroups(context.catalog, round.tenant_id, round.round)).find(
+        (candidate) => candidate.partition_group === failed.partition_group,
+      ),
+      'the partition group of an archive task',
+    );
+  const group = await find();
+  if (group.hole_timeline !== 0n) return group;
+  const archived =
+    group.checkpoint_lsn === null
+      ? undefined
+      : { timeline: Number(group.checkpoint_timeline), lsn: parseLsn(group.checkpoint_lsn) };
+  const reason = `${cause.code}: ${cause.message}`;
+  await write(context, (tx) =>
+    recordHole(tx, group, { begin: archived, end: 0n, beginUs: 0n, endUs: 0n, reason }),
+  );
+  return await find();
+}
+
+/** For people; empty when there was no log yet. */
+function describeHole(group: RoundGroup): string {
+  if (group.hole_begin === null) return '';
+  const until =
+    group.hole_end === null
+      ? 'on'
+      : `to ${group.hole_end}${group.hole_end_us === 0n ? '' : ` (${formatInstant(group.hole_end_us)})`}`;
+  const since = group.hole_begin_us === 0n ? '' : ` (${formatInstant(group.hole_begin_us)})`;
+  return group.hole_begin === group.hole_end
+    ? `all log up to ${group.hole_begin} is archived, and the server has what follows`
+    : `the log of timeline ${group.hole_timeline} from ${group.hole_begin}${since} ${until} is lost`;
 }
 
 /** Ends a round whose archivers have drained, or did not answer in time. */
@@ -169,6 +235,16 @@ async function payRoundEnd(
   if (!settled) return;
   const medium = await context.destinations.open(context.secrets.decrypt(round.destination), signal);
   const key = { tenantId: round.tenant_id, round: round.round };
+  if (!(await hasRound(medium, context.deployment, key, signal))) {
+    // Nobody may write into what is another medium now: the catalog alone keeps how the round ended.
+    await write(context, (tx) =>
+      updateRound(tx, round, {
+        endOwed: false,
+        lastError: `round ${round.round} is gone from ${medium.displayUri}`,
+      }),
+    );
+    return;
+  }
   await writeOnceOrRead(
     medium,
     tree.roundEnd(context.root, key),

@@ -46,6 +46,14 @@ export type RoundGroup = {
   readonly input_bytes: bigint;
   readonly output_bytes: bigint;
   readonly last_error: string;
+  /** 0: this group's log has no hole; the other hole_ columns say nothing then. */
+  readonly hole_timeline: bigint;
+  readonly hole_begin: string | null;
+  /** Null: where the log goes on is not known. */
+  readonly hole_end: string | null;
+  readonly hole_begin_us: bigint;
+  readonly hole_end_us: bigint;
+  readonly hole_reason: string;
 };
 
 const ROUND_COLUMNS = `tenant_id, round, tenant_name, job_id, state, destination, display_destination, start_us,
@@ -53,7 +61,8 @@ const ROUND_COLUMNS = `tenant_id, round, tenant_name, job_id, state, destination
 const GROUP_COLUMNS = `tenant_id, round, partition_group, task_id, epoch, state, server_id, instance, system_identifier,
   segment_size_bytes, postgres_major, start_timeline, start_lsn::text AS start_lsn, start_us, checkpoint_timeline,
   checkpoint_lsn::text AS checkpoint_lsn, checkpoint_us, earlier_input_bytes, earlier_output_bytes, input_bytes,
-  output_bytes, last_error`;
+  output_bytes, last_error, hole_timeline, hole_begin::text AS hole_begin, hole_end::text AS hole_end, hole_begin_us,
+  hole_end_us, hole_reason`;
 
 export async function insertRound(
   tx: Queryable,
@@ -232,6 +241,8 @@ export type GroupProgress = {
   readonly outputBytes: bigint;
   readonly backlogBytes: bigint;
   readonly slotState: string;
+  readonly slotRetainedBytes: bigint;
+  readonly walFreeBytes: bigint;
   readonly waitingFor: string;
   readonly lastError: string;
 };
@@ -252,13 +263,14 @@ export async function recordGroupProgress(
        start_timeline = CASE WHEN start_lsn IS NULL THEN $8::bigint ELSE start_timeline END,
        start_us = CASE WHEN start_us = 0 THEN $10::bigint ELSE start_us END,
        start_lsn = coalesce(start_lsn, $9::pg_lsn),
+       checkpoint_lsn = CASE WHEN $11::bigint > checkpoint_timeline THEN $12::pg_lsn
+         WHEN $11::bigint < checkpoint_timeline THEN checkpoint_lsn ELSE greatest(checkpoint_lsn, $12::pg_lsn) END,
        checkpoint_timeline = greatest(checkpoint_timeline, $11::bigint),
-       checkpoint_lsn = greatest(checkpoint_lsn, $12::pg_lsn),
        checkpoint_us = greatest(checkpoint_us, $13::bigint),
        server_lsn = coalesce($14::pg_lsn, server_lsn),
        server_us = greatest(server_us, $15::bigint),
        input_bytes = $16, output_bytes = $17, backlog_bytes = $18, slot_state = $19, waiting_for = $20, last_error = $21,
-       updated_us = $22
+       updated_us = $22, slot_retained_bytes = $23, wal_free_bytes = $24
      WHERE tenant_id = $1 AND round = $2 AND partition_group = $3`,
     [
       group.tenant_id,
@@ -283,6 +295,8 @@ export async function recordGroupProgress(
       progress.waitingFor,
       progress.lastError,
       nowUs,
+      progress.slotRetainedBytes,
+      progress.walFreeBytes,
     ],
   );
   await tx.query(
@@ -290,6 +304,44 @@ export async function recordGroupProgress(
      FROM (SELECT min(checkpoint_us) AS checkpoint_us FROM holdfast.round_groups WHERE tenant_id = $1 AND round = $2) g
      WHERE r.tenant_id = $1 AND r.round = $2`,
     [group.tenant_id, group.round],
+  );
+}
+
+/**
+ * Where the group's log has its hole. What the archiver does not say is what the round had: without a beginning all of its
+ * log is lost, from its start. Kept once it is known.
+ */
+export async function recordHole(
+  tx: Queryable,
+  group: Pick<RoundGroup, 'tenant_id' | 'round' | 'partition_group'>,
+  hole: {
+    readonly begin?: { readonly timeline: number; readonly lsn: bigint } | undefined;
+    readonly end: bigint;
+    readonly beginUs: bigint;
+    readonly endUs: bigint;
+    readonly reason: string;
+  },
+): Promise<void> {
+  await tx.query(
+    `UPDATE holdfast.round_groups SET
+       hole_timeline = CASE WHEN $4::bigint > 0 THEN $4::bigint ELSE greatest(start_timeline, 1) END,
+       hole_begin = coalesce($5::pg_lsn, start_lsn),
+       hole_end = $6::pg_lsn,
+       hole_begin_us = CASE WHEN $5::pg_lsn IS NULL THEN start_us WHEN $7::bigint > 0 THEN $7::bigint ELSE checkpoint_us END,
+       hole_end_us = $8,
+       hole_reason = $9
+     WHERE tenant_id = $1 AND round = $2 AND partition_group = $3 AND hole_timeline = 0`,
+    [
+      group.tenant_id,
+      group.round,
+      group.partition_group,
+      hole.begin?.timeline ?? 0,
+      hole.begin === undefined ? null : formatLsn(hole.begin.lsn),
+      hole.end === 0n ? null : formatLsn(hole.end),
+      hole.beginUs,
+      hole.endUs,
+      hole.reason,
+    ],
   );
 }
 

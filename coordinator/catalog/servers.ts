@@ -21,6 +21,8 @@ export type InstanceRow = {
   readonly restored: boolean;
   readonly role: InstanceRoleName;
   readonly system_identifier: string;
+  /** 0: not known. */
+  readonly timeline: bigint;
   readonly server_version: string;
   readonly error: string;
   readonly host: string;
@@ -30,7 +32,7 @@ export type InstanceRow = {
 
 const SERVER_COLUMNS = 'server_id, agent_uuid, ip, port, zone, status, heartbeat_us';
 const INSTANCE_COLUMNS = `server_id, instance, tenant_id, partition_group, restored, role, system_identifier,
-  server_version, error, host, port, data_directory`;
+  timeline, server_version, error, host, port, data_directory`;
 
 export async function listServers(db: Queryable): Promise<readonly Server[]> {
   return await db.query<Server>(`SELECT ${SERVER_COLUMNS} FROM holdfast.servers ORDER BY server_id`);

@@ -111,6 +111,29 @@ export async function abandonSet(
   await updateRows(tx, 'backup_sets', { job_id: jobId, state: 'DOING' }, { state, comment, end_us: nowUs });
 }
 
+/** Sets of the tenant that are shown as there, at this destination. */
+export async function listAvailableSets(
+  db: Queryable,
+  tenantId: bigint,
+  displayDestination: string,
+): Promise<readonly BackupSet[]> {
+  return await db.query<BackupSet>(
+    `SELECT ${COLUMNS} FROM holdfast.backup_sets
+     WHERE tenant_id = $1 AND display_destination = $2 AND file_status = 'AVAILABLE' ORDER BY backup_set_id`,
+    [tenantId, displayDestination],
+  );
+}
+
+/** The set's commit point is gone from its destination. */
+export async function breakSet(tx: Queryable, set: BackupSet, comment: string): Promise<void> {
+  await updateRows(
+    tx,
+    'backup_sets',
+    { tenant_id: set.tenant_id, backup_set_id: set.backup_set_id },
+    { file_status: 'BROKEN', comment },
+  );
+}
+
 /** The set is published: its facts are those of backup_info. */
 export async function completeSet(tx: Queryable, info: BackupInfo, comment: string): Promise<void> {
   const stops = info.partitionGroups.map((group) => group.stopUs);

@@ -1,7 +1,8 @@
 /** ALTER SYSTEM CHECK, and the checks that ARCHIVELOG and BACKUP begin with. */
 import { HoldfastError } from '../../foundation/errors.ts';
+import type { Queryable } from '../catalog/catalog.ts';
 import { findJob, insertJob, insertTask, listTasks } from '../catalog/jobs.ts';
-import { listInstancesOf } from '../catalog/servers.ts';
+import { type InstanceRow, listInstancesOf } from '../catalog/servers.ts';
 import { listGroups, type Tenant } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { checkError, checkItems, readRetention } from '../jobs/check-job.ts';
@@ -35,22 +36,33 @@ export async function startCheck(
       deadlineUs,
       nowUs: tx.nowUs,
     });
-    for (const group of await listGroups(tx, tenant.tenant_id)) {
-      await insertTask(tx, {
-        jobId,
-        kind: 'CHECK',
-        tenantId: tenant.tenant_id,
-        partitionGroup: group.partition_group,
-        spec: {
-          purpose,
-          destination: destination === undefined ? '' : context.secrets.encrypt(destination.uri),
-        },
-        deadlineUs,
-        nowUs: tx.nowUs,
-      });
+    const common = { jobId, kind: 'CHECK', tenantId: tenant.tenant_id, deadlineUs, nowUs: tx.nowUs } as const;
+    for (const { partition_group: partitionGroup } of await listGroups(tx, tenant.tenant_id)) {
+      const uri = destination === undefined ? '' : context.secrets.encrypt(destination.uri);
+      await insertTask(tx, { ...common, partitionGroup, spec: { purpose, destination: uri } });
+      if (purpose === 'backup') continue;
+      // A standby becomes the leader one day: its slot must be able to keep the log until then.
+      for (const standby of await attachedStandbys(context, tx, tenant, partitionGroup)) {
+        const member = { serverId: String(standby.server_id), instance: standby.instance };
+        const spec = { purpose: 'standby', destination: '', member };
+        await insertTask(tx, { ...common, partitionGroup, spec });
+      }
     }
     return jobId;
   });
+}
+
+async function attachedStandbys(
+  context: CoordinatorContext,
+  db: Queryable,
+  tenant: Tenant,
+  group: string,
+): Promise<readonly InstanceRow[]> {
+  const attached = new Set(context.hub.attachedServers());
+  return (await listInstancesOf(db, tenant.tenant_id)).filter(
+    (instance) =>
+      instance.partition_group === group && instance.role === 'STANDBY' && attached.has(instance.server_id),
+  );
 }
 
 /** Checks the tenant and waits. Throws SERVER_PRECHECK_FAILED with what mends it in the hint. */

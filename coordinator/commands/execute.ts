@@ -9,7 +9,8 @@ import { check } from './check.ts';
 import type { Events } from './command.ts';
 import { setParameter, showParameters } from './parameters.ts';
 import { createPool, createUnit, dropPool, dropTenant, dropUnit } from './resources.ts';
-import { cancelRestore, restore, showRestorePreview, showRestoreWindows } from './restore.ts';
+import { cancelRestore, restore, showRestorePreview } from './restore.ts';
+import { showRestoreWindows } from './restore-windows.ts';
 
 /** Runs one admin statement. Throws HoldfastError; stops waiting (the job goes on) when `signal` aborts. */
 export async function* executeCommand(

@@ -75,7 +75,7 @@ async function acceptDestination(
   signal: AbortSignal,
 ): Promise<{ readonly value: string; readonly display: string } | undefined> {
   const present = await destinationParameter(context.catalog, context.secrets);
-  if ((present?.uri ?? '') === uri) return undefined;
+  if ((present?.uri ?? '') === uri && !(await wasEmptied(context, uri, signal))) return undefined;
   const busy = (await listRunningJobs(context.catalog)).find(
     (job) => job.kind === 'ARCHIVE' || job.kind === 'BACKUP',
   );
@@ -102,6 +102,13 @@ async function acceptDestination(
     throw asDestinationError(error, display);
   }
   return { value: context.secrets.encrypt(uri), display };
+}
+
+/** The present destination, come back without our tree: to name it again is to begin anew there. */
+async function wasEmptied(context: CoordinatorContext, uri: string, signal: AbortSignal): Promise<boolean> {
+  if (uri === '') return false;
+  const medium = await context.destinations.open(uri, signal);
+  return (await medium.stat(tree.clusterOwner(context.root), signal)) === undefined;
 }
 
 /** Whatever the store said, as OB-9026 with the store's own words in the detail. */

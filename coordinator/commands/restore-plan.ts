@@ -4,6 +4,7 @@ import { HoldfastError, isError } from '../../foundation/errors.ts';
 import { formatLsn, toTimeline } from '../../foundation/lsn.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { findRoot, findRoots, findTenant, findTenants } from '../../storage-layout/plan/discovery.ts';
+import { findRestorePoints } from '../../storage-layout/plan/restore-points.ts';
 import { readTenantHistory } from '../../storage-layout/plan/tenant-history.ts';
 import {
   type ChosenSet,
@@ -87,13 +88,10 @@ async function readTarget(context: CoordinatorContext, statement: RestoreStateme
       return { kind: 'lsn', lsn: position.lsn, timeline };
     }
     case 'xid':
-      throw new HoldfastError('NOT_SUPPORTED', 'a transaction id as target is not supported yet', {
-        hint: "Give UNTIL TIME = '…' or UNTIL SCN = '…'.",
-      });
+      // With or without its epoch, as the server's functions show it.
+      return { kind: 'xid', xid: Number(until.xid & 0xffff_ffffn), timeline };
     case 'name':
-      throw new HoldfastError('NOT_SUPPORTED', 'a named restore point as target is not supported yet', {
-        hint: "Give UNTIL TIME = '…' or UNTIL SCN = '…'.",
-      });
+      return { kind: 'name', name: until.name, places: [], timeline };
     default:
       return assertNever(until);
   }
@@ -177,7 +175,8 @@ async function chooseWhenArchived(
   for (;;) {
     const history = await readTenantHistory(source.medium, source.root, source.tenantId, signal);
     try {
-      return chooseSet(history, target, context.clock.nowUs(), setId);
+      const placed = await placeName(source, history, target, signal);
+      return chooseSet(history, placed, context.clock.nowUs(), setId);
     } catch (error) {
       const late = context.clock.monotonicMs() >= deadlineMs;
       if (
@@ -189,6 +188,20 @@ async function chooseWhenArchived(
       await context.clock.sleep(LOG_POLL_MS, signal);
     }
   }
+}
+
+/** A restore point with its places, so that a set before it is chosen. */
+async function placeName(
+  source: RestoreSource,
+  history: TenantHistory,
+  target: RestoreTarget,
+  signal: AbortSignal,
+): Promise<RestoreTarget> {
+  if (target.kind !== 'name') return target;
+  return {
+    ...target,
+    places: await findRestorePoints(source.medium, source.root, history, target.name, signal),
+  };
 }
 
 /** True when the target lies behind what is archived, in a round of ours that goes on and has a set. */
@@ -225,6 +238,10 @@ function describeTarget(target: RestoreTarget, inclusive: boolean | undefined): 
       return `TIME ${formatInstant(target.timeUs)}${how}${timeline}`;
     case 'lsn':
       return `SCN ${formatLsn(target.lsn)}${how}${timeline}`;
+    case 'xid':
+      return `XID ${target.xid}${how}${timeline}`;
+    case 'name':
+      return `NAME '${target.name}'${how}${timeline}`;
     default:
       return assertNever(target);
   }

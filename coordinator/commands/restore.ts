@@ -1,16 +1,9 @@
-/** RESTORE, its PREVIEW, CANCEL RESTORE and SHOW RESTORE WINDOWS. */
+/** RESTORE, its PREVIEW and CANCEL RESTORE. */
 import { create } from '@bufbuild/protobuf';
 import { assertNever } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn } from '../../foundation/lsn.ts';
 import { RestoreTargetSchema, RestoreTaskSchema } from '../../proto/gen/holdfast/v1/agent_pb.ts';
-import { readTenantHistory } from '../../storage-layout/plan/tenant-history.ts';
-import {
-  formatInstant,
-  isSameLog,
-  mergeWindows,
-  restorableWindows,
-} from '../../storage-layout/plan/windows.ts';
 import { checkName } from '../../storage-layout/tree.ts';
 import { findRunningJob, insertJob, insertTask, requestCancel } from '../catalog/jobs.ts';
 import { restoreProgress } from '../catalog/progress.ts';
@@ -26,14 +19,13 @@ import {
   type ResourceUnitRow,
 } from '../catalog/tenants.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
-import { checkOwner } from '../destination/claims.ts';
 import { messageToJson } from '../jobs/task-results.ts';
 import { parameterNumber } from '../parameters/values.ts';
 import type { ResultColumn, SqlValue } from '../sql/results.ts';
 import type { SqlSession } from '../sql/session.ts';
 import type { CurrentStatement, RestoreStatement } from '../sql/statements.ts';
 import { requireDestination } from './archive.ts';
-import { type Events, notice, progressLine, selectTenants, table, waitForJob } from './command.ts';
+import { type Events, notice, progressLine, table, waitForJob } from './command.ts';
 import { parseRestoreOptions, type RestoreOptions } from './restore-options.ts';
 import { planRestore, type RestorePlan } from './restore-plan.ts';
 
@@ -244,6 +236,10 @@ function targetOf(plan: RestorePlan) {
       return create(RestoreTargetSchema, { ...common, kind: { case: 'timeUs', value: target.timeUs } });
     case 'lsn':
       return create(RestoreTargetSchema, { ...common, kind: { case: 'lsn', value: target.lsn } });
+    case 'xid':
+      return create(RestoreTargetSchema, { ...common, kind: { case: 'xid', value: target.xid } });
+    case 'name':
+      return create(RestoreTargetSchema, { ...common, kind: { case: 'name', value: target.name } });
     default:
       return assertNever(target);
   }
@@ -308,76 +304,4 @@ export async function* cancelRestore(context: CoordinatorContext, statement: Of<
     });
   await write(context, (tx) => requestCancel(tx, job.job_id));
   yield notice(`cancelling job ${job.job_id}`);
-}
-
-/** Read from the destination itself: one row per restorable interval, one per hole between two of them. */
-export async function* showRestoreWindows(
-  context: CoordinatorContext,
-  statement: Of<'showRestoreWindows'>,
-  signal: AbortSignal,
-): Events {
-  const destination = await requireDestination(context);
-  const medium = await context.destinations.open(destination.uri, signal);
-  await checkOwner(medium, context.deployment, signal);
-  const tenants = await selectTenants(context, statement.tenant === undefined ? 'all' : [statement.tenant]);
-  const rows: SqlValue[][] = [];
-  for (const tenant of tenants) {
-    const history = await readTenantHistory(medium, context.root, tenant.tenant_id, signal);
-    const merged = mergeWindows(restorableWindows(history));
-    const common = [tenant.tenant_id, tenant.tenant_name];
-    for (const [index, window] of merged.entries()) {
-      const before = merged[index - 1];
-      if (before !== undefined && !isSameLog(before, window))
-        rows.push([
-          ...common,
-          'HOLE',
-          { timestampUs: before.untilUs },
-          { timestampUs: window.fromUs },
-          null,
-          null,
-          holeReason(history, before.windows.at(-1)?.round, window.fromUs),
-        ]);
-      const rounds = [...new Set(window.windows.map((one) => one.round))];
-      rows.push([
-        ...common,
-        'RESTORABLE',
-        { timestampUs: window.fromUs },
-        { timestampUs: window.untilUs },
-        rounds.join(','),
-        window.windows.map((one) => one.setId).join(','),
-        null,
-      ]);
-    }
-    for (const file of history.unreadable)
-      rows.push([...common, 'UNREADABLE', null, null, null, null, `${file.key}: ${file.reason}`]);
-  }
-  yield* table(
-    [
-      { name: 'tenant_id', type: 'int8' },
-      { name: 'tenant_name', type: 'text' },
-      { name: 'status', type: 'text' },
-      { name: 'from_time', type: 'timestamptz' },
-      { name: 'until_time', type: 'timestamptz' },
-      { name: 'log_archive_rounds', type: 'text' },
-      { name: 'backup_sets', type: 'text' },
-      { name: 'reason', type: 'text' },
-    ],
-    rows,
-  );
-}
-
-function holeReason(
-  history: {
-    readonly rounds: readonly {
-      readonly begin: { readonly round: bigint };
-      readonly end: { readonly reason: string; readonly endUs: bigint } | undefined;
-    }[];
-  },
-  round: bigint | undefined,
-  nextFromUs: bigint,
-): string {
-  const end = history.rounds.find((candidate) => candidate.begin.round === round)?.end;
-  const why =
-    end === undefined ? `round ${round ?? 0n} has a hole` : `round ${round ?? 0n} ended: ${end.reason}`;
-  return `${why}; the next backup set ended at ${formatInstant(nextFromUs)}`;
 }

@@ -80,10 +80,31 @@ export async function checkOwner(medium: Medium, deployment: Deployment, signal:
           : `${tree.clusterOwner(root)} names deployment ${owner.deploymentUuid}; this one is ${deployment.deploymentUuid}.`,
       hint:
         owner === undefined
-          ? 'Mount the share, or set backup_dest again to begin in an empty directory.'
+          ? 'Mount the share. If it was emptied, set backup_dest again: that begins anew there.'
           : 'Use another directory, or give this deployment another cluster_id.',
     },
   );
+}
+
+/**
+ * True when the round's mount_file is there. False: this is our destination, but the round is gone from it. Throws
+ * INVALID_BACKUP_DEST when it is another one, or empty: nothing may be written there.
+ */
+export async function hasRound(
+  medium: Medium,
+  deployment: Deployment,
+  key: RoundKey,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const mount = await readInfoIfThere(
+    medium,
+    tree.mountFile(rootOf(deployment), key),
+    MountFileSchema,
+    signal,
+  );
+  if (mount?.round === key.round && mount.tenantId === key.tenantId) return true;
+  await checkOwner(medium, deployment, signal);
+  return false;
 }
 
 /** A destination is empty or holds trees of Holdfast only. */

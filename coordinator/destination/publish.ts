@@ -11,7 +11,7 @@ import {
   TenantDiagnoseInfoSchema,
   TenantLocalityInfoSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { LogArchive } from '../../storage-layout/clog/archive.ts';
+import { LogLookup } from '../../storage-layout/clog/lookup.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { type RoundKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
 import { listParameterValues } from '../catalog/parameters.ts';
@@ -37,15 +37,15 @@ export async function checkLogIsThere(
       'BACKUP_FAILED',
       `partition group ${backup.partitionGroup} reported no positions`,
     );
-  const archive = await LogArchive.open(medium, root, key, backup.partitionGroup, signal);
-  const coverage = archive.coverage();
+  const lookup = await LogLookup.open(medium, root, key, backup.partitionGroup, signal);
   const begin = segmentStart(toLsn(start.lsn), backup.segmentSizeBytes);
   const timeline = toTimeline(stop.timeline);
-  const covered = coverage.some(
-    (range) => range.timeline === timeline && range.begin <= begin && range.end >= stop.lsn,
-  );
-  if (covered && start.timeline === stop.timeline) return;
-  const found = coverage.map(
+  // File by file, each as long as it is now: only those of the backup are read.
+  let covered = begin;
+  for await (const file of lookup.filesBetween(timeline, begin, toLsn(stop.lsn), undefined, signal))
+    if (file.begin <= covered && file.end > covered) covered = file.end;
+  if (covered >= stop.lsn && start.timeline === stop.timeline) return;
+  const found = (await lookup.coverage(signal)).map(
     (range) => `timeline ${range.timeline}: ${formatLsn(range.begin)} to ${formatLsn(range.end)}`,
   );
   throw new HoldfastError(

@@ -11,6 +11,8 @@ import {
   ClogBackupInfoListSchema,
   ClogBackupInfoSchema,
   DataBackupInfoListSchema,
+  type LogHole,
+  LogHoleSchema,
   RoundBeginSchema,
   RoundEndSchema,
   RoundGroupEndSchema,
@@ -27,7 +29,7 @@ import { readInfoIfThere, replaceSummary } from '../../storage-layout/records/in
 import { type TreeRoot, tree } from '../../storage-layout/tree.ts';
 import type { RoundStateName } from '../archive/round-states.ts';
 import type { Queryable } from '../catalog/catalog.ts';
-import { findRound, listRoundGroups } from '../catalog/rounds.ts';
+import { findRound, listRoundGroups, type RoundGroup } from '../catalog/rounds.ts';
 import { listAllGroups, listTenants } from '../catalog/tenants.ts';
 import { roundIds, setIds, tenantIds } from './claims.ts';
 
@@ -216,7 +218,20 @@ export async function runningGroups(db: Queryable, tenantId: bigint, round: bigi
               lsn: parseLsn(group.checkpoint_lsn),
             },
             checkpointUs: group.checkpoint_us,
+            ...(group.hole_timeline === 0n ? {} : { hole: holeOf(group) }),
           }),
         ],
   );
+}
+
+function holeOf(group: RoundGroup): LogHole {
+  return create(LogHoleSchema, {
+    ...(group.hole_begin === null
+      ? {}
+      : { begin: { timeline: Number(group.hole_timeline), lsn: parseLsn(group.hole_begin) } }),
+    end: group.hole_end === null ? 0n : parseLsn(group.hole_end),
+    beginUs: group.hole_begin_us,
+    endUs: group.hole_end_us,
+    reason: group.hole_reason,
+  });
 }

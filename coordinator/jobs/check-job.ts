@@ -7,6 +7,7 @@ import { type CoordinatorContext, write } from '../context.ts';
 import { readArchiveOption } from '../parameters/table.ts';
 import { parameterText } from '../parameters/values.ts';
 import { SIMPLE_TRANSITIONS } from './job-states.ts';
+import { checkTaskSpec } from './specs.ts';
 import { step } from './state-machine.ts';
 import { isEnded } from './task-care.ts';
 import { messageFromJson } from './task-results.ts';
@@ -38,18 +39,30 @@ export function checkItems(tasks: readonly Task[], retention: Retention): readon
   return tasks.flatMap((task) =>
     task.state === 'SUCCEEDED'
       ? messageFromJson(CheckResultSchema, task.result).items.map((item) => ({
-          partitionGroup: task.partition_group,
+          partitionGroup: checkedPlace(task),
           item: judgeRetention(item, retention),
         }))
       : [],
   );
 }
 
+/** `p0`, and of a standby `p0 (instance b)`. */
+function checkedPlace(task: Task): string {
+  const { member } = checkTaskSpec.parse(task.spec);
+  return member === undefined
+    ? task.partition_group
+    : `${task.partition_group} (instance ${member.instance})`;
+}
+
 /**
- * The agent reports max_slot_wal_keep_size; whether it will do depends on the parameters. OPTIONAL: a limit, so that a
+ * The agent reports max_slot_wal_keep_size and idle_replication_slot_timeout; whether it will do depends on the parameters. OPTIONAL: a limit, so that a
  * dead agent's slot cannot fill the server's disk; MANDATORY: none, so that no log is lost (correctness.md 14). Pure.
  */
 export function judgeRetention(item: CheckItem, retention: Retention): CheckItem {
+  if (item.name === 'idle_replication_slot_timeout') {
+    const passed = !retention.mandatory || item.found.trim() === '0';
+    return passed ? { ...item, passed, fix: '' } : { ...item, passed };
+  }
   if (item.name !== 'max_slot_wal_keep_size') return item;
   const unlimited = item.found.trim() === '-1';
   if (retention.mandatory) {

@@ -16,7 +16,7 @@ import { moveTask, type Task } from '../catalog/jobs.ts';
 import { beginGroupAttempt, findRound, listRoundGroups, type RoundGroup } from '../catalog/rounds.ts';
 import { findSetOfJob } from '../catalog/sets.ts';
 import { type CoordinatorContext, write } from '../context.ts';
-import { highestLogEpoch, roundIds } from '../destination/claims.ts';
+import { highestLogEpoch } from '../destination/claims.ts';
 import { readArchiveOption } from '../parameters/table.ts';
 import {
   parameterBytes,
@@ -85,8 +85,13 @@ export async function dispatchTask(
 }
 
 function placeOf(task: Task, candidates: Candidates): Place | undefined {
+  const member = task.kind === 'CHECK' ? checkTaskSpec.parse(task.spec).member : undefined;
+  if (member !== undefined) return { serverId: BigInt(member.serverId), instance: member.instance };
   if (task.kind !== 'RESTORE')
-    return choosePlace(task.kind, task.tenant_id, task.partition_group, candidates);
+    return choosePlace(task.kind, task.tenant_id, task.partition_group, candidates, {
+      serverId: task.server_id,
+      instance: task.instance,
+    });
   // A retry goes where the files of the attempt before are: that agent cleans them up.
   const sticky =
     task.server_id !== 0n && candidates.attached.has(task.server_id) ? task.server_id : undefined;
@@ -158,11 +163,6 @@ async function prepareArchive(
     throw new HoldfastError('INTERNAL', `task ${task.task_id} has no round`);
   const destination = destinationOf(context, round.destination);
   const medium = await context.destinations.open(destination.uri, signal);
-  if (!(await roundIds(medium, root, key.tenantId, signal)).includes(key.round))
-    throw new HoldfastError(
-      'BACKUP_MOUNT_FILE_NOT_VALID',
-      `round ${key.round} is not at ${medium.displayUri}`,
-    );
   const written = await highestLogEpoch(medium, root, key, task.partition_group, signal);
   const epoch = (written > row.epoch ? written : row.epoch) + 1n;
   const option = readArchiveOption(await parameterText(catalog, 'backup_log_archive_option', key.tenantId));
@@ -180,6 +180,8 @@ async function prepareArchive(
     compression: option.compressed ? compression : 'none',
     expectedSystemIdentifier: BigInt(row.system_identifier),
     serverId: place.serverId,
+    newRoundFollows:
+      round.start_us !== 0n && (await parameterIsOn(catalog, 'archive_auto_new_round', key.tenantId)),
   });
   return { kind: { case: 'archive', value }, group: { row, epoch } };
 }

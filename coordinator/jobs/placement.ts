@@ -1,5 +1,6 @@
 /** Where a task runs. Pure. */
 import type { InstanceRow, Server } from '../catalog/servers.ts';
+import type { PartitionGroup } from '../catalog/tenants.ts';
 import type { TaskKind } from './task-states.ts';
 
 export type Place = { readonly serverId: bigint; readonly instance: string };
@@ -8,6 +9,8 @@ export type Candidates = {
   readonly instances: readonly InstanceRow[];
   readonly servers: readonly Server[];
   readonly attached: ReadonlySet<bigint>;
+  /** What is known of the partition groups; without it a member is a member. */
+  readonly groups?: readonly PartitionGroup[];
 };
 
 /**
@@ -20,16 +23,88 @@ export function choosePlace(
   tenantId: bigint,
   group: string,
   candidates: Candidates,
+  present?: Place,
 ): Place | undefined {
-  const members = candidates.instances.filter(
-    (instance) =>
-      instance.tenant_id === tenantId &&
-      instance.partition_group === group &&
-      candidates.attached.has(instance.server_id),
-  );
   const chosen =
-    members.find((instance) => instance.role === 'PRIMARY') ?? (kind === 'CHECK' ? members[0] : undefined);
-  return chosen === undefined ? undefined : { serverId: chosen.server_id, instance: chosen.instance };
+    chooseLeader(tenantId, group, candidates, present) ??
+    (kind === 'CHECK' ? membersOf(tenantId, group, candidates)[0] : undefined);
+  return chosen === undefined ? undefined : placeOf(chosen);
+}
+
+/**
+ * The primary of the group, of several the one on the newest timeline: the last that was promoted. Only declared members
+ * are looked at, so a clone, however new its timeline, is nobody here. A member of another system is one only when there
+ * is no other. Among equals the present place is kept.
+ */
+export function chooseLeader(
+  tenantId: bigint,
+  group: string,
+  candidates: Candidates,
+  present?: Place,
+): InstanceRow | undefined {
+  const known = systemOf(tenantId, group, candidates);
+  const rank = (row: InstanceRow) => [
+    known === undefined || row.system_identifier === known ? 1n : 0n,
+    row.timeline,
+    isPlace(row, present) ? 1n : 0n,
+  ];
+  return membersOf(tenantId, group, candidates)
+    .filter((row) => row.role === 'PRIMARY')
+    .sort((a, b) => compareRanks(rank(b), rank(a)))[0];
+}
+
+/**
+ * Where a group's archiver must go on: the new leader, when the one whose log is archived was left behind by a member on
+ * a newer timeline. Undefined: it stays.
+ */
+export function chooseSuccessor(
+  tenantId: bigint,
+  group: string,
+  candidates: Candidates,
+  present: Place,
+): InstanceRow | undefined {
+  const leader = chooseLeader(tenantId, group, candidates, present);
+  if (leader === undefined || isPlace(leader, present)) return undefined;
+  const archived = candidates.instances.find((row) => isPlace(row, present));
+  const known = systemOf(tenantId, group, candidates);
+  if (known !== undefined && leader.system_identifier !== known) return undefined;
+  return archived === undefined || leader.timeline > archived.timeline ? leader : undefined;
+}
+
+/** Members on attached agents that all say that they are the primary; fewer than two: none. */
+export function claimants(tenantId: bigint, group: string, candidates: Candidates): readonly InstanceRow[] {
+  const primaries = membersOf(tenantId, group, candidates).filter((row) => row.role === 'PRIMARY');
+  return primaries.length < 2 ? [] : primaries;
+}
+
+export function membersOf(tenantId: bigint, group: string, candidates: Candidates): readonly InstanceRow[] {
+  return candidates.instances.filter(
+    (row) =>
+      row.tenant_id === tenantId && row.partition_group === group && candidates.attached.has(row.server_id),
+  );
+}
+
+function systemOf(tenantId: bigint, group: string, candidates: Candidates): string | undefined {
+  const found = candidates.groups?.find(
+    (row) => row.tenant_id === tenantId && row.partition_group === group,
+  )?.system_identifier;
+  return found === '0' ? undefined : found;
+}
+
+function placeOf(row: InstanceRow): Place {
+  return { serverId: row.server_id, instance: row.instance };
+}
+
+function isPlace(row: InstanceRow, place: Place | undefined): boolean {
+  return row.server_id === place?.serverId && row.instance === place.instance;
+}
+
+function compareRanks(a: readonly bigint[], b: readonly bigint[]): number {
+  for (const [index, value] of a.entries()) {
+    const other = b[index] ?? 0n;
+    if (value !== other) return value < other ? -1 : 1;
+  }
+  return 0;
 }
 
 /** The attached agent in the zones with the fewest instances of its own: where a restored instance goes. */

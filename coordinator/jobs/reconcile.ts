@@ -7,6 +7,8 @@
  */
 import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors.ts';
 import { InstanceRole } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import { followLeader, LeaderAlarm } from '../archive/follow-leader.ts';
+import { SlotKeeping } from '../archive/keep-slots.ts';
 import { isRunning } from '../archive/round-states.ts';
 import { startRound } from '../archive/start-round.ts';
 import { recordRoundError, stepRound } from '../archive/step-round.ts';
@@ -20,7 +22,7 @@ import {
   recordHeartbeat,
   recordInstance,
 } from '../catalog/servers.ts';
-import { listTenants } from '../catalog/tenants.ts';
+import { listAllGroups, listTenants } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { parameterIsOn } from '../parameters/values.ts';
 import { handleBackupError, stepBackup } from './backup-job.ts';
@@ -48,10 +50,11 @@ const ROLES: Readonly<Partial<Record<number, InstanceRoleName>>> = {
 /** Runs until `signal` aborts, then waits for the steps under way. Rejects when another coordinator leads. */
 export async function reconcileForever(context: CoordinatorContext, signal: AbortSignal): Promise<void> {
   const steps = new Steps(context, signal);
+  const leaders = { alarm: new LeaderAlarm(), slots: new SlotKeeping() };
   try {
     while (!signal.aborted) {
       const { version } = context.bus;
-      await passOnce(context, steps);
+      await passOnce(context, steps, leaders);
       await context.clock.sleep(MIN_INTERVAL_MS, signal);
       await context.bus.changed(version, context.timing.reconcileIntervalMs, context.clock, signal);
     }
@@ -62,11 +65,14 @@ export async function reconcileForever(context: CoordinatorContext, signal: Abor
   }
 }
 
-async function passOnce(context: CoordinatorContext, steps: Steps): Promise<void> {
+/** What is kept between passes about leaders and standbys; lost with the process, it only says things again. */
+type Leaders = { readonly alarm: LeaderAlarm; readonly slots: SlotKeeping };
+
+async function passOnce(context: CoordinatorContext, steps: Steps, leaders: Leaders): Promise<void> {
   try {
     await storeReports(context);
     await noticeSilence(context);
-    await beginSteps(context, steps);
+    await beginSteps(context, steps, leaders);
   } catch (error) {
     if (isError(error, 'BACKUP_IO_PROHIBITED')) throw error;
     context.logger.error({ err: error }, 'a reconcile pass failed');
@@ -112,17 +118,17 @@ async function noticeSilence(context: CoordinatorContext): Promise<void> {
   }
 }
 
-async function beginSteps(context: CoordinatorContext, steps: Steps): Promise<void> {
+async function beginSteps(context: CoordinatorContext, steps: Steps, leaders: Leaders): Promise<void> {
   const tasks = await listLiveTasks(context.catalog);
-  if (tasks.length > 0) {
-    const candidates: Candidates = {
-      instances: await listInstances(context.catalog),
-      servers: await listServers(context.catalog),
-      attached: new Set(context.hub.attachedServers()),
-    };
-    for (const task of tasks)
-      steps.begin(`task ${task.task_id}`, (signal) => stepTask(context, task, candidates, signal));
-  }
+  const candidates: Candidates = {
+    instances: await listInstances(context.catalog),
+    servers: await listServers(context.catalog),
+    attached: new Set(context.hub.attachedServers()),
+    groups: await listAllGroups(context.catalog),
+  };
+  await lookAtLeaders(context, leaders, candidates);
+  for (const task of tasks)
+    steps.begin(`task ${task.task_id}`, (signal) => stepTask(context, task, candidates, signal));
   for (const round of await listLiveRounds(context.catalog))
     steps.begin(
       `round ${round.tenant_id}.${round.round}`,
@@ -138,7 +144,30 @@ async function beginSteps(context: CoordinatorContext, steps: Steps): Promise<vo
       },
     );
   for (const round of await listInterruptedRounds(context.catalog))
-    steps.begin(`new round ${round.tenant_id}`, (signal) => beginNewRound(context, round, signal));
+    steps.begin(
+      `new round ${round.tenant_id}`,
+      (signal) => beginNewRound(context, round, signal),
+      (error) => recordRoundError(context, round, error),
+    );
+}
+
+async function lookAtLeaders(
+  context: CoordinatorContext,
+  { alarm, slots }: Leaders,
+  candidates: Candidates,
+): Promise<void> {
+  const tenants = await listTenants(context.catalog);
+  for (const group of candidates.groups ?? []) {
+    const tenant = tenants.find((each) => each.tenant_id === group.tenant_id);
+    if (tenant?.status !== 'NORMAL' || group.left_us !== 0n) continue;
+    const named = {
+      tenantId: group.tenant_id,
+      tenantName: tenant.tenant_name,
+      partitionGroup: group.partition_group,
+    };
+    await alarm.look(context, named, candidates);
+  }
+  await slots.tell(context, tenants, candidates);
 }
 
 async function stepTask(
@@ -148,6 +177,7 @@ async function stepTask(
   signal: AbortSignal,
 ): Promise<void> {
   await noticeDeadline(context, task);
+  if (await followLeader(context, task, candidates)) return;
   if (task.state !== 'PENDING') await noticeLoss(context, task);
   else if (task.not_before_us <= context.clock.nowUs()) await dispatchTask(context, task, candidates, signal);
 }

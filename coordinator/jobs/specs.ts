@@ -17,9 +17,11 @@ export const archiveTaskSpec = z.object({ round: id });
 export const backupTaskSpec = z.object({ setId: id, ordinal: z.number().int() });
 
 export const checkTaskSpec = z.object({
-  purpose: z.enum(['archive', 'backup']),
+  purpose: z.enum(['archive', 'standby', 'backup']),
   /** Encrypted URI; empty: no destination is probed. */
   destination: z.string(),
+  /** A standby of the group; without it the group's leader is looked at. */
+  member: z.object({ serverId: id, instance: z.string() }).optional(),
 });
 
 /** `task` is a RestoreTask message as JSON, its source without the URI. */

@@ -11,10 +11,16 @@ import {
   RestoreResultSchema,
   type TaskResult,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import type { LogHole } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { fromErrorDetail } from '../../proto/grpc-service.ts';
 import type { ReportedProgress } from '../agents/hub.ts';
 import { findTask, moveTask, recordProgress, type Task } from '../catalog/jobs.ts';
-import { findRoundGroupOfTask, recordGroupError, recordGroupProgress } from '../catalog/rounds.ts';
+import {
+  findRoundGroupOfTask,
+  recordGroupError,
+  recordGroupProgress,
+  recordHole,
+} from '../catalog/rounds.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
 import { step } from './state-machine.ts';
 import { decideAfterFailure, TASK_TRANSITIONS } from './task-states.ts';
@@ -92,6 +98,7 @@ export async function applyResult(context: CoordinatorContext, result: TaskResul
         if (result.kind.value.final !== undefined)
           await applyArchiveProgress(tx, task.task_id, result.kind.value.final);
         if (result.kind.value.interruptedReason !== '') {
+          await applyHole(tx, task.task_id, result.kind.value.hole);
           const reason = new HoldfastError('LOG_ARCHIVE_INTERRUPTED', result.kind.value.interruptedReason);
           await applyFailure(tx, task, reason);
         } else if (task.state === 'RUNNING') {
@@ -118,6 +125,12 @@ export async function applyResult(context: CoordinatorContext, result: TaskResul
         );
     }
   });
+}
+
+/** Where the hole is: what the agent could not know, the catalog does. */
+async function applyHole(tx: Transaction, taskId: bigint, hole: LogHole | undefined): Promise<void> {
+  const group = await findRoundGroupOfTask(tx, taskId);
+  if (group !== undefined && hole !== undefined) await recordHole(tx, group, hole);
 }
 
 async function succeed(tx: Transaction, task: Task, result: object): Promise<void> {

@@ -2,9 +2,12 @@
  * A PostgreSQL instance behind the engine's interface. It holds one SQL session, made anew when it was lost; log streams
  * and backup windows have sessions of their own, which belong to them.
  */
+import { statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { defined } from '../../foundation/assert.ts';
-import { HoldfastError } from '../../foundation/errors.ts';
+import { HoldfastError, isError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, type Timeline } from '../../foundation/lsn.ts';
 import type {
   BackupWindow,
@@ -26,7 +29,17 @@ import { type Identity, type InsertPosition, readIdentity, readInsertPosition } 
 import { listFiles, readListingInput } from './listing.ts';
 import { judge, readPrecheckFacts } from './precheck.ts';
 import { openReplicationStream } from './replication-stream.ts';
-import { checkSlotName, dropPhysicalSlot, ensurePhysicalSlot, readSlot } from './slots.ts';
+import {
+  checkSlotName,
+  dropPhysicalSlot,
+  dropSlotOfStandby,
+  ensurePhysicalSlot,
+  keepSlotInStep,
+  readSlot,
+} from './slots.ts';
+
+const HAS_LOG_LIMIT_MS = 10_000;
+const HAS_LOG_LISTEN_MS = 1000;
 
 export class PostgresInstance implements Instance {
   readonly config: InstanceConfig;
@@ -45,7 +58,10 @@ export class PostgresInstance implements Instance {
     return this.#identity;
   }
 
-  async precheck(purpose: 'archive' | 'backup', signal: AbortSignal): Promise<readonly CheckItem[]> {
+  async precheck(
+    purpose: 'archive' | 'standby' | 'backup',
+    signal: AbortSignal,
+  ): Promise<readonly CheckItem[]> {
     const facts = await this.#run('check settings', signal, (client) =>
       readPrecheckFacts(client, this.config, signal),
     );
@@ -83,6 +99,19 @@ export class PostgresInstance implements Instance {
     );
   }
 
+  async dropSlotOfStandby(slotName: string, signal: AbortSignal): Promise<void> {
+    await this.#run(`drop replication slot "${slotName}"`, signal, (client) =>
+      dropSlotOfStandby(client, slotName),
+    );
+  }
+
+  async keepSlotInStep(slotName: string, archived: Lsn, signal: AbortSignal): Promise<void> {
+    const { major } = await this.#known(signal);
+    await this.#run(`keep replication slot "${slotName}"`, signal, (client) =>
+      keepSlotInStep(client, major, slotName, archived),
+    );
+  }
+
   async openLogStream(slotName: string, from: LogPoint, signal: AbortSignal): Promise<LogStream> {
     checkSlotName(slotName);
     const { segmentSizeBytes } = await this.#known(signal);
@@ -90,6 +119,32 @@ export class PostgresInstance implements Instance {
       throw new HoldfastError('INVALID_ARGUMENT', `no log before the first segment: ${formatLsn(from.lsn)}`);
     }
     return await openReplicationStream(this.config, slotName, from, signal);
+  }
+
+  /** A server says that log is gone only when it comes to read it: the stream is opened and listened to for a moment. */
+  async hasLog(from: LogPoint, signal: AbortSignal): Promise<boolean> {
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(HAS_LOG_LIMIT_MS)]);
+    try {
+      await using stream = await openReplicationStream(this.config, undefined, from, limit);
+      const first = stream[Symbol.asyncIterator]().next();
+      first.catch(() => undefined); // it may fail after we have stopped listening
+      await Promise.race([first, sleep(HAS_LOG_LISTEN_MS, undefined, { ref: false })]);
+      return true;
+    } catch (error) {
+      if (isError(error, 'LOG_GAP')) return false;
+      throw error;
+    }
+  }
+
+  async freeLogDiskBytes(signal: AbortSignal): Promise<bigint | undefined> {
+    const { dataDirectory } = await this.#known(signal);
+    if (dataDirectory === '') return undefined;
+    try {
+      const { bavail, bsize } = await statfs(join(dataDirectory, 'pg_wal'), { bigint: true });
+      return bavail * bsize;
+    } catch {
+      return undefined; // not this node's, or not ours to look into
+    }
   }
 
   async timelineHistory(timeline: Timeline, signal: AbortSignal): Promise<Buffer | undefined> {

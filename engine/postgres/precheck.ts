@@ -6,7 +6,7 @@
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type pg from 'pg';
-import { defined } from '../../foundation/assert.ts';
+import { assertNever, defined } from '../../foundation/assert.ts';
 import type { CheckItem, InstanceConfig } from '../engine.ts';
 import { closeClient, connectClient } from './connection.ts';
 
@@ -27,6 +27,8 @@ export type PrecheckFacts = {
   readonly usedSlots: number;
   readonly fullPageWrites: boolean;
   readonly maxSlotWalKeepSize: string;
+  /** Undefined before 18. */
+  readonly idleSlotTimeout: string | undefined;
   readonly replicationRight: boolean;
   readonly readsAllSettings: boolean;
   readonly runsBackupFunctions: boolean;
@@ -42,7 +44,7 @@ export type PrecheckFacts = {
 };
 
 /** Every verdict for the purpose, in a fixed order. Pure. */
-export function judge(purpose: 'archive' | 'backup', facts: PrecheckFacts): readonly CheckItem[] {
+export function judge(purpose: 'archive' | 'standby' | 'backup', facts: PrecheckFacts): readonly CheckItem[] {
   const role = facts.user;
   const items: CheckItem[] = [
     {
@@ -81,12 +83,20 @@ export function judge(purpose: 'archive' | 'backup', facts: PrecheckFacts): read
       fix: `GRANT pg_read_all_settings TO ${role}`,
     },
   ];
-  return [...items, ...(purpose === 'archive' ? judgeArchive(facts) : judgeBackup(facts))];
+  switch (purpose) {
+    case 'archive':
+      return [...items, ...judgeLeader(facts), ...judgeSlots(facts), judgeReplicationConnection(facts)];
+    case 'standby':
+      return [...items, ...judgeSlots(facts)];
+    case 'backup':
+      return [...items, ...judgeBackup(facts)];
+    default:
+      return assertNever(purpose);
+  }
 }
 
-function judgeArchive(facts: PrecheckFacts): readonly CheckItem[] {
+function judgeLeader(facts: PrecheckFacts): readonly CheckItem[] {
   const freeSenders = facts.maxWalSenders - facts.usedWalSenders;
-  const freeSlots = facts.maxSlots - facts.usedSlots;
   return [
     {
       name: 'role',
@@ -109,6 +119,13 @@ function judgeArchive(facts: PrecheckFacts): readonly CheckItem[] {
       wanted: 'at least one free',
       fix: `ALTER SYSTEM SET max_wal_senders = ${Math.max(10, facts.maxWalSenders + 2)}; then restart the server`,
     },
+  ];
+}
+
+/** What every member needs: the leader's slot, and the one that each standby keeps in step with it. */
+function judgeSlots(facts: PrecheckFacts): readonly CheckItem[] {
+  const freeSlots = facts.maxSlots - facts.usedSlots;
+  return [
     {
       name: 'max_replication_slots',
       passed: facts.maxSlots > 0 && freeSlots > 0,
@@ -124,7 +141,13 @@ function judgeArchive(facts: PrecheckFacts): readonly CheckItem[] {
       wanted: 'a limit under OPTIONAL archiving, -1 under MANDATORY',
       fix: "ALTER SYSTEM SET max_slot_wal_keep_size = '16GB'; SELECT pg_reload_conf()",
     },
-    judgeReplicationConnection(facts),
+    {
+      name: 'idle_replication_slot_timeout',
+      passed: true,
+      found: facts.idleSlotTimeout ?? '0',
+      wanted: '0 under MANDATORY archiving',
+      fix: "ALTER SYSTEM SET idle_replication_slot_timeout = '0'; SELECT pg_reload_conf()",
+    },
   ];
 }
 
@@ -189,6 +212,7 @@ SELECT current_user AS user,
        (SELECT count(*)::int FROM pg_replication_slots WHERE slot_name NOT LIKE 'holdfast%') AS used_slots,
        current_setting('full_page_writes') = 'on' AS full_page_writes,
        current_setting('max_slot_wal_keep_size') AS max_slot_wal_keep_size,
+       current_setting('idle_replication_slot_timeout', true) AS idle_slot_timeout,
        (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user) AS replication_right,
        pg_has_role(current_user, 'pg_read_all_settings', 'USAGE') AS reads_all_settings,
        (SELECT setting FROM pg_settings WHERE name = 'data_directory') AS data_directory,
@@ -211,6 +235,7 @@ type FactsRow = {
   readonly used_slots: number;
   readonly full_page_writes: boolean;
   readonly max_slot_wal_keep_size: string;
+  readonly idle_slot_timeout: string | null;
   readonly replication_right: boolean;
   readonly reads_all_settings: boolean;
   readonly data_directory: string | null;
@@ -238,6 +263,7 @@ export async function readPrecheckFacts(
     usedSlots: row.used_slots,
     fullPageWrites: row.full_page_writes,
     maxSlotWalKeepSize: row.max_slot_wal_keep_size,
+    idleSlotTimeout: row.idle_slot_timeout ?? undefined,
     replicationRight: row.replication_right,
     readsAllSettings: row.reads_all_settings,
     runsBackupFunctions: row.runs_backup_functions,

@@ -24,14 +24,14 @@ const START_LIMIT_MS = 30_000;
 const TERMINATE = Buffer.from([0x58, 0, 0, 0, 4]);
 
 /**
- * Starts streaming at `from`. Returns when the server has begun to stream: the slot is then held, and no other session
+ * Starts streaming at `from`, without a slot when none is named. Returns when the server has begun to stream: the slot is then held, and no other session
  * can acknowledge by it. Throws LOG_GAP when it no longer has
  * that log or the slot was lost, LOG_CONFLICT when that position is not in its history, SERVER_UNREACHABLE (may be
  * retried) otherwise.
  */
 export async function openReplicationStream(
   config: InstanceConfig,
-  slotName: string,
+  slotName: string | undefined,
   from: LogPoint,
   signal: AbortSignal,
 ): Promise<LogStream> {
@@ -65,7 +65,7 @@ class ReplicationStream implements LogStream {
   constructor(
     client: pg.Client,
     config: InstanceConfig,
-    slotName: string,
+    slotName: string | undefined,
     from: LogPoint,
     signal: AbortSignal,
   ) {
@@ -77,7 +77,8 @@ class ReplicationStream implements LogStream {
     this.#durable = 0n as Lsn; // zero is the protocol's own "none"
     this.#position = from.lsn;
     this.#signal = signal;
-    const command = `START_REPLICATION SLOT "${slotName}" PHYSICAL ${formatLsn(from.lsn)} TIMELINE ${from.timeline}`;
+    const slot = slotName === undefined ? '' : `SLOT "${slotName}" `;
+    const command = `START_REPLICATION ${slot}PHYSICAL ${formatLsn(from.lsn)} TIMELINE ${from.timeline}`;
     const copy = both(command, {
       alignOnCopyDataFrame: true,
       readableObjectMode: true, // keeps each message a chunk of its own

@@ -1,11 +1,13 @@
 /** Physical replication slots: what makes the server keep its log for the archiver. */
 import type pg from 'pg';
 import { HoldfastError } from '../../foundation/errors.ts';
-import { type Lsn, parseLsn } from '../../foundation/lsn.ts';
+import { formatLsn, type Lsn, parseLsn } from '../../foundation/lsn.ts';
 import type { SlotState } from '../engine.ts';
 
 const DUPLICATE_OBJECT = '42710';
 const UNDEFINED_OBJECT = '42704';
+const OBJECT_IN_USE = '55006';
+const OBJECT_NOT_IN_PREREQUISITE_STATE = '55000';
 
 /** Throws INVALID_ARGUMENT unless `name` is one that PostgreSQL takes (63 of a-z, 0-9 and _); it may then stand in a command. */
 export function checkSlotName(name: string): void {
@@ -25,14 +27,24 @@ export async function readSlot(client: pg.Client, major: number, slotName: strin
     restart_lsn: string | null;
     wal_status: string | null;
     reason: string;
+    retained: string;
   }>(
-    `SELECT slot_type, active, restart_lsn::text, wal_status, ${reason} AS reason
+    `SELECT slot_type, active, restart_lsn::text, wal_status, ${reason} AS reason,
+            greatest(coalesce(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END
+                              - restart_lsn, 0), 0)::bigint::text AS retained
        FROM pg_replication_slots WHERE slot_name = $1`,
     [slotName],
   );
   const row = rows[0];
   if (row === undefined)
-    return { exists: false, active: false, restartLsn: undefined, walStatus: '', invalidationReason: '' };
+    return {
+      exists: false,
+      active: false,
+      restartLsn: undefined,
+      walStatus: '',
+      invalidationReason: '',
+      retainedBytes: 0n,
+    };
   if (row.slot_type !== 'physical') {
     throw new HoldfastError(
       'SERVER_PRECHECK_FAILED',
@@ -48,27 +60,19 @@ export async function readSlot(client: pg.Client, major: number, slotName: strin
     restartLsn: row.restart_lsn === null ? undefined : parseLsn(row.restart_lsn),
     walStatus: row.wal_status ?? '',
     invalidationReason: row.reason,
+    retainedBytes: BigInt(row.retained),
   };
 }
 
 /**
  * Makes the slot with the log reserved from the last checkpoint's redo position, or leaves one alone that already
- * reserves log. One that exists but reserves nothing holds nothing: it is made anew. Returns where the reserved log begins.
- * LOG_GAP when the slot was invalidated.
+ * reserves log. One that reserves nothing, or was invalidated, holds nothing: it is made anew. Whether the server still
+ * has the log that is wanted shows when it is asked for. Returns where the reserved log begins.
  */
 export async function ensurePhysicalSlot(client: pg.Client, major: number, slotName: string): Promise<Lsn> {
   checkSlotName(slotName);
   const found = await readSlot(client, major, slotName);
-  if (found.exists && isSlotLost(found)) {
-    throw new HoldfastError(
-      'LOG_GAP',
-      `replication slot "${slotName}" was invalidated (${describeSlot(found)})`,
-      {
-        hint: 'The server gave up log that was not archived: raise max_slot_wal_keep_size, start a new round, take a full backup.',
-      },
-    );
-  }
-  if (found.restartLsn !== undefined) return found.restartLsn;
+  if (found.restartLsn !== undefined && !isSlotLost(found)) return found.restartLsn;
   if (found.exists) await dropPhysicalSlot(client, slotName);
   try {
     await client.query('SELECT pg_create_physical_replication_slot($1, true)', [slotName]);
@@ -81,6 +85,38 @@ export async function ensurePhysicalSlot(client: pg.Client, major: number, slotN
   return made.restartLsn;
 }
 
+/**
+ * The slot of a standby, which the archiver finds there when it is promoted: it holds what is not archived yet. Does
+ * nothing on a primary, where the slot is the archiver's own.
+ */
+export async function keepSlotInStep(
+  client: pg.Client,
+  major: number,
+  slotName: string,
+  archived: Lsn,
+): Promise<void> {
+  if (!(await isStandby(client))) return;
+  const restart = await ensurePhysicalSlot(client, major, slotName);
+  if (restart >= archived) return;
+  try {
+    // The function goes no further than what was replayed.
+    await client.query('SELECT pg_replication_slot_advance($1, $2::pg_lsn)', [slotName, formatLsn(archived)]);
+  } catch (error) {
+    if (sqlState(error) !== OBJECT_IN_USE && sqlState(error) !== OBJECT_NOT_IN_PREREQUISITE_STATE)
+      throw error;
+  }
+}
+
+/** Does nothing on a primary. */
+export async function dropSlotOfStandby(client: pg.Client, slotName: string): Promise<void> {
+  if (await isStandby(client)) await dropPhysicalSlot(client, slotName);
+}
+
+async function isStandby(client: pg.Client): Promise<boolean> {
+  const { rows } = await client.query<{ standby: boolean }>('SELECT pg_is_in_recovery() AS standby');
+  return rows[0]?.standby === true;
+}
+
 /** No error when there is no such slot. */
 export async function dropPhysicalSlot(client: pg.Client, slotName: string): Promise<void> {
   try {
@@ -90,16 +126,8 @@ export async function dropPhysicalSlot(client: pg.Client, slotName: string): Pro
   }
 }
 
-export function isSlotLost(slot: SlotState): boolean {
+function isSlotLost(slot: SlotState): boolean {
   return slot.walStatus === 'lost' || slot.invalidationReason !== '';
-}
-
-/** `reserved`, `lost: wal_removed`, `missing`. */
-export function describeSlot(slot: SlotState): string {
-  if (!slot.exists) return 'missing';
-  return slot.invalidationReason === ''
-    ? slot.walStatus || 'unreserved'
-    : `${slot.walStatus}: ${slot.invalidationReason}`;
 }
 
 function sqlState(error: unknown): string | undefined {

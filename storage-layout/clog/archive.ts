@@ -8,41 +8,27 @@
 import { assert } from '../../foundation/assert.ts';
 import { HoldfastError, isError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import { planReads } from '../macroblock/reader.ts';
 import type { Medium } from '../media/medium.ts';
-import { decodeRecord, RECORD } from '../records/framing.ts';
-import { corrupt } from '../records/header.ts';
-import { parseTreePath, type RoundKey, type TreeRoot, tree } from '../tree.ts';
-import { decodeLogBlockHeader } from './block.ts';
+import { type RoundKey, type TreeRoot, tree } from '../tree.ts';
+import { type LogFileIndex, type NewFindings, readLogIndex, writeLogIndex } from './index.ts';
 import {
-  type LogBlockPlace,
-  type LogFileFindings,
-  type LogFileIndex,
-  readLogIndex,
-  writeLogIndex,
-} from './index.ts';
+  type AbandonedLogFile,
+  dataKey,
+  type FileName,
+  fileLabel,
+  findFiles,
+  type ListedFile,
+  type LogChunkRead,
+  type LogFile,
+  type LogFilesPlace,
+  openIndexed,
+  openScanned,
+  readLogFile,
+} from './log-file.ts';
 import { mapLimited } from './map-limited.ts';
 import { findGaps, joinPieces, type LogOverlap, type LogPiece, type LogRange, planPieces } from './ranges.ts';
-import { type IgnoredTail, scanLogFile } from './scan.ts';
 
-const READ_BYTES = 8 * 2 ** 20;
-/** Checkpoint records between two blocks are read along. */
-const READ_GAP_BYTES = 64 * 1024;
 const OPEN_CONCURRENCY = 8;
-/** How many names behind the last listed one are looked for, in case the listing is behind. */
-const PROBE_LIMIT = 64;
-
-/**
- * One log file of the destination: what counts of it, whether an index says so, and what was left out. `maxCommitUs` is the
- * running maximum over the files up to this one, of every timeline: a file whose maximum is at most T holds no commit after
- * T; one whose maximum is greater need not hold one.
- */
-export type LogFile = LogFileIndex & {
-  readonly key: string;
-  readonly hasIndex: boolean;
-  /** Bytes behind those that count, in a file without an index or shorter than its index says. */
-  readonly ignored?: IgnoredTail | undefined;
-};
 
 /** An unbroken range; `checkpointUs`: what was acknowledged before it lies in or before the range. */
 export type LogCoverage = LogRange & { readonly checkpointUs: bigint | undefined };
@@ -60,19 +46,8 @@ export type LogEnd = {
   readonly lastFileHasIndex: boolean;
 };
 
-export type LogChunkRead = { readonly begin: Lsn; readonly data: Buffer };
-
-type FileName = { readonly fileId: bigint; readonly epoch: bigint };
-type ListedFile = FileName & { readonly sizeBytes: number };
-
-/** A file whose writer failed, and its durable bytes: those behind may be in a cache alone, and a second sync says nothing. */
-export type AbandonedLogFile = FileName & { readonly durableBytes: number };
-
 export class LogArchive {
-  readonly #medium: Medium;
-  readonly #root: TreeRoot;
-  readonly #round: RoundKey;
-  readonly #group: string;
+  readonly #place: LogFilesPlace;
   readonly #names: readonly ListedFile[];
   #files: readonly LogFile[] = [];
   readonly #lost: string[] = [];
@@ -80,17 +55,8 @@ export class LogArchive {
   #ranges: readonly LogRange[] = [];
   #conflicts: readonly { readonly overlap: LogOverlap<LogFile>; readonly lsn: Lsn }[] = [];
 
-  private constructor(
-    medium: Medium,
-    root: TreeRoot,
-    round: RoundKey,
-    group: string,
-    names: readonly ListedFile[],
-  ) {
-    this.#medium = medium;
-    this.#root = root;
-    this.#round = round;
-    this.#group = group;
+  private constructor(place: LogFilesPlace, names: readonly ListedFile[]) {
+    this.#place = place;
     this.#names = names;
   }
 
@@ -106,14 +72,14 @@ export class LogArchive {
     signal?: AbortSignal,
     abandoned: readonly AbandonedLogFile[] = [],
   ): Promise<LogArchive> {
+    const place = { medium, root, round, group };
     const indexed = new Set(await medium.listNames(tree.logIndexDirectory(root, round, group), signal));
-    const names = await findFiles(medium, root, round, group, signal);
-    const durable = new Map(abandoned.map((file) => [fileLabel(file), file.durableBytes]));
-    const archive = new LogArchive(medium, root, round, group, names);
+    const names = await findFiles(place, signal);
+    const archive = new LogArchive(place, names);
     const files = await mapLimited(names, OPEN_CONCURRENCY, async (name) =>
       indexed.has(fileLabel(name))
-        ? await archive.#openIndexed(name, signal)
-        : await archive.#openScanned(name, durable.get(fileLabel(name)), signal),
+        ? await openIndexed(place, name, name.sizeBytes, signal)
+        : await openScanned(place, name, signal, durableBytesOf(name, abandoned)),
     );
     const listed = new Set(names.map(fileLabel));
     for (const label of indexed) {
@@ -150,6 +116,17 @@ export class LogArchive {
   fileFor(timeline: Timeline, lsn: Lsn): LogFile | undefined {
     return this.#pieces.find((piece) => piece.timeline === timeline && piece.begin <= lsn && lsn < piece.end)
       ?.file;
+  }
+
+  /**
+   * The files that hold bytes of [begin, end) on `timeline`, by position; those before the first with a commit after
+   * `afterUs` are left out, when it is given.
+   */
+  filesBetween(timeline: Timeline, begin: Lsn, end: Lsn, afterUs?: bigint): readonly LogFile[] {
+    return this.#files
+      .filter((file) => file.timeline === timeline && file.end > begin && file.begin < end)
+      .filter((file) => afterUs === undefined || (file.maxCommitUs ?? afterUs) > afterUs)
+      .sort((a, b) => (a.begin < b.begin ? -1 : 1));
   }
 
   /** Undefined when there is no log yet; a file that holds none yet counts for its ids only. */
@@ -195,19 +172,25 @@ export class LogArchive {
       if (piece.timeline !== timeline || piece.end <= begin || piece.begin >= end) continue;
       const from = piece.begin > begin ? piece.begin : begin;
       const until = piece.end < end ? piece.end : end;
-      yield* this.#readFile(piece.file, from, until, signal);
+      yield* readLogFile(this.#place.medium, piece.file, from, until, signal);
     }
   }
 
   /** False when a file was begun, or one without an index has grown, since the archive was opened. */
   async isCurrent(signal?: AbortSignal): Promise<boolean> {
-    const names = await findFiles(this.#medium, this.#root, this.#round, this.#group, signal);
+    const names = await findFiles(this.#place, signal);
     if (names.map(fileLabel).join() !== this.#names.map(fileLabel).join()) return false;
     const sealed = new Set(this.#files.filter((file) => file.hasIndex).map(fileLabel));
     for (const name of this.#names.filter((known) => !sealed.has(fileLabel(known)))) {
       // Opening the file makes an NFS client ask the server how long it is; a listing may be told from memory.
       const end = name.sizeBytes;
-      const more = await this.#medium.readRange(this.#dataKey(name), end, end + 1, undefined, signal);
+      const more = await this.#place.medium.readRange(
+        dataKey(this.#place, name),
+        end,
+        end + 1,
+        undefined,
+        signal,
+      );
       if (more.length > 0) return false;
     }
     return true;
@@ -217,15 +200,18 @@ export class LogArchive {
    * Seals a predecessor's file with the length that this archive accepts, after making that much durable: the predecessor
    * may have died between writing and syncing. When someone else has sealed it meanwhile, theirs holds. Returns the file as it counts from now on, which the archive takes over.
    */
-  async sealPredecessor(file: LogFile, findings: LogFileFindings, signal?: AbortSignal): Promise<LogFile> {
+  async sealPredecessor(file: LogFile, findings: NewFindings, signal?: AbortSignal): Promise<LogFile> {
     assert(!file.hasIndex, 'only a file without an index is sealed');
-    let index: LogFileIndex = { ...indexPart(file), ...findings };
-    await this.#medium.makeDurable(file.key, signal);
+    const { changeMap, ...kept } = findings;
+    let index: LogFileIndex = { ...indexPart(file), ...kept };
+    const { medium, root, round, group } = this.#place;
+    await medium.makeDurable(file.key, signal);
     try {
-      await writeLogIndex(this.#medium, this.#root, this.#round, this.#group, index, signal);
+      const written = { ...index, changeMap };
+      await writeLogIndex(medium, root, round, group, written, signal);
     } catch (error) {
       if (!isError(error, 'FILE_EXISTS')) throw error;
-      index = await readLogIndex(this.#medium, this.#root, this.#round, this.#group, file, signal);
+      index = await readLogIndex(medium, root, round, group, file, signal);
     }
     const sealed: LogFile = { ...index, key: file.key, hasIndex: true };
     const files = this.#files.map((known) => (fileLabel(known) === fileLabel(file) ? sealed : known));
@@ -244,30 +230,6 @@ export class LogArchive {
     this.#pieces = pieces;
     this.#ranges = joinPieces(pieces);
     this.#conflicts = conflicts;
-  }
-
-  async #openIndexed(name: ListedFile, signal: AbortSignal | undefined): Promise<LogFile> {
-    const key = this.#dataKey(name);
-    const index = await readLogIndex(this.#medium, this.#root, this.#round, this.#group, name, signal);
-    const file = { ...index, key, hasIndex: true };
-    return name.sizeBytes >= index.acceptedBytes ? file : cutToSize(file, name.sizeBytes);
-  }
-
-  async #openScanned(
-    name: FileName,
-    limitBytes: number | undefined,
-    signal: AbortSignal | undefined,
-  ): Promise<LogFile | undefined> {
-    const key = this.#dataKey(name);
-    const { facts, ignored } = await scanLogFile(this.#medium, key, signal, limitBytes);
-    if (facts === undefined) return undefined;
-    if (facts.fileId !== name.fileId || facts.epoch !== name.epoch)
-      throw corrupt({ file: key }, 0, `the file says that it is ${fileLabel(facts)}`);
-    return { ...facts, checkpoints: [], restorePoints: [], key, hasIndex: false, ignored };
-  }
-
-  #dataKey(name: FileName): string {
-    return tree.logData(this.#root, this.#round, this.#group, name.fileId, name.epoch);
   }
 
   #checkpointOf(range: LogRange): bigint | undefined {
@@ -303,29 +265,9 @@ export class LogArchive {
       .map((file) => `behind ${formatLsn(file.end)}: ${file.ignored?.reason}`);
     throw new HoldfastError(
       'LOG_GAP',
-      `the log of partition group ${this.#group} in round ${this.#round.round} lacks ${missing.join(', ')} of timeline ${timeline}`,
+      `the log of partition group ${this.#place.group} in round ${this.#place.round.round} lacks ${missing.join(', ')} of timeline ${timeline}`,
       reasons.length === 0 ? {} : { detail: reasons.join('; ') },
     );
-  }
-
-  async *#readFile(
-    file: LogFile,
-    begin: Lsn,
-    end: Lsn,
-    signal: AbortSignal | undefined,
-  ): AsyncGenerator<LogChunkRead, void, undefined> {
-    const wanted = file.blocks.filter(
-      (block) => block.begin < end && block.begin + BigInt(block.plainBytes) > begin,
-    );
-    for (const range of planReads(wanted, READ_GAP_BYTES, READ_BYTES)) {
-      const bytes = await this.#medium.readRange(file.key, range.begin, range.end, undefined, signal);
-      for (const block of range.entries) {
-        const data = decodeBlock(bytes, block, file, range.begin);
-        const from = begin > block.begin ? Number(begin - block.begin) : 0;
-        const until = Math.min(data.length, Number(end - block.begin));
-        yield { begin: toLsn(block.begin + BigInt(from)), data: data.subarray(from, until) };
-      }
-    }
   }
 
   /** The first LSN at which the two files differ. Damage decides nothing here: it shows when the bytes are read. */
@@ -335,8 +277,8 @@ export class LogArchive {
   ): Promise<Lsn | undefined> {
     const { begin, end } = overlap;
     try {
-      const other = new LogCursor(this.#readFile(overlap.other, begin, end, signal));
-      for await (const chunk of this.#readFile(overlap.file, begin, end, signal)) {
+      const other = new LogCursor(readLogFile(this.#place.medium, overlap.other, begin, end, signal));
+      for await (const chunk of readLogFile(this.#place.medium, overlap.file, begin, end, signal)) {
         const copy = await other.take(chunk.data.length);
         if (copy.equals(chunk.data)) continue;
         const at = chunk.data.findIndex((byte, position) => byte !== copy[position]);
@@ -370,44 +312,6 @@ class LogCursor {
   }
 }
 
-function decodeBlock(bytes: Buffer, block: LogBlockPlace, file: LogFile, base: number): Buffer {
-  const source = { file: file.key, base };
-  const offset = block.offset - base;
-  const record = decodeRecord(bytes, offset, source);
-  if (record.type !== RECORD.logBlock) throw corrupt(source, offset, 'no log block where the index has one');
-  const header = decodeLogBlockHeader(record.extension, offset, source);
-  if (
-    header.begin !== block.begin ||
-    header.timeline !== file.timeline ||
-    header.epoch !== file.epoch ||
-    record.payload.length !== block.plainBytes ||
-    record.next - offset !== block.storedBytes
-  )
-    throw corrupt(source, offset, 'the log block is not the one of the index');
-  return record.payload;
-}
-
-/** True for a sealed file that has lost its tail since. */
-export function isCutOff(file: LogFile): file is LogFile & { readonly ignored: IgnoredTail } {
-  return file.hasIndex && file.ignored !== undefined;
-}
-
-/** Where such a file ends, and where it should. */
-export function describeCut(file: LogFile & { readonly ignored: IgnoredTail }): string {
-  return `at offset ${file.ignored.offset}: the file ends here, its index says ${file.acceptedBytes} bytes`;
-}
-
-/** What is left of a file that is shorter than its index says. */
-function cutToSize(file: LogFile, sizeBytes: number): LogFile {
-  const blocks = file.blocks.filter((block) => block.offset + block.storedBytes <= sizeBytes);
-  const last = blocks.at(-1);
-  const end = last === undefined ? file.begin : toLsn(last.begin + BigInt(last.plainBytes));
-  const reason = `${file.key} has ${sizeBytes} bytes where its index says ${file.acceptedBytes}`;
-  const kept = file.checkpoint !== undefined && file.checkpoint.lsn <= end ? file.checkpoint : undefined;
-  const ignored = { offset: sizeBytes, reason };
-  return { ...file, blocks, end, checkpoint: kept, unfinishedRecordBegin: undefined, ignored };
-}
-
 function indexPart(file: LogFile): LogFileIndex {
   const { key: _key, hasIndex: _hasIndex, ignored: _ignored, ...index } = file;
   return index;
@@ -431,65 +335,6 @@ function isBehind(best: LogFile, file: LogFile): boolean {
   return file.timeline === best.timeline ? file.end >= best.end : file.timeline > best.timeline;
 }
 
-function fileLabel(file: FileName): string {
-  return `${file.fileId}.${file.epoch}`;
-}
-
-/** The log files of a directory, by (file id, epoch). Part objects are a later format: refused, not overlooked. */
-async function listFiles(
-  medium: Medium,
-  directory: string,
-  signal: AbortSignal | undefined,
-): Promise<ListedFile[]> {
-  const files: ListedFile[] = [];
-  for await (const page of medium.list(directory, signal)) {
-    for (const { key, sizeBytes } of page) {
-      const path = parseTreePath(key);
-      if (path?.kind === 'logDataPart') {
-        throw new HoldfastError('FORMAT_UNKNOWN', `${key}: log files in parts are not known to this version`);
-      }
-      if (path?.kind === 'logData') files.push({ fileId: path.fileId, epoch: path.epoch, sizeBytes });
-    }
-  }
-  return files.sort(compareNames);
-}
-
-/** The log files that there are, by (file id, epoch), each with a length that it has at least. */
-async function findFiles(
-  medium: Medium,
-  root: TreeRoot,
-  round: RoundKey,
-  group: string,
-  signal: AbortSignal | undefined,
-): Promise<readonly ListedFile[]> {
-  const listed = await listFiles(medium, tree.logDataDirectory(root, round, group), signal);
-  return await probeBehind(medium, root, round, group, listed, signal);
-}
-
-/** A listing may lag behind: looks for the files that the last archiver would have begun next. */
-async function probeBehind(
-  medium: Medium,
-  root: TreeRoot,
-  round: RoundKey,
-  group: string,
-  listed: readonly ListedFile[],
-  signal: AbortSignal | undefined,
-): Promise<readonly ListedFile[]> {
-  const files = [...listed];
-  let last = files.at(-1);
-  for (let probes = 0; last !== undefined && probes < PROBE_LIMIT; probes += 1) {
-    const { epoch } = last;
-    const fileId = last.fileId + 1n;
-    const stored = await medium.stat(tree.logData(root, round, group, fileId, epoch), signal);
-    if (stored === undefined) break;
-    last = { fileId, epoch, sizeBytes: stored.sizeBytes };
-    files.push(last);
-  }
-  return files;
-}
-
-function compareNames(a: FileName, b: FileName): number {
-  if (a.fileId !== b.fileId) return a.fileId < b.fileId ? -1 : 1;
-  if (a.epoch === b.epoch) return 0;
-  return a.epoch < b.epoch ? -1 : 1;
+function durableBytesOf(name: FileName, abandoned: readonly AbandonedLogFile[]): number | undefined {
+  return abandoned.find((file) => fileLabel(file) === fileLabel(name))?.durableBytes;
 }

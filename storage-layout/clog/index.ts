@@ -1,7 +1,8 @@
 /**
  * The index file of one sealed log file: what of it counts, written once by its own archiver or by the one that took over.
- * A record file read and written whole: a logIndex record (LogIndexInfo), then logIndexBlocks records, whose entries are 24
- * bytes, little-endian:
+ * A record file: a logIndex record (LogIndexInfo), then logIndexBlocks records, then the change map (change-map.ts). It is
+ * written whole, in one act; who looks for log reads the records before the change map only. Block entries are 24 bytes,
+ * little-endian:
  *
  *   offset size
  *        0    8  LSN of the block's first byte
@@ -10,6 +11,7 @@
  *       20    4  plain length: bytes of log
  */
 import { create } from '@bufbuild/protobuf';
+import { HoldfastError, isError } from '../../foundation/errors.ts';
 import { type Lsn, type Timeline, toLsn, toTimeline } from '../../foundation/lsn.ts';
 import {
   type LogFileInfo,
@@ -21,12 +23,25 @@ import type { Medium } from '../media/medium.ts';
 import { encodeFileEnd, encodeFileHeader, encodeRecord, RECORD } from '../records/framing.ts';
 import { corrupt, type RecordSource, unknown } from '../records/header.ts';
 import { decodeMessage, encodeMessage } from '../records/messages.ts';
-import { CHUNK_BYTES, decodeRecordFile, type PlacedRecord } from '../records/record-file.ts';
+import {
+  CHUNK_BYTES,
+  type PlacedRecord,
+  RecordOrder,
+  readRecordFile,
+  readRecords,
+} from '../records/record-file.ts';
 import { recordName } from '../records/types.ts';
 import { type RoundKey, type TreeRoot, tree } from '../tree.ts';
+import { type ChangeMapParts, type ChangeSummary, encodeChangeMap } from './change-map.ts';
 
 const BLOCK_BYTES = 24;
 const BLOCKS_PER_CHUNK = Math.floor(CHUNK_BYTES / BLOCK_BYTES);
+/** Holds the summary and the block places of nearly every index. */
+const HEAD_BYTES = 32 * 1024;
+/** What helps when an index cannot be used: its data are enough to make it anew. */
+export const REPAIR_HINT =
+  'If the log file itself is whole, `holdfast repair clog` makes the index anew from it.';
+const CHANGES_COMPRESSION = 'zstd:1';
 
 export type LogBlockPlace = {
   readonly begin: Lsn;
@@ -71,22 +86,33 @@ export type LogFileFindings = {
   readonly unfinishedRecordBegin?: Lsn | undefined;
 };
 
-export type LogFileIndex = LogFileFacts & LogFileFindings;
+/** An index to be written: with its change map, where one was made. */
+export type NewLogIndex = LogFileFacts & NewFindings;
+export type NewFindings = LogFileFindings & { readonly changeMap?: ChangeMapParts | undefined };
 
-/** Writes the index of a sealed file, durably. Throws FILE_EXISTS when someone else has sealed it: read theirs. */
+export type LogFileIndex = LogFileFacts &
+  LogFileFindings & {
+    /** Of the change map in the index; undefined: none was made. */
+    readonly changes?: ChangeSummary | undefined;
+  };
+
+/**
+ * Writes the index of a sealed file, durably, with its change map when there is one. Throws FILE_EXISTS when someone else
+ * has sealed it: read theirs.
+ */
 export async function writeLogIndex(
   medium: Medium,
   root: TreeRoot,
   round: RoundKey,
   group: string,
-  index: LogFileIndex,
+  index: NewLogIndex,
   signal?: AbortSignal,
 ): Promise<void> {
   const key = tree.logIndex(root, round, group, index.fileId, index.epoch);
   await medium.createExclusive(key, encodeLogIndex(round, group, index), signal);
 }
 
-/** Throws FILE_NOT_FOUND, DATA_CORRUPT, FORMAT_UNKNOWN. */
+/** Reads all but the change map. Throws FILE_NOT_FOUND, DATA_CORRUPT, FORMAT_UNKNOWN. */
 export async function readLogIndex(
   medium: Medium,
   root: TreeRoot,
@@ -96,19 +122,37 @@ export async function readLogIndex(
   signal?: AbortSignal,
 ): Promise<LogFileIndex> {
   const key = tree.logIndex(root, round, group, file.fileId, file.epoch);
-  const index = decodeLogIndex(await medium.read(key, signal), { file: key });
-  if (index.fileId !== file.fileId || index.epoch !== file.epoch)
-    throw corrupt({ file: key }, 0, `the index is of file ${index.fileId}.${index.epoch}`);
-  return index;
+  try {
+    const index = await readIndexHead(medium, key, signal);
+    if (index.fileId !== file.fileId || index.epoch !== file.epoch)
+      throw corrupt({ file: key }, 0, `the index is of file ${index.fileId}.${index.epoch}`);
+    return index;
+  } catch (error) {
+    if (!isError(error, 'DATA_CORRUPT')) throw error;
+    throw new HoldfastError('DATA_CORRUPT', error.message, { cause: error, hint: REPAIR_HINT });
+  }
+}
+
+/** The change map's records as they stand, when all of the file is whole. Throws DATA_CORRUPT, FILE_NOT_FOUND. */
+export async function readChangePayloads(
+  medium: Medium,
+  key: string,
+  signal?: AbortSignal,
+): Promise<readonly Buffer[]> {
+  const payloads: Buffer[] = [];
+  for await (const record of readRecordFile(medium, key, RECORD.logIndex, signal))
+    if (record.type === RECORD.logIndexChanges) payloads.push(record.payload);
+  return payloads;
 }
 
 /** The file's bytes. `fileId`: 16 bytes, random by default. */
 export function encodeLogIndex(
   round: RoundKey,
   group: string,
-  index: LogFileIndex,
+  index: NewLogIndex,
   fileId?: Uint8Array,
 ): Buffer {
+  const map = index.changeMap === undefined ? undefined : encodeChangeMap(index.changeMap);
   const info = create(LogIndexInfoSchema, {
     file: logFileInfo(round, group, index),
     end: index.end,
@@ -122,6 +166,7 @@ export function encodeLogIndex(
     ...(index.unfinishedRecordBegin === undefined
       ? {}
       : { unfinishedRecordBegin: index.unfinishedRecordBegin }),
+    ...(map === undefined ? {} : { changes: changesInfo(map.summary) }),
   });
   const records = [
     encodeFileHeader(RECORD.logIndex, fileId),
@@ -131,19 +176,71 @@ export function encodeLogIndex(
     const payload = encodeBlockPlaces(index.blocks.slice(first, first + BLOCKS_PER_CHUNK));
     records.push(encodeRecord({ type: RECORD.logIndexBlocks, payload }));
   }
+  for (const payload of map?.payloads ?? [])
+    records.push(encodeRecord({ type: RECORD.logIndexChanges, payload, compression: CHANGES_COMPRESSION }));
   const body = Buffer.concat(records);
   return Buffer.concat([body, encodeFileEnd({ recordCount: records.length, sizeBytes: body.length })]);
 }
 
-/** Throws DATA_CORRUPT, FORMAT_UNKNOWN. */
-export function decodeLogIndex(bytes: Buffer, source: RecordSource): LogFileIndex {
-  const [first, ...rest] = decodeRecordFile(bytes, RECORD.logIndex, source);
-  if (first?.type !== RECORD.logIndex) throw corrupt(source, 0, 'the index does not begin with its summary');
-  const info = decodeMessage(LogIndexInfoSchema, first.payload, first.offset, source);
-  const blocks = rest.flatMap((record) => decodeBlockPlaces(record, source));
-  const index = indexOfInfo(info, blocks, first.offset, source);
-  checkBlocks(index, first.offset, source);
+async function readIndexHead(
+  medium: Medium,
+  key: string,
+  signal: AbortSignal | undefined,
+): Promise<LogFileIndex> {
+  const source = { file: key };
+  let info: { readonly message: LogIndexInfo; readonly offset: number } | undefined;
+  const blocks: LogBlockPlace[] = [];
+  // What stands behind the head is checked by who reads it; without a change map that is the end mark alone.
+  const order = new RecordOrder(RECORD.logIndex, source);
+  let isWhole = false;
+  for await (const record of readRecords(medium, key, signal, HEAD_BYTES)) {
+    isWhole = record.type === RECORD.logIndexChanges;
+    if (isWhole) break;
+    if (!order.next(record)) continue;
+    if (info === undefined) info = { message: decodeSummary(record, source), offset: record.offset };
+    else blocks.push(...decodeBlockPlaces(record, source));
+  }
+  if (!isWhole) order.finish();
+  if (info === undefined) throw corrupt(source, 0, 'the index does not begin with its summary');
+  const index = indexOfInfo(info.message, blocks, info.offset, source);
+  checkBlocks(index, info.offset, source);
   return index;
+}
+
+function decodeSummary(record: PlacedRecord, source: RecordSource): LogIndexInfo {
+  if (record.type !== RECORD.logIndex)
+    throw corrupt(source, record.offset, 'the index does not begin with its summary');
+  return decodeMessage(LogIndexInfoSchema, record.payload, record.offset, source);
+}
+
+function changesInfo({ pageCount, forkCount, walLevelMinimal, unknownSpecial }: ChangeSummary) {
+  return {
+    pageCount: BigInt(pageCount),
+    forkCount: BigInt(forkCount),
+    walLevelMinimal,
+    ...(unknownSpecial === undefined
+      ? {}
+      : { unknownSpecial: { ...unknownSpecial, count: BigInt(unknownSpecial.count) } }),
+  };
+}
+
+function changesOfInfo(changes: LogIndexInfo['changes']): ChangeSummary | undefined {
+  if (changes === undefined) return undefined;
+  const { unknownSpecial: special } = changes;
+  return {
+    pageCount: Number(changes.pageCount),
+    forkCount: Number(changes.forkCount),
+    walLevelMinimal: changes.walLevelMinimal,
+    unknownSpecial:
+      special === undefined
+        ? undefined
+        : {
+            count: Number(special.count),
+            first: toLsn(special.first),
+            rmgr: special.rmgr,
+            info: special.info,
+          },
+  };
 }
 
 /** The message that says what a log file holds. */
@@ -237,6 +334,7 @@ function indexOfInfo(
     })),
     unfinishedRecordBegin:
       info.unfinishedRecordBegin === undefined ? undefined : toLsn(info.unfinishedRecordBegin),
+    changes: changesOfInfo(info.changes),
   };
 }
 

@@ -37,23 +37,20 @@ export type LogPath = {
 
 /**
  * The path from the baseline's start (its segment's first byte) to the end of the archived log on `timeline`; undefined:
- * on the newest timeline that descends from the baseline and is archived without a hole up to the baseline's stop.
- * Returns undefined when there is none.
+ * along the lineage of the newest archived timeline, up to its end or to the first hole. What a fork left behind is
+ * reached only by naming its timeline. Returns undefined when the log does not cover the baseline up to its stop.
  */
 export function findLogPath(
   log: GroupLog,
   baseline: BaselineLog,
   timeline: Timeline | undefined,
 ): LogPath | undefined {
-  const candidates =
-    timeline === undefined
-      ? [...new Set(log.coverage.map((range) => range.timeline))].sort((a, b) => b - a)
-      : [timeline];
-  for (const candidate of candidates) {
-    const path = pathTo(log, baseline, candidate);
-    if (path !== undefined) return path;
-  }
-  return undefined;
+  if (timeline !== undefined) return pathTo(log, baseline, timeline, 'whole');
+  const timelines = new Set(log.coverage.map((range) => range.timeline));
+  const newest = [...timelines]
+    .sort((a, b) => b - a)
+    .find((candidate) => candidate === baseline.timeline || log.histories.has(candidate));
+  return newest === undefined ? undefined : pathTo(log, baseline, newest, 'toFirstHole');
 }
 
 /** The ancestors in a history file, oldest first, and where each was left. Lines that are none are passed over. */
@@ -70,24 +67,41 @@ export function parseHistory(
     });
 }
 
-function pathTo(log: GroupLog, baseline: BaselineLog, target: Timeline): LogPath | undefined {
-  const ancestors = target === baseline.timeline ? [] : parseHistory(log.histories.get(target) ?? NOTHING);
-  const first = ancestors.findIndex((ancestor) => ancestor.timeline === baseline.timeline);
-  if (target !== baseline.timeline && first < 0) return undefined;
+function pathTo(
+  log: GroupLog,
+  baseline: BaselineLog,
+  target: Timeline,
+  extent: 'whole' | 'toFirstHole',
+): LogPath | undefined {
+  const lineage = [
+    ...parseHistory(log.histories.get(target) ?? NOTHING),
+    { timeline: target, end: undefined },
+  ];
+  const first = lineage.findIndex((ancestor) => ancestor.timeline === baseline.timeline);
+  const left = lineage[first]?.end;
+  // A baseline that goes on behind the fork belongs to what the fork left behind.
+  if (first < 0 || (left !== undefined && left < baseline.stop)) return undefined;
   const ranges: LogRange[] = [];
   let begin = segmentStart(baseline.start, log.segmentSizeBytes);
-  for (const ancestor of target === baseline.timeline ? [] : ancestors.slice(first)) {
-    const covered = coverageAt(log, ancestor.timeline, begin);
-    if (covered === undefined || covered.end < ancestor.end || ancestor.end < begin) return undefined;
-    if (begin < ancestor.end) ranges.push({ timeline: ancestor.timeline, begin, end: ancestor.end });
-    begin = ancestor.end;
+  let checkpointUs: bigint | undefined;
+  for (const { timeline, end: until } of lineage.slice(first)) {
+    // A timeline that was left where it began has no log of its own.
+    if (until !== undefined && until <= begin) continue;
+    const covered = coverageAt(log, timeline, begin);
+    if (covered === undefined && extent === 'toFirstHole') break;
+    if (covered === undefined) return undefined;
+    const end = until === undefined || covered.end < until ? covered.end : until;
+    ranges.push({ timeline, begin, end });
+    // What lies behind the fork has times of its own.
+    if (covered.end === end) checkpointUs = covered.checkpointUs ?? checkpointUs;
+    begin = end;
+    if (until === undefined || end === until) continue;
+    if (extent === 'whole') return undefined;
+    break;
   }
-  const firstRange = ranges[0];
-  if (firstRange !== undefined && firstRange.end < baseline.stop) return undefined;
-  const last = coverageAt(log, target, begin);
+  const last = ranges.at(-1);
   if (last === undefined || last.end < baseline.stop) return undefined;
-  ranges.push({ timeline: target, begin, end: last.end });
-  return { ranges, timeline: target, end: last.end, checkpointUs: last.checkpointUs };
+  return { ranges, timeline: last.timeline, end: last.end, checkpointUs };
 }
 
 function coverageAt(log: GroupLog, timeline: Timeline, lsn: Lsn): Coverage | undefined {

@@ -10,7 +10,8 @@ import {
   RoundBeginSchema,
   RoundEndSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { describeCut, isCutOff, LogArchive } from '../clog/archive.ts';
+import { LogArchive } from '../clog/archive.ts';
+import { describeCut, isCutOff } from '../clog/log-file.ts';
 import type { Medium } from '../media/medium.ts';
 import { RECORD } from '../records/framing.ts';
 import { readBytes, readInfo, readInfoIfThere } from '../records/info-file.ts';

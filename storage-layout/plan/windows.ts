@@ -69,7 +69,19 @@ export type RestoreTarget = {
   | { readonly kind: 'time'; readonly timeUs: bigint }
   /** Of a tenant with one partition group. */
   | { readonly kind: 'lsn'; readonly lsn: Lsn }
+  /** The end of a transaction, of a tenant with one partition group: where it is, only who reads the log finds out. */
+  | { readonly kind: 'xid'; readonly xid: number }
+  /** A restore point. `places`: where indexes have it; none: it may still stand in log without an index. */
+  | { readonly kind: 'name'; readonly name: string; readonly places: readonly RestorePointPlace[] }
 );
+
+/** `lsn`: the end of the restore point's record. */
+export type RestorePointPlace = {
+  readonly round: bigint;
+  readonly partitionGroup: string;
+  readonly timeline: Timeline;
+  readonly lsn: Lsn;
+};
 
 export type ChosenSet = {
   readonly set: BackupInfo;
@@ -136,10 +148,12 @@ export function chooseSet(
   }
   const all = restorableWindows(history, target.timeline);
   const windows = setId === undefined ? all : all.filter((window) => window.setId === setId);
-  if (target.kind === 'lsn' && windows.some((window) => window.groups.length !== 1)) {
+  const one =
+    target.kind === 'lsn' ? 'a log position' : target.kind === 'xid' ? 'a transaction id' : undefined;
+  if (one !== undefined && windows.some((window) => window.groups.length !== 1)) {
     throw new HoldfastError(
       'INVALID_ARGUMENT',
-      `tenant "${history.tenantName}" has several partition groups: a log position is one group's`,
+      `tenant "${history.tenantName}" has several partition groups: ${one} is one group's`,
       { hint: 'Give a time.' },
     );
   }
@@ -245,6 +259,25 @@ function holds(window: RestorableWindow, target: RestoreTarget): boolean {
       return target.timeUs >= window.fromUs && target.timeUs <= window.untilUs;
     case 'lsn':
       return window.groups.every((group) => target.lsn >= group.fromLsn && target.lsn <= group.untilLsn);
+    case 'xid':
+      return true;
+    case 'name':
+      return (
+        target.places.length === 0 ||
+        window.groups.every((group) =>
+          target.places.some(
+            (place) =>
+              place.round === window.round &&
+              place.partitionGroup === group.partitionGroup &&
+              place.lsn > group.fromLsn &&
+              place.lsn <= group.untilLsn &&
+              group.path.ranges.some(
+                (range) =>
+                  range.timeline === place.timeline && range.begin < place.lsn && place.lsn <= range.end,
+              ),
+          ),
+        )
+      );
     default:
       return assertNever(target);
   }
@@ -289,6 +322,8 @@ function describeRefusal(
           : 'it lies in a hole of the archived log';
     return `to log position ${formatLsn(target.lsn)}: ${why}`;
   }
+  if (target.kind === 'name')
+    return `to restore point "${target.name}": no backup set that ended before it reaches it`;
   if (target.kind !== 'time') return 'to that point';
   const merged = mergeWindows(windows);
   const at = `to ${formatInstant(target.timeUs)}`;

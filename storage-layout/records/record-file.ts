@@ -117,24 +117,15 @@ export async function* readRecordFile(
   order.finish();
 }
 
-/** The same for a small file that was read whole. */
-export function decodeRecordFile(bytes: Buffer, contents: RecordType, source: RecordSource): PlacedRecord[] {
-  const order = new RecordOrder(contents, source);
-  const records: PlacedRecord[] = [];
-  for (let offset = 0; offset < bytes.length; ) {
-    const record = { ...decodeRecord(bytes, offset, source), offset };
-    if (order.next(record)) records.push(record);
-    offset = record.next;
-  }
-  order.finish();
-  return records;
-}
-
-/** Every record of any file of this format, file header and end mark included, up to the end of the file. */
+/**
+ * Every record of any file of this format, file header and end mark included, up to the end of the file. `readBytes`: how
+ * much is fetched at a time; a reader of the first records only wants less.
+ */
 export async function* readRecords(
   medium: Medium,
   key: string,
   signal?: AbortSignal,
+  readBytes: number = READ_BYTES,
 ): AsyncIterable<PlacedRecord> {
   let base = 0; // position in the file of window[0]
   let window: Buffer = Buffer.alloc(0);
@@ -142,7 +133,7 @@ export async function* readRecords(
   const grow = async (needBytes: number) => {
     while (window.length < needBytes && !atEnd) {
       const begin = base + window.length;
-      const length = Math.max(READ_BYTES, needBytes - window.length);
+      const length = Math.max(readBytes, needBytes - window.length);
       const more = await medium.readRange(key, begin, begin + length, undefined, signal);
       atEnd = more.length < length;
       window = window.length === 0 ? more : Buffer.concat([window, more]);
@@ -163,7 +154,7 @@ export async function* readRecords(
 }
 
 /** Checks that records come as they must: file header, anything, end mark, nothing. */
-class RecordOrder {
+export class RecordOrder {
   readonly #contents: RecordType;
   readonly #source: RecordSource;
   #recordCount = 0;

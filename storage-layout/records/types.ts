@@ -33,6 +33,7 @@ export const RECORD = {
   logCheckpoint: 82,
   logIndex: 83,
   logIndexBlocks: 84,
+  logIndexChanges: 85,
 } as const;
 
 export type RecordName = keyof typeof RECORD;

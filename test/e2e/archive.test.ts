@@ -8,6 +8,7 @@ import { type Lsn, parseLsn, toLsn } from '../../foundation/lsn.ts';
 import type { ArchiveProgress } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import type { LogArchive } from '../../storage-layout/clog/archive.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
+import { parseHistory } from '../../storage-layout/plan/lineage.ts';
 import { RECORD } from '../../storage-layout/records/framing.ts';
 import { readBytes } from '../../storage-layout/records/info-file.ts';
 import { tree } from '../../storage-layout/tree.ts';
@@ -349,7 +350,7 @@ describe('other servers', () => {
     await archiveAll(other, join(base, `size-${walSegmentSizeMegabytes}`), walSegmentSizeMegabytes * 2 ** 20);
   });
 
-  test('a promoted server is archived on its timeline, with the history; a promotion in between ends the round', async () => {
+  test('a promoted server is archived on, over the fork, with the history; and from the beginning on its new timeline', async () => {
     await using other = await createServer({ settings: { wal_keep_size: "'1GB'" } });
     const destination = join(base, 'promoted');
     await mkdir(destination);
@@ -362,9 +363,14 @@ describe('other servers', () => {
     await expect(before.result).rejects.toMatchObject({ code: 'LOG_ARCHIVE_LEADER_CHANGED' });
     await other.query('SELECT pg_promote()');
     const after = startArchiver({ port: other.port, destination, epoch: 2, fresh: false });
-    expect((await after.result).interruptedReason).toMatch(/OB-9027.*timeline 2.*timeline 1/);
+    const [row] = await other.query<{ lsn: string }>('SELECT pg_current_wal_flush_lsn()::text AS lsn');
+    await drainUpTo(after, parseLsn(defined(row, 'row').lsn));
+    const [first, second, ...more] = (await openArchive(destination)).coverage();
+    expect(more).toEqual([]);
+    expect([first?.timeline, second?.timeline]).toEqual([1, 2]);
+    const [line] = parseHistory(await readFile(join(other.dataDirectory, 'pg_wal', '00000002.history')));
+    expect([first?.end, second?.begin]).toEqual([line?.end, line?.end]);
     await other.query('CHECKPOINT');
-    await other.query('SELECT pg_drop_replication_slot($1)', [ARCHIVE_SLOT]);
     await archiveAll(other, join(base, 'promoted-2'), SEGMENT_BYTES);
     await using medium = await openMedium(`file://${join(base, 'promoted-2')}`);
     const key = tree.history(ARCHIVE_ROOT, ARCHIVE_ROUND, 'p0', 2);

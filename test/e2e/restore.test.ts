@@ -38,7 +38,7 @@ type Source = {
   readonly destination: string;
   readonly location: string;
   /** Positions and times after each of three transactions, and the end of the log. */
-  readonly marks: readonly { readonly lsn: Lsn; readonly us: bigint }[];
+  readonly marks: readonly { readonly lsn: Lsn; readonly us: bigint; readonly xid: number }[];
   readonly end: Lsn;
   /** Where the backup began. */
   readonly start: Lsn;
@@ -61,16 +61,21 @@ async function makeSource(major: Major): Promise<Source> {
   const destination = join(directory, 'destination');
   const backup = await backUp({ port: server.port, destination });
   await publishSet(destination, backup);
-  const marks: { lsn: Lsn; us: bigint }[] = [];
+  const marks: { lsn: Lsn; us: bigint; xid: number }[] = [];
   for (let n = 1; n <= 3; n++) {
-    await server.query('INSERT INTO step VALUES ($1)', [n]);
+    const [inserted] = await server.query<{ xid: string }>(
+      'INSERT INTO step VALUES ($1) RETURNING xmin::text AS xid',
+      [n],
+    );
+    await server.query(`SELECT pg_create_restore_point('after step ${n}')`);
     await server.query('INSERT INTO big SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 30000) i');
     await server.query('INSERT INTO beside SELECT generate_series(1, 1000)');
     const [row] = await server.query<{ lsn: string; us: string }>(
       `SELECT pg_current_wal_insert_lsn()::text AS lsn,
               (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text AS us`,
     );
-    if (row !== undefined) marks.push({ lsn: parseLsn(row.lsn), us: BigInt(row.us) });
+    if (row !== undefined)
+      marks.push({ lsn: parseLsn(row.lsn), us: BigInt(row.us), xid: Number(inserted?.xid ?? 0) });
   }
   const start = toLsn(backup.start?.lsn ?? 0n);
   const { end } = await archiveLog(server, destination, start);
@@ -185,7 +190,7 @@ describe.each(majors(17, 14))('a restore of PostgreSQL %i', (major) => {
     const [, second] = source.marks;
     if (second === undefined) throw new Error('no mark');
     for (const [name, target] of [
-      ['time', { kind: 'time', timeUs: second.us }],
+      ['time', { kind: 'time', timeUs: second.us, inclusive: true }],
       ['lsn', { kind: 'lsn', lsn: second.lsn, inclusive: false }],
     ] as const) {
       await using copy = await restored(request(source, name, { target }), major);
@@ -230,10 +235,42 @@ describe.each(majors(17, 14))('a restore of PostgreSQL %i', (major) => {
     expect(await leftIn(source, 'over')).toEqual([]);
   });
 
+  test('to the end of a transaction or a restore point stops behind or before it, as asked', async () => {
+    const [, second] = source.marks;
+    if (second === undefined) throw new Error('no mark');
+    for (const [name, target, steps] of [
+      ['xid', { kind: 'xid', xid: second.xid, inclusive: true }, 2],
+      ['xid-exclusive', { kind: 'xid', xid: second.xid, inclusive: false }, 1],
+      ['name', { kind: 'name', name: 'after step 2', inclusive: true }, 2],
+      ['name-exclusive', { kind: 'name', name: 'after step 3', inclusive: false }, 3],
+    ] as const) {
+      await using copy = await restored(request(source, name, { target }), major);
+      expect([name, await copy.query('SELECT max(n) AS n FROM step')]).toEqual([name, [{ n: steps }]]);
+    }
+  });
+
+  test('refuses a transaction or restore point that is not in the archived log behind the set', async () => {
+    for (const target of [
+      { kind: 'xid', xid: 2_000_000_000, inclusive: true },
+      { kind: 'name', name: 'never made', inclusive: true },
+    ] as const) {
+      await expect(
+        runRestore(request(source, 'refused', { target }), () => undefined, new AbortController().signal),
+      ).rejects.toMatchObject({
+        code: 'TARGET_NOT_RESTORABLE',
+        message: expect.stringContaining('not in the archived log'),
+      });
+    }
+    expect(await leftIn(source, 'refused')).toEqual([]);
+  });
+
   test('without start gives a directory that recovers by itself', async () => {
     const [first] = source.marks;
     if (first === undefined) throw new Error('no mark');
-    const asked = request(source, 'no-start', { start: false, target: { kind: 'time', timeUs: first.us } });
+    const asked = request(source, 'no-start', {
+      start: false,
+      target: { kind: 'time', timeUs: first.us, inclusive: true },
+    });
     const outcome = await runRestore(asked, () => undefined, new AbortController().signal);
     expect(outcome.server).toBeUndefined();
     expect(await leftIn(source, 'no-start.holdfast')).toEqual([]);

@@ -17,7 +17,6 @@ import { WalParser, type WalParserOptions } from '../../engine/postgres/wal/pars
 import { rmgrName } from '../../engine/postgres/wal/record.ts';
 import { copyRecord, type WalRecord } from '../../engine/postgres/wal/records.ts';
 import { findRecordAtOrAfter, findStopBeforeTime } from '../../engine/postgres/wal/search.ts';
-import type { RelationId } from '../../engine/postgres/wal/transaction.ts';
 import {
   formatLsn,
   type Lsn,
@@ -27,6 +26,7 @@ import {
   toLsn,
   toTimeline,
 } from '../../foundation/lsn.ts';
+import type { RelationId } from '../../storage-layout/clog/change-map.ts';
 import { createServer, MAJORS, type Major, type TestServer } from '../support/postgres.ts';
 import {
   blockText,

@@ -239,6 +239,8 @@ function progress(startLsn: bigint, checkpointLsn: bigint, checkpointUs: bigint)
     outputBytes: 64n,
     backlogBytes: 0n,
     slotState: 'reserved',
+    slotRetainedBytes: 0n,
+    walFreeBytes: 0n,
     waitingFor: '',
     lastError: '',
   };

@@ -5,6 +5,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
+import { commitTimes, FindingsCollector } from '../../agent/archive/findings.ts';
 import { createLogInspector } from '../../engine/postgres/wal/inspector.ts';
 import { type Lsn, parseLsn, segmentName, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
 import {
@@ -91,9 +92,10 @@ export async function archiveLog(
     timeline,
     systemIdentifier,
     begin,
+    collectTouches: true,
   });
   let fileId = 1n;
-  let maxCommitUs: bigint | undefined;
+  let collector = new FindingsCollector(undefined);
   const createFile = (at: Lsn) =>
     LogFileWriter.create(medium, ROOT, key, GROUP, {
       fileId,
@@ -109,14 +111,10 @@ export async function archiveLog(
     const until = at + BigInt(BLOCK_BYTES) < end ? toLsn(at + BigInt(BLOCK_BYTES)) : end;
     const data = await readWal(server, timeline, at, until);
     inspector.push(at, data);
-    const times = inspector.takeEvents().flatMap((event) => (event.kind === 'commit' ? [event.timeUs] : []));
-    const lastCommitUs = times.reduce<bigint | undefined>(
-      (a, b) => (a === undefined || b > a ? b : a),
-      undefined,
-    );
-    if (lastCommitUs !== undefined && (maxCommitUs === undefined || lastCommitUs > maxCommitUs))
-      maxCommitUs = lastCommitUs;
-    await file.appendBlock({ begin: at, data: [data], firstCommitUs: times[0], lastCommitUs });
+    const events = inspector.takeEvents();
+    collector.add(events);
+    collector.addTouches(inspector.takeTouches());
+    await file.appendBlock({ begin: at, data: [data], ...commitTimes(events) });
     at = until;
     if (at === end) await file.appendCheckpoint({ lsn: end, timeUs: clockUs });
     else if (file.end - begin > FILE_BYTES * Number(fileId)) {
@@ -124,11 +122,9 @@ export async function archiveLog(
       await file.close();
       await writeLogIndex(medium, ROOT, key, GROUP, {
         ...facts,
-        maxCommitUs,
-        checkpoints: [],
-        restorePoints: [],
-        unfinishedRecordBegin: inspector.unfinishedRecordBegin,
+        ...collector.findings(inspector.unfinishedRecordBegin),
       });
+      collector = new FindingsCollector(collector.maxCommitUs);
       fileId += 1n;
       file = await createFile(at);
     }

@@ -165,7 +165,9 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
   try {
     await coordinator.start();
     await agent.start();
-    const groups = options.servers.length;
+    const groups = new Set(
+      options.servers.map(({ tenant, partitionGroup }) => `${tenant} ${partitionGroup ?? ''}`),
+    ).size;
     await deployment.waitForRow<{ count: string }>(
       "SELECT count(*) AS count FROM DBA_OB_PARTITION_GROUPS WHERE role = 'LEADER'",
       (row) => Number(row.count) >= groups,

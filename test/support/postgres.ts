@@ -71,11 +71,7 @@ export async function makeTestDirectory(name: string): Promise<string> {
 export async function createServer(options: TestServerOptions = {}): Promise<TestServer> {
   const major = options.major ?? 17;
   const directory = await makeTestDirectory(`pg${major}`);
-  const paths: ServerPaths = {
-    binDirectory: binDirectory(major),
-    dataDirectory: join(directory, 'data'),
-    user: serverUser(),
-  };
+  const paths = serverPaths(directory, major);
   const signal = new AbortController().signal;
   const initdbOptions = [
     ...(options.checksums === false ? (major >= 18 ? ['--no-data-checksums'] : []) : ['--data-checksums']),
@@ -97,13 +93,22 @@ export async function createServer(options: TestServerOptions = {}): Promise<Tes
   };
   const lines = Object.entries(settings).map(([name, value]) => `${name} = ${value}`);
   await writeFile(join(paths.dataDirectory, 'postgresql.auto.conf'), `${lines.join('\n')}\n`);
+  const server = serverIn(directory, major, port);
+  await server.start();
+  return server;
+}
+
+/** The server whose data directory is `data` in `directory`; not started. Disposing removes the directory. */
+export function serverIn(directory: string, major: Major, port: number): TestServer {
+  const paths = serverPaths(directory, major);
+  const signal = new AbortController().signal;
   const connect = async (database = 'postgres') => {
     const client = new pg.Client({ host: '127.0.0.1', port, user: 'postgres', database });
     client.on('error', () => undefined); // a killed server's connections end; the next query reports it
     await client.connect();
     return client;
   };
-  const server: TestServer = {
+  return {
     major,
     port,
     directory,
@@ -130,6 +135,12 @@ export async function createServer(options: TestServerOptions = {}): Promise<Tes
       await rm(directory, { recursive: true, force: true });
     },
   };
-  await server.start();
-  return server;
+}
+
+function serverPaths(directory: string, major: Major): ServerPaths {
+  return {
+    binDirectory: binDirectory(major),
+    dataDirectory: join(directory, 'data'),
+    user: serverUser(),
+  };
 }

@@ -1,11 +1,8 @@
 /** A WAL record as a line of text, from our reader and from PostgreSQL's own words, so that the two can be compared. */
 import type { WalRecord } from '../../engine/postgres/wal/records.ts';
-import {
-  decodeTransactionEnd,
-  endsTransaction,
-  type RelationId,
-} from '../../engine/postgres/wal/transaction.ts';
+import { decodeTransactionEnd, endsTransaction } from '../../engine/postgres/wal/transaction.ts';
 import { formatLsn } from '../../foundation/lsn.ts';
+import type { RelationId } from '../../storage-layout/clog/change-map.ts';
 
 const FORKS = ['main', 'fsm', 'vm', 'init'];
 

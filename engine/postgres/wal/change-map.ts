@@ -10,70 +10,60 @@
  */
 import { assert, assertNever } from '../../../foundation/assert.ts';
 import type { Lsn } from '../../../foundation/lsn.ts';
-import { type BlockView, RecordDecoder } from './blocks.ts';
+import {
+  type ChangeMapParts,
+  type ChangeWarnings,
+  type DatabaseId,
+  type ForkChanges,
+  type ForkId,
+  type ForkParts,
+  MACROBLOCK_PAGES,
+  MAP_BYTES,
+  type MacroblockChanges,
+  type RelationId,
+  type UnknownSpecial,
+} from '../../../storage-layout/clog/change-map.ts';
+import type { LogTouches, RelationChange } from '../../engine.ts';
+import { RecordDecoder } from './blocks.ts';
+import { forkOf, PageSet, pageOf } from './page-set.ts';
 import type { RecordView } from './record.ts';
-import { type DatabaseId, type ForkId, type RelationChange, relationChangesOf } from './relation-records.ts';
-import type { RelationId } from './transaction.ts';
+import { relationChangesOf } from './relation-records.ts';
+import { TOUCH_FIELDS } from './touches.ts';
 
-export const MACROBLOCK_PAGES = 256;
-const MAP_BYTES = MACROBLOCK_PAGES / 8;
-const MAX_FORK = 3;
-
-export type MacroblockChanges = {
-  /** Block number in the fork / 256. */
-  readonly macroblock: number;
-  /** 32 bytes, at least one bit set. */
-  readonly pages: Uint8Array;
-};
-
-export type ForkChanges = ForkId & {
-  readonly created: boolean;
-  /** The fewest blocks that the fork was cut to; undefined: it was not cut. */
-  readonly truncatedTo: number | undefined;
-  /** Ascending. */
-  readonly macroblocks: readonly MacroblockChanges[];
-};
-
-export type ChangeMap = {
-  /** Ordered by tablespace, database, relation, fork. */
+/** A whole map as one value; forks ordered by tablespace, database, relation, fork. */
+export type ChangeMap = ChangeWarnings & {
   readonly forks: readonly ForkChanges[];
-  /** Removed with all their forks by a commit or abort. Ordered, each once. */
   readonly droppedRelations: readonly RelationId[];
-  /** Databases copied or removed whole, per tablespace. Ordered, each once. */
   readonly createdDatabases: readonly DatabaseId[];
   readonly droppedDatabases: readonly DatabaseId[];
-  /** Records flagged special that are not known: how many, and the first. */
-  readonly unknownSpecial:
-    | { readonly count: number; readonly first: Lsn; readonly rmgr: number; readonly info: number }
-    | undefined;
-  /** A record said wal_level = minimal: what was changed then is not in the log. */
-  readonly walLevelMinimal: boolean;
 };
 
 /** Records that end in (begin, end]. */
 export type EndRange = { readonly begin: Lsn; readonly end: Lsn };
 
+const FORKS = 4;
+
 type MutableFork = {
   readonly id: ForkId;
+  /** In the order in which forks were met. */
+  readonly number: number;
   created: boolean;
   truncatedTo: number | undefined;
-  readonly macroblocks: Map<number, Uint8Array>;
-  /** The macroblock touched last. */
-  lastMacroblock: number;
-  lastPages: Uint8Array;
 };
 
-type RelationForks = (MutableFork | undefined)[];
+type Relations = Map<number, (MutableFork | undefined)[]>;
 
-/** Collects records as a parser hands them out. Its memory grows with what the range touches: 32 bytes and a map entry per macroblock. */
+/** Collects records as a parser hands them out, or what a TouchRecorder kept of them. Its memory: page-set.ts. */
 export class ChangeMapCollector {
   readonly #range: EndRange | undefined;
   readonly #decoder = new RecordDecoder();
-  readonly #databases = new Map<string, Map<number, RelationForks>>();
+  readonly #pages = new PageSet();
+  readonly #forks: MutableFork[] = [];
+  readonly #databases = new Map<string, Relations>();
   readonly #droppedRelations = new Map<string, RelationId>();
   readonly #createdDatabases = new Map<string, DatabaseId>();
   readonly #droppedDatabases = new Map<string, DatabaseId>();
-  #unknownSpecial: ChangeMap['unknownSpecial'];
+  #unknownSpecial: UnknownSpecial | undefined;
   #walLevelMinimal = false;
 
   // The range in the record's own numbers, and the database met last: both change rarely.
@@ -82,7 +72,7 @@ export class ChangeMapCollector {
   #rangeEnd = 0;
   #lastTablespace = -1;
   #lastDatabase = -1;
-  #lastRelations = new Map<number, RelationForks>();
+  #lastRelations: Relations = new Map();
 
   /** `range` undefined: every record counts. */
   constructor(range?: EndRange) {
@@ -92,28 +82,59 @@ export class ChangeMapCollector {
   /** Takes the record in, if it ends in the range. Throws WAL_UNREADABLE when it cannot be decoded. */
   add(record: RecordView): void {
     if (!this.#inRange(record)) return;
-    for (const change of relationChangesOf(record, this.#decoder)) this.#apply(change, record);
+    for (const change of relationChangesOf(record, this.#decoder)) this.#apply(change);
     this.#decoder.decode(record);
     for (let index = 0; index < this.#decoder.blockCount; index += 1) {
       const block = this.#decoder.blocks[index];
       assert(block !== undefined, 'blockCount counts blocks');
-      this.#touch(block);
+      const fork = this.#fork(block.tablespace, block.database, block.relation, block.fork);
+      this.#pages.add(fork.number, block.block);
     }
+  }
+
+  /** Takes in what records changed, whatever the range. */
+  addTouches(touches: LogTouches): void {
+    const { pages } = touches;
+    for (let at = 0; at + TOUCH_FIELDS <= pages.length; at += TOUCH_FIELDS) {
+      const fork = this.#fork(pages[at] ?? 0, pages[at + 1] ?? 0, pages[at + 2] ?? 0, pages[at + 3] ?? 0);
+      this.#pages.add(fork.number, pages[at + 4] ?? 0);
+    }
+    for (const change of touches.changes) this.#apply(change);
   }
 
   /** What was collected so far, as an ordered value of its own. */
   changes(): ChangeMap {
-    const forks = [...this.#databases.values()].flatMap((relations) =>
-      [...relations.values()].flatMap((all) => all.filter((fork) => fork !== undefined)),
-    );
+    const parts = this.parts();
     return {
-      forks: forks.map(copyFork).sort(compareIds),
+      ...parts,
+      forks: [...parts.forks].map((fork) => ({ ...fork, macroblocks: [...fork.macroblocks] })),
+    };
+  }
+
+  /** The same for writing: forks and maps are made one by one, and must be taken before anything else is added. */
+  parts(): Omit<ChangeMap, 'forks'> & Pick<ChangeMapParts, 'forks'> {
+    return {
+      forks: this.#orderedForks(),
       droppedRelations: [...this.#droppedRelations.values()].sort(compareIds),
       createdDatabases: [...this.#createdDatabases.values()].sort(compareIds),
       droppedDatabases: [...this.#droppedDatabases.values()].sort(compareIds),
       unknownSpecial: this.#unknownSpecial,
       walLevelMinimal: this.#walLevelMinimal,
     };
+  }
+
+  *#orderedForks(): Generator<ForkParts> {
+    const ordered = this.#forks.toSorted((a, b) => compareIds(a.id, b.id));
+    const order = new Uint32Array(ordered.length);
+    for (const [place, fork] of ordered.entries()) order[fork.number] = place;
+    const keys = this.#pages.sorted(order);
+    let begin = 0;
+    for (const [place, { id, created, truncatedTo }] of ordered.entries()) {
+      let end = begin;
+      while (end < keys.length && forkOf(keys[end] ?? 0) === place) end += 1;
+      yield { ...id, created, truncatedTo, macroblocks: macroblocksOf(keys.subarray(begin, end)) };
+      begin = end;
+    }
   }
 
   #inRange(record: RecordView): boolean {
@@ -126,19 +147,7 @@ export class ChangeMapCollector {
     return record.endOffset > this.#rangeBegin && record.endOffset <= this.#rangeEnd;
   }
 
-  #touch(block: BlockView): void {
-    const fork = this.#fork(block.tablespace, block.database, block.relation, block.fork);
-    const macroblock = Math.floor(block.block / MACROBLOCK_PAGES);
-    if (macroblock !== fork.lastMacroblock) {
-      fork.lastPages = fork.macroblocks.get(macroblock) ?? new Uint8Array(MAP_BYTES);
-      fork.lastMacroblock = macroblock;
-      fork.macroblocks.set(macroblock, fork.lastPages);
-    }
-    const page = block.block % MACROBLOCK_PAGES;
-    fork.lastPages[page >> 3] = (fork.lastPages[page >> 3] ?? 0) | (1 << (page & 7));
-  }
-
-  #apply(change: RelationChange, record: RecordView): void {
+  #apply(change: RelationChange): void {
     switch (change.kind) {
       case 'create':
         this.#forkOf(change.fork).created = true;
@@ -162,9 +171,9 @@ export class ChangeMapCollector {
         return;
       case 'unknownSpecial':
         this.#unknownSpecial = {
-          first: record.begin,
-          rmgr: record.rmgr,
-          info: record.info,
+          first: change.at,
+          rmgr: change.rmgr,
+          info: change.info,
           ...this.#unknownSpecial,
           count: (this.#unknownSpecial?.count ?? 0) + 1,
         };
@@ -182,34 +191,45 @@ export class ChangeMapCollector {
     const relations = this.#relations(tablespace, database);
     let forks = relations.get(relation);
     if (forks === undefined) {
-      forks = Array.from({ length: MAX_FORK + 1 }, () => undefined);
+      forks = Array.from({ length: FORKS }, () => undefined);
       relations.set(relation, forks);
     }
     let found = forks[fork];
     if (found === undefined) {
-      found = {
-        id: { tablespace, database, relation, fork },
-        created: false,
-        truncatedTo: undefined,
-        macroblocks: new Map(),
-        lastMacroblock: -1,
-        lastPages: new Uint8Array(0),
-      };
+      const id = { tablespace, database, relation, fork };
+      found = { id, number: this.#forks.length, created: false, truncatedTo: undefined };
+      this.#forks.push(found);
       forks[fork] = found;
     }
     return found;
   }
 
-  #relations(tablespace: number, database: number): Map<number, RelationForks> {
+  #relations(tablespace: number, database: number): Relations {
     if (tablespace === this.#lastTablespace && database === this.#lastDatabase) return this.#lastRelations;
     const key = keyOf({ tablespace, database });
-    const relations = this.#databases.get(key) ?? new Map<number, RelationForks>();
+    const relations: Relations = this.#databases.get(key) ?? new Map();
     this.#databases.set(key, relations);
     this.#lastTablespace = tablespace;
     this.#lastDatabase = database;
     this.#lastRelations = relations;
     return relations;
   }
+}
+
+/** The maps of one fork's pages, which are ascending. */
+function* macroblocksOf(keys: Float64Array): Generator<MacroblockChanges> {
+  let current: { readonly macroblock: number; readonly pages: Uint8Array } | undefined;
+  for (const key of keys) {
+    const page = pageOf(key);
+    const macroblock = Math.floor(page / MACROBLOCK_PAGES);
+    if (current?.macroblock !== macroblock) {
+      if (current !== undefined) yield current;
+      current = { macroblock, pages: new Uint8Array(MAP_BYTES) };
+    }
+    const bit = page % MACROBLOCK_PAGES;
+    current.pages[bit >> 3] = (current.pages[bit >> 3] ?? 0) | (1 << (bit & 7));
+  }
+  if (current !== undefined) yield current;
 }
 
 type AnyId = DatabaseId & { readonly relation?: number; readonly fork?: number };
@@ -225,15 +245,4 @@ function compareIds(a: AnyId, b: AnyId): number {
     (a.relation ?? 0) - (b.relation ?? 0) ||
     (a.fork ?? 0) - (b.fork ?? 0)
   );
-}
-
-function copyFork(fork: MutableFork): ForkChanges {
-  return {
-    ...fork.id,
-    created: fork.created,
-    truncatedTo: fork.truncatedTo,
-    macroblocks: [...fork.macroblocks]
-      .map(([macroblock, pages]) => ({ macroblock, pages: pages.slice() }))
-      .sort((a, b) => a.macroblock - b.macroblock),
-  };
 }

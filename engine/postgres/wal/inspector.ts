@@ -1,9 +1,11 @@
-/** The engine's LogInspector for PostgreSQL: the parser, and the events of the records it hands out. */
+/** The engine's LogInspector for PostgreSQL: the parser, and the events and touches of the records it hands out. */
 import type { Lsn } from '../../../foundation/lsn.ts';
-import type { LogEvent, LogInspector, LogInspectorOptions } from '../../engine.ts';
+import type { LogEvent, LogInspector, LogInspectorOptions, LogTouches } from '../../engine.ts';
 import { RecordDecoder } from './blocks.ts';
 import { eventOf, mayHoldEvent } from './events.ts';
+import type { WalVersion } from './page.ts';
 import { WalParser } from './parser.ts';
+import { TouchRecorder } from './touches.ts';
 
 /** Inspects one timeline's log from `options.begin` on. Errors as LogInspector says; after one, every push throws it. */
 export function createLogInspector(options: LogInspectorOptions): LogInspector {
@@ -13,10 +15,15 @@ export function createLogInspector(options: LogInspectorOptions): LogInspector {
 class PostgresLogInspector implements LogInspector {
   readonly #parser: WalParser;
   readonly #decoder = new RecordDecoder();
+  readonly #touches = new TouchRecorder();
   #events: LogEvent[] = [];
 
   constructor(options: LogInspectorOptions) {
-    this.#parser = new WalParser(options, (record) => {
+    const collects = options.collectTouches === true;
+    const { major } = options;
+    const version = major === undefined ? {} : { version: major as WalVersion }; // an unknown page magic is refused
+    this.#parser = new WalParser({ ...options, ...version }, (record) => {
+      if (collects) this.#touches.add(record, this.#decoder);
       if (!mayHoldEvent(record)) return true;
       const event = eventOf(record, this.#decoder);
       if (event !== undefined) this.#events.push(event);
@@ -44,5 +51,9 @@ class PostgresLogInspector implements LogInspector {
     const events = this.#events;
     this.#events = [];
     return events;
+  }
+
+  takeTouches(): LogTouches {
+    return this.#touches.take();
   }
 }

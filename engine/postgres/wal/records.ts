@@ -1,11 +1,11 @@
 /** Records as values of their own, for people and tests: copied out of the log, so not for the archiver's way. */
 import type { Lsn } from '../../../foundation/lsn.ts';
+import type { RelationId } from '../../../storage-layout/clog/change-map.ts';
 import { type BlockView, RecordDecoder } from './blocks.ts';
 import { feedLog, type LogPieces } from './feed.ts';
 import type { WalVersion } from './page.ts';
 import { WalParser, type WalParserOptions } from './parser.ts';
 import type { RecordView } from './record.ts';
-import type { RelationId } from './transaction.ts';
 
 export type BlockReference = RelationId & {
   readonly id: number;

@@ -11,23 +11,12 @@
  *   XLOG                     wal_level: parameter change @20; from 17 on also checkpoints @20, checkpoint redo @0,
  *                            end of recovery @16
  */
+import type { RelationChange } from '../../engine.ts';
 import { FORK, type RecordDecoder } from './blocks.ts';
 import { mainData, transactionEndOf } from './events.ts';
 import { unreadable, type WalVersion } from './page.ts';
 import { INFO_RMGR_MASK, INFO_SPECIAL, type RecordView, RMGR, XLOG_INFO } from './record.ts';
-import { type RelationId, readRelationId } from './transaction.ts';
-
-export type ForkId = RelationId & { readonly fork: number };
-export type DatabaseId = { readonly tablespace: number; readonly database: number };
-
-export type RelationChange =
-  | { readonly kind: 'create'; readonly fork: ForkId }
-  | { readonly kind: 'truncate'; readonly fork: ForkId; readonly blocksLeft: number }
-  | { readonly kind: 'dropRelation'; readonly relation: RelationId }
-  | { readonly kind: 'createDatabase' | 'dropDatabase'; readonly database: DatabaseId }
-  | { readonly kind: 'walLevelMinimal' }
-  /** Flagged special, and not known here: what it changes cannot be told. */
-  | { readonly kind: 'unknownSpecial' };
+import { readRelationId } from './transaction.ts';
 
 const STORAGE = { create: 0x10, truncate: 0x20 } as const;
 const TRUNCATE = { heap: 1, visibilityMap: 2, freeSpaceMap: 4 } as const;
@@ -55,7 +44,8 @@ export function relationChangesOf(record: RecordView, decoder: RecordDecoder): r
 const NOTHING: readonly RelationChange[] = [];
 
 function unknownIfSpecial(record: RecordView): readonly RelationChange[] {
-  return (record.info & INFO_SPECIAL) === 0 ? NOTHING : [{ kind: 'unknownSpecial' }];
+  if ((record.info & INFO_SPECIAL) === 0) return NOTHING;
+  return [{ kind: 'unknownSpecial', at: record.begin, rmgr: record.rmgr, info: record.info }];
 }
 
 function storageChanges(record: RecordView, decoder: RecordDecoder): readonly RelationChange[] {

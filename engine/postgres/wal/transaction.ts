@@ -11,6 +11,7 @@
  *     0x010 two-phase     xid u32 of the prepared transaction; with 0x080 its gid, a C string
  *     0x020 origin        lsn u64, time i64
  */
+import type { RelationId } from '../../../storage-layout/clog/change-map.ts';
 import type { WalVersion } from './page.ts';
 
 /** `info & 0x70` of the transaction manager's records */
@@ -37,12 +38,6 @@ const XINFO = {
 
 /** Microseconds between 1970-01-01 and 2000-01-01. */
 const POSTGRES_EPOCH_US = 946_684_800_000_000n;
-
-export type RelationId = {
-  readonly tablespace: number;
-  readonly database: number;
-  readonly relation: number;
-};
 
 export type TransactionEnd = {
   readonly kind: 'commit' | 'abort';

@@ -255,7 +255,7 @@ describe('a coordinator with one agent', () => {
     ]);
     const windows = await run({ kind: 'showRestoreWindows' });
     expect(windows.rows).toMatchObject([
-      [TENANT, 'orders', 'RESTORABLE', expect.anything(), expect.anything(), '1', '1', null],
+      [TENANT, 'orders', 'RESTORABLE', expect.anything(), expect.anything(), '1', '1', null, null],
     ]);
   }, 30_000);
 
@@ -357,9 +357,13 @@ describe('a coordinator with one agent', () => {
     await expect(run({ ...restore, until: at('soon') })).rejects.toMatchObject({
       code: 'INVALID_ARGUMENT',
     });
-    await expect(run({ ...restore, until: { kind: 'xid', xid: 7n } })).rejects.toMatchObject({
-      code: 'NOT_SUPPORTED',
-    });
+    for (const target of [
+      { kind: 'xid', xid: 7n },
+      { kind: 'name', name: 'in no index' },
+    ] as const)
+      expect((await run({ ...restore, until: target, inclusive: false, preview: true })).rows).toHaveLength(
+        2,
+      );
     expect((await run({ ...restore, preview: true })).rows).toHaveLength(2);
   });
 

@@ -4,7 +4,14 @@ import { describe, expect, test } from 'vitest';
 import { parseRestoreOptions } from '../../../coordinator/commands/restore-options.ts';
 import { coordinatorConfigSchema, parseListen } from '../../../coordinator/config.ts';
 import { judgeRetention } from '../../../coordinator/jobs/check-job.ts';
-import { type Candidates, choosePlace, chooseRestoreServer } from '../../../coordinator/jobs/placement.ts';
+import {
+  type Candidates,
+  chooseLeader,
+  choosePlace,
+  chooseRestoreServer,
+  chooseSuccessor,
+  claimants,
+} from '../../../coordinator/jobs/placement.ts';
 import { secretBox } from '../../../coordinator/parameters/secrets.ts';
 import { checkParameterValue, findParameter, PARAMETERS } from '../../../coordinator/parameters/table.ts';
 import { CheckItemSchema } from '../../../proto/gen/holdfast/v1/agent_pb.ts';
@@ -107,6 +114,20 @@ describe('what a slot may retain', () => {
   });
 });
 
+test.each([
+  ['0', true, true],
+  ['1d', true, false],
+  ['1d', false, true],
+])('idle_replication_slot_timeout %s with MANDATORY %s: %s', (found, mandatory, passed) => {
+  const item = create(CheckItemSchema, {
+    name: 'idle_replication_slot_timeout',
+    passed: true,
+    found,
+    fix: 'f',
+  });
+  expect(judgeRetention(item, { mandatory, maxRetained: '16GB' }).passed).toBe(passed);
+});
+
 describe('placement', () => {
   const instance = (server_id: bigint, role: 'PRIMARY' | 'STANDBY') => ({
     server_id,
@@ -116,6 +137,7 @@ describe('placement', () => {
     restored: false,
     role,
     system_identifier: '1',
+    timeline: 1n,
     server_version: '17',
     error: '',
     host: '',
@@ -141,6 +163,36 @@ describe('placement', () => {
     const away = { ...candidates, attached: new Set([1n]) };
     expect(choosePlace('ARCHIVE', 1001n, 'p0', away)).toBeUndefined();
     expect(choosePlace('CHECK', 1001n, 'p0', away)).toEqual({ serverId: 1n, instance: 'i1' });
+  });
+  test('of several primaries the newest timeline leads; it moves the archiver, a DOWN or older one does not', () => {
+    const at = (role: 'PRIMARY' | 'STANDBY', id: bigint, timeline: bigint, system = '1') => ({
+      ...instance(id, role),
+      timeline,
+      system_identifier: system,
+    });
+    const groups = [
+      { tenant_id: 1001n, partition_group: 'p0', joined_us: 0n, left_us: 0n, system_identifier: '1' },
+    ];
+    const of = (...instances: readonly ReturnType<typeof at>[]): Candidates => ({
+      ...candidates,
+      instances,
+      groups,
+    });
+    const present = { serverId: 1n, instance: 'i1' };
+    const successor = (...instances: readonly ReturnType<typeof at>[]) =>
+      chooseSuccessor(1001n, 'p0', of(...instances), present)?.instance;
+    expect(successor(at('PRIMARY', 1n, 1n), at('PRIMARY', 2n, 2n))).toBe('i2');
+    expect(successor(at('STANDBY', 1n, 1n), at('PRIMARY', 2n, 2n))).toBe('i2');
+    expect(successor(at('PRIMARY', 1n, 2n), at('PRIMARY', 2n, 1n))).toBeUndefined();
+    expect(successor(at('PRIMARY', 1n, 1n), at('PRIMARY', 2n, 1n))).toBeUndefined();
+    // A member that is another system's is none.
+    expect(successor(at('PRIMARY', 1n, 1n), at('PRIMARY', 2n, 9n, '7'))).toBeUndefined();
+    expect(chooseLeader(1001n, 'p0', of(at('PRIMARY', 1n, 1n), at('PRIMARY', 2n, 9n, '7')))?.instance).toBe(
+      'i1',
+    );
+    expect(chooseLeader(1001n, 'p0', of(at('PRIMARY', 2n, 9n, '7')))?.instance).toBe('i2');
+    expect(claimants(1001n, 'p0', of(at('PRIMARY', 1n, 1n), at('PRIMARY', 2n, 2n)))).toHaveLength(2);
+    expect(claimants(1001n, 'p0', of(at('PRIMARY', 1n, 1n), at('STANDBY', 2n, 1n)))).toEqual([]);
   });
   test('a restore goes to the emptiest node of the zones', () => {
     expect(chooseRestoreServer(['z2'], candidates)).toBe(3n);

@@ -13,6 +13,7 @@ const GOOD: PrecheckFacts = {
   maxSlots: 10,
   usedSlots: 1,
   fullPageWrites: true,
+  idleSlotTimeout: undefined,
   maxSlotWalKeepSize: '-1',
   replicationRight: true,
   readsAllSettings: true,

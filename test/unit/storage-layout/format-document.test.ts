@@ -8,6 +8,7 @@ import {
   encodeLogBlockHeader,
   encodeLogCheckpointHeader,
 } from '../../../storage-layout/clog/block.ts';
+import { decodeChanges, encodeChangeMap } from '../../../storage-layout/clog/change-map.ts';
 import { decodeBlockPlaces } from '../../../storage-layout/clog/index.ts';
 import {
   decodeMacroBlockEntries,
@@ -56,7 +57,7 @@ describe('docs/format.md', () => {
 
   it('has tables of bytes without holes', () => {
     const tables = DOCUMENT.split(/\n\n/).filter((part) => part.startsWith('| offset | size |'));
-    expect(tables).toHaveLength(4);
+    expect(tables).toHaveLength(5);
     for (const table of tables) {
       const rows = [...table.matchAll(/^\| (\d+) \| (\d+) \|/gm)].map((row) => [
         Number(row[1]),
@@ -134,6 +135,19 @@ function encodeAgain(record: DecodedRecord): Buffer {
         { begin: 0x3000000n, offset: 153, storedBytes: 88, plainBytes: 16 },
       ]);
       return encodeRecord({ type, payload });
+    case RECORD.logIndexChanges: {
+      const changes = decodeChanges({ payload, offset: 0 }, SOURCE);
+      const { payloads } = encodeChangeMap({
+        forks: changes.filter((change) => change.kind === 'fork'),
+        droppedRelations: changes.filter((change) => change.kind === 'droppedRelation'),
+        createdDatabases: changes.filter((change) => change.kind === 'createdDatabase'),
+        droppedDatabases: changes.filter((change) => change.kind === 'droppedDatabase'),
+        unknownSpecial: undefined,
+        walLevelMinimal: false,
+      });
+      expect(changes).toHaveLength(3);
+      return encodeRecord({ type, payload: payloads[0] ?? Buffer.alloc(0) });
+    }
     default: {
       const schema = schemaOf(type);
       const again =

@@ -10,7 +10,7 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { ErrorDetail } from "./admin_pb.ts";
 import { file_holdfast_v1_admin } from "./admin_pb.ts";
-import type { LogPosition, PartitionGroupBackup } from "./records_pb.ts";
+import type { LogHole, LogPosition, PartitionGroupBackup } from "./records_pb.ts";
 import { file_holdfast_v1_records } from "./records_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file holdfast/v1/agent.proto.
  */
 export const file_holdfast_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("Chdob2xkZmFzdC92MS9hZ2VudC5wcm90bxILaG9sZGZhc3QudjEigAIKDEFnZW50TWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmhvbGRmYXN0LnYxLkhlbGxvSAASKwoJaGVhcnRiZWF0GAIgASgLMhYuaG9sZGZhc3QudjEuSGVhcnRiZWF0SAASMgoNdGFza19hY2NlcHRlZBgDIAEoCzIZLmhvbGRmYXN0LnYxLlRhc2tBY2NlcHRlZEgAEjIKDXRhc2tfcHJvZ3Jlc3MYBCABKAsyGS5ob2xkZmFzdC52MS5UYXNrUHJvZ3Jlc3NIABIuCgt0YXNrX3Jlc3VsdBgFIAEoCzIXLmhvbGRmYXN0LnYxLlRhc2tSZXN1bHRIAEIGCgRraW5kIoECChJDb29yZGluYXRvck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmhvbGRmYXN0LnYxLldlbGNvbWVIABIsCgpzdGFydF90YXNrGAIgASgLMhYuaG9sZGZhc3QudjEuU3RhcnRUYXNrSAASLgoLY2FuY2VsX3Rhc2sYAyABKAsyFy5ob2xkZmFzdC52MS5DYW5jZWxUYXNrSAASKgoJZmx1c2hfbG9nGAQgASgLMhUuaG9sZGZhc3QudjEuRmx1c2hMb2dIABIwCgxyZXBvcnRfdGFza3MYBSABKAsyGC5ob2xkZmFzdC52MS5SZXBvcnRUYXNrc0gAQgYKBGtpbmQixgEKBUhlbGxvEhIKCmFnZW50X3V1aWQYASABKAkSCgoCaXAYAiABKAkSDAoEcG9ydBgDIAEoDRIMCgR6b25lGAQgASgJEg8KB3ZlcnNpb24YBSABKAkSMAoJaW5zdGFuY2VzGAYgAygLMh0uaG9sZGZhc3QudjEuRGVjbGFyZWRJbnN0YW5jZRIvCg1ydW5uaW5nX3Rhc2tzGAcgAygLMhguaG9sZGZhc3QudjEuUnVubmluZ1Rhc2sSDQoFdG9rZW4YCCABKAkicgoQRGVjbGFyZWRJbnN0YW5jZRIOCgZ0ZW5hbnQYASABKAkSFwoPcGFydGl0aW9uX2dyb3VwGAIgASgJEhAKCGluc3RhbmNlGAMgASgJEhAKCHJlc3RvcmVkGAQgASgIEhEKCXRlbmFudF9pZBgFIAEoBCIvCgtSdW5uaW5nVGFzaxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0ilAEKB1dlbGNvbWUSEQoJc2VydmVyX2lkGAEgASgEEhQKDGNsdXN0ZXJfbmFtZRgCIAEoCRISCgpjbHVzdGVyX2lkGAMgASgEEhcKD2RlcGxveW1lbnRfdXVpZBgEIAEoCRIdChVoZWFydGJlYXRfaW50ZXJ2YWxfbXMYBSABKA0SFAoMbGVhZGVyX2Vwb2NoGAYgASgEIoQBCglIZWFydGJlYXQSDwoHdGltZV91cxgBIAEoAxIuCglpbnN0YW5jZXMYAiADKAsyGy5ob2xkZmFzdC52MS5JbnN0YW5jZVN0YXR1cxIdChVyZXNpZGVudF9tZW1vcnlfYnl0ZXMYAyABKAQSFwoPZnJlZV9kaXNrX2J5dGVzGAQgASgEIsYCCg5JbnN0YW5jZVN0YXR1cxIOCgZ0ZW5hbnQYASABKAkSFwoPcGFydGl0aW9uX2dyb3VwGAIgASgJEhAKCGluc3RhbmNlGAMgASgJEicKBHJvbGUYBCABKA4yGS5ob2xkZmFzdC52MS5JbnN0YW5jZVJvbGUSGQoRc3lzdGVtX2lkZW50aWZpZXIYBSABKAYSEAoIdGltZWxpbmUYBiABKA0SCwoDbHNuGAcgASgGEhYKDnNlcnZlcl92ZXJzaW9uGAggASgJEhYKDnBvc3RncmVzX21ham9yGAkgASgNEg0KBWVycm9yGAogASgJEgwKBGhvc3QYCyABKAkSDAoEcG9ydBgMIAEoDRIWCg5kYXRhX2RpcmVjdG9yeRgNIAEoCRIQCghyZXN0b3JlZBgOIAEoCBIRCgl0ZW5hbnRfaWQYDyABKAQiRAoLRGVzdGluYXRpb24SCwoDdXJpGAEgASgJEhQKDGNsdXN0ZXJfbmFtZRgCIAEoCRISCgpjbHVzdGVyX2lkGAMgASgEIogCCglTdGFydFRhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEg4KBmpvYl9pZBgDIAEoBBITCgtkZWFkbGluZV9tcxgEIAEoDRIrCgdhcmNoaXZlGAUgASgLMhguaG9sZGZhc3QudjEuQXJjaGl2ZVRhc2tIABIpCgZiYWNrdXAYBiABKAsyFy5ob2xkZmFzdC52MS5CYWNrdXBUYXNrSAASKwoHcmVzdG9yZRgHIAEoCzIYLmhvbGRmYXN0LnYxLlJlc3RvcmVUYXNrSAASJwoFY2hlY2sYCCABKAsyFi5ob2xkZmFzdC52MS5DaGVja1Rhc2tIAEIGCgRraW5kIk0KCkNhbmNlbFRhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEg4KBnJlYXNvbhgDIAEoCRINCgVkcmFpbhgEIAEoCCI5CghGbHVzaExvZxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SCwoDbHNuGAMgASgGIg0KC1JlcG9ydFRhc2tzIjAKDFRhc2tBY2NlcHRlZBIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0i2gEKDFRhc2tQcm9ncmVzcxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDwoHdGltZV91cxgDIAEoAxIvCgdhcmNoaXZlGAQgASgLMhwuaG9sZGZhc3QudjEuQXJjaGl2ZVByb2dyZXNzSAASLQoGYmFja3VwGAUgASgLMhsuaG9sZGZhc3QudjEuQmFja3VwUHJvZ3Jlc3NIABIvCgdyZXN0b3JlGAYgASgLMhwuaG9sZGZhc3QudjEuUmVzdG9yZVByb2dyZXNzSABCBgoEa2luZCKXAgoKVGFza1Jlc3VsdBIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SKQoFZXJyb3IYAyABKAsyGC5ob2xkZmFzdC52MS5FcnJvckRldGFpbEgAEi0KB2FyY2hpdmUYBCABKAsyGi5ob2xkZmFzdC52MS5BcmNoaXZlUmVzdWx0SAASKwoGYmFja3VwGAUgASgLMhkuaG9sZGZhc3QudjEuQmFja3VwUmVzdWx0SAASLQoHcmVzdG9yZRgGIAEoCzIaLmhvbGRmYXN0LnYxLlJlc3RvcmVSZXN1bHRIABIpCgVjaGVjaxgHIAEoCzIYLmhvbGRmYXN0LnYxLkNoZWNrUmVzdWx0SABCBgoEa2luZCJdCglDaGVja1Rhc2sSEAoIaW5zdGFuY2UYASABKAkSLQoLZGVzdGluYXRpb24YAiABKAsyGC5ob2xkZmFzdC52MS5EZXN0aW5hdGlvbhIPCgdwdXJwb3NlGAMgASgJIjQKC0NoZWNrUmVzdWx0EiUKBWl0ZW1zGAEgAygLMhYuaG9sZGZhc3QudjEuQ2hlY2tJdGVtIlUKCUNoZWNrSXRlbRIMCgRuYW1lGAEgASgJEg4KBnBhc3NlZBgCIAEoCBINCgVmb3VuZBgDIAEoCRIOCgZ3YW50ZWQYBCABKAkSCwoDZml4GAUgASgJIqYCCgtBcmNoaXZlVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBINCgVyb3VuZBgDIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBCABKAkSEAoIaW5zdGFuY2UYBSABKAkSDQoFZXBvY2gYBiABKAQSEQoJc2xvdF9uYW1lGAcgASgJEg0KBWZyZXNoGAggASgIEh4KFmNoZWNrcG9pbnRfaW50ZXJ2YWxfbXMYCSABKA0SEwoLY29tcHJlc3Npb24YCiABKAkSIgoaZXhwZWN0ZWRfc3lzdGVtX2lkZW50aWZpZXIYCyABKAYSEQoJc2VydmVyX2lkGAwgASgEIqMDCg9BcmNoaXZlUHJvZ3Jlc3MSDQoFc3RhdGUYASABKAkSJwoFc3RhcnQYAiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIpCgdkdXJhYmxlGAMgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFQoNY2hlY2twb2ludF91cxgEIAEoAxISCgpzZXJ2ZXJfbHNuGAUgASgGEhEKCXNlcnZlcl91cxgGIAEoAxITCgtpbnB1dF9ieXRlcxgHIAEoBBIUCgxvdXRwdXRfYnl0ZXMYCCABKAQSGQoRc3lzdGVtX2lkZW50aWZpZXIYCSABKAYSGgoSc2VnbWVudF9zaXplX2J5dGVzGAogASgNEhYKDnBvc3RncmVzX21ham9yGAsgASgNEg8KB2ZpbGVfaWQYDCABKAQSEwoLd2FpdGluZ19mb3IYDSABKAkSEgoKbGFzdF9lcnJvchgOIAEoCRIQCghzdGFydF91cxgPIAEoAxIVCg1iYWNrbG9nX2J5dGVzGBAgASgEEhIKCnNsb3Rfc3RhdGUYESABKAkiWAoNQXJjaGl2ZVJlc3VsdBIrCgVmaW5hbBgBIAEoCzIcLmhvbGRmYXN0LnYxLkFyY2hpdmVQcm9ncmVzcxIaChJpbnRlcnJ1cHRlZF9yZWFzb24YAiABKAkixwIKCkJhY2t1cFRhc2sSLQoLZGVzdGluYXRpb24YASABKAsyGC5ob2xkZmFzdC52MS5EZXN0aW5hdGlvbhIRCgl0ZW5hbnRfaWQYAiABKAQSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBSABKAkSEAoIaW5zdGFuY2UYBiABKAkSDQoFcmV0cnkYByABKA0SGQoRZmlyc3Rfc3ViX3Rhc2tfaWQYCCABKA0SEwoLY29tcHJlc3Npb24YCSABKAkSEwoLY29uY3VycmVuY3kYCiABKA0SEgoKcGFnZV9jaGVjaxgLIAEoCBIUCgxtZXRhX3Rhc2tfaWQYDCABKA0SIgoabmV0X2xpbWl0X2J5dGVzX3Blcl9zZWNvbmQYDSABKAQivAEKDkJhY2t1cFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSFAoMb3V0cHV0X2J5dGVzGAQgASgEEhIKCmZpbGVzX2RvbmUYBSABKAQSEwoLZmlsZXNfdG90YWwYBiABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgHIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgIIAEoBCJBCgxCYWNrdXBSZXN1bHQSMQoGYmFja3VwGAEgASgLMiEuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBCYWNrdXAiywMKC1Jlc3RvcmVUYXNrEigKBnNvdXJjZRgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhgKEHNvdXJjZV90ZW5hbnRfaWQYAiABKAQSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBINCgVyb3VuZBgFIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBiABKAkSFQoNbmV3X3RlbmFudF9pZBgHIAEoBBISCgpuZXdfdGVuYW50GAggASgJEhQKDG5ld19pbnN0YW5jZRgJIAEoCRIqCgZ0YXJnZXQYCiABKAsyGi5ob2xkZmFzdC52MS5SZXN0b3JlVGFyZ2V0EkMKDnRhYmxlc3BhY2VfbWFwGAsgAygLMisuaG9sZGZhc3QudjEuUmVzdG9yZVRhc2suVGFibGVzcGFjZU1hcEVudHJ5EhMKC2NvbmN1cnJlbmN5GAwgASgNEicKBHVuaXQYDSABKAsyGS5ob2xkZmFzdC52MS5SZXNvdXJjZVVuaXQaNAoSVGFibGVzcGFjZU1hcEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiiQEKDVJlc3RvcmVUYXJnZXQSFAoKZW5kX29mX2xvZxgBIAEoCEgAEhEKB3RpbWVfdXMYAiABKANIABINCgNsc24YAyABKAZIABITCglpbW1lZGlhdGUYBCABKAhIABIRCglleGNsdXNpdmUYBSABKAgSEAoIdGltZWxpbmUYBiABKA1CBgoEa2luZCJSCgxSZXNvdXJjZVVuaXQSGAoQbWF4X21lbW9yeV9ieXRlcxgBIAEoBBIXCg9tYXhfc2Vzc2lvbl9udW0YAiABKA0SDwoHbWF4X2NwdRgDIAEoASKmAQoPUmVzdG9yZVByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgEIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgFIAEoBBISCgpyZXBsYXlfbHNuGAYgASgGEhIKCnRhcmdldF9sc24YByABKAYi1gEKDVJlc3RvcmVSZXN1bHQSDAoEaG9zdBgBIAEoCRIMCgRwb3J0GAIgASgNEhYKDmRhdGFfZGlyZWN0b3J5GAMgASgJEikKB3JlYWNoZWQYBCABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIWCg5zZXJ2ZXJfdmVyc2lvbhgFIAEoCRIWCg5ieXRlc19yZXN0b3JlZBgGIAEoBBIeChZ0YWJsZXNwYWNlX2RpcmVjdG9yaWVzGAcgAygJEhYKDmxhc3RfY29tbWl0X3VzGAggASgDKnsKDEluc3RhbmNlUm9sZRIdChlJTlNUQU5DRV9ST0xFX1VOU1BFQ0lGSUVEEAASGQoVSU5TVEFOQ0VfUk9MRV9QUklNQVJZEAESGQoVSU5TVEFOQ0VfUk9MRV9TVEFOREJZEAISFgoSSU5TVEFOQ0VfUk9MRV9ET1dOEAMyWAoMQWdlbnRTZXJ2aWNlEkgKBkF0dGFjaBIZLmhvbGRmYXN0LnYxLkFnZW50TWVzc2FnZRofLmhvbGRmYXN0LnYxLkNvb3JkaW5hdG9yTWVzc2FnZSgBMAFiBnByb3RvMw", [file_holdfast_v1_admin, file_holdfast_v1_records]);
+  fileDesc("Chdob2xkZmFzdC92MS9hZ2VudC5wcm90bxILaG9sZGZhc3QudjEigAIKDEFnZW50TWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmhvbGRmYXN0LnYxLkhlbGxvSAASKwoJaGVhcnRiZWF0GAIgASgLMhYuaG9sZGZhc3QudjEuSGVhcnRiZWF0SAASMgoNdGFza19hY2NlcHRlZBgDIAEoCzIZLmhvbGRmYXN0LnYxLlRhc2tBY2NlcHRlZEgAEjIKDXRhc2tfcHJvZ3Jlc3MYBCABKAsyGS5ob2xkZmFzdC52MS5UYXNrUHJvZ3Jlc3NIABIuCgt0YXNrX3Jlc3VsdBgFIAEoCzIXLmhvbGRmYXN0LnYxLlRhc2tSZXN1bHRIAEIGCgRraW5kIq8CChJDb29yZGluYXRvck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmhvbGRmYXN0LnYxLldlbGNvbWVIABIsCgpzdGFydF90YXNrGAIgASgLMhYuaG9sZGZhc3QudjEuU3RhcnRUYXNrSAASLgoLY2FuY2VsX3Rhc2sYAyABKAsyFy5ob2xkZmFzdC52MS5DYW5jZWxUYXNrSAASKgoJZmx1c2hfbG9nGAQgASgLMhUuaG9sZGZhc3QudjEuRmx1c2hMb2dIABIwCgxyZXBvcnRfdGFza3MYBSABKAsyGC5ob2xkZmFzdC52MS5SZXBvcnRUYXNrc0gAEiwKCmtlZXBfc2xvdHMYBiABKAsyFi5ob2xkZmFzdC52MS5LZWVwU2xvdHNIAEIGCgRraW5kIsYBCgVIZWxsbxISCgphZ2VudF91dWlkGAEgASgJEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SDAoEem9uZRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEjAKCWluc3RhbmNlcxgGIAMoCzIdLmhvbGRmYXN0LnYxLkRlY2xhcmVkSW5zdGFuY2USLwoNcnVubmluZ190YXNrcxgHIAMoCzIYLmhvbGRmYXN0LnYxLlJ1bm5pbmdUYXNrEg0KBXRva2VuGAggASgJInIKEERlY2xhcmVkSW5zdGFuY2USDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRIQCghyZXN0b3JlZBgEIAEoCBIRCgl0ZW5hbnRfaWQYBSABKAQiLwoLUnVubmluZ1Rhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNIpQBCgdXZWxjb21lEhEKCXNlcnZlcl9pZBgBIAEoBBIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBIXCg9kZXBsb3ltZW50X3V1aWQYBCABKAkSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAUgASgNEhQKDGxlYWRlcl9lcG9jaBgGIAEoBCKEAQoJSGVhcnRiZWF0Eg8KB3RpbWVfdXMYASABKAMSLgoJaW5zdGFuY2VzGAIgAygLMhsuaG9sZGZhc3QudjEuSW5zdGFuY2VTdGF0dXMSHQoVcmVzaWRlbnRfbWVtb3J5X2J5dGVzGAMgASgEEhcKD2ZyZWVfZGlza19ieXRlcxgEIAEoBCLGAgoOSW5zdGFuY2VTdGF0dXMSDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRInCgRyb2xlGAQgASgOMhkuaG9sZGZhc3QudjEuSW5zdGFuY2VSb2xlEhkKEXN5c3RlbV9pZGVudGlmaWVyGAUgASgGEhAKCHRpbWVsaW5lGAYgASgNEgsKA2xzbhgHIAEoBhIWCg5zZXJ2ZXJfdmVyc2lvbhgIIAEoCRIWCg5wb3N0Z3Jlc19tYWpvchgJIAEoDRINCgVlcnJvchgKIAEoCRIMCgRob3N0GAsgASgJEgwKBHBvcnQYDCABKA0SFgoOZGF0YV9kaXJlY3RvcnkYDSABKAkSEAoIcmVzdG9yZWQYDiABKAgSEQoJdGVuYW50X2lkGA8gASgEIkQKC0Rlc3RpbmF0aW9uEgsKA3VyaRgBIAEoCRIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBCKIAgoJU3RhcnRUYXNrEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIOCgZqb2JfaWQYAyABKAQSEwoLZGVhZGxpbmVfbXMYBCABKA0SKwoHYXJjaGl2ZRgFIAEoCzIYLmhvbGRmYXN0LnYxLkFyY2hpdmVUYXNrSAASKQoGYmFja3VwGAYgASgLMhcuaG9sZGZhc3QudjEuQmFja3VwVGFza0gAEisKB3Jlc3RvcmUYByABKAsyGC5ob2xkZmFzdC52MS5SZXN0b3JlVGFza0gAEicKBWNoZWNrGAggASgLMhYuaG9sZGZhc3QudjEuQ2hlY2tUYXNrSABCBgoEa2luZCJNCgpDYW5jZWxUYXNrEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIOCgZyZWFzb24YAyABKAkSDQoFZHJhaW4YBCABKAgiOQoIRmx1c2hMb2cSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEgsKA2xzbhgDIAEoBiIxCglLZWVwU2xvdHMSJAoFc2xvdHMYASADKAsyFS5ob2xkZmFzdC52MS5LZXB0U2xvdCI8CghLZXB0U2xvdBIQCghpbnN0YW5jZRgBIAEoCRIRCglzbG90X25hbWUYAiABKAkSCwoDbHNuGAMgASgGIg0KC1JlcG9ydFRhc2tzIjAKDFRhc2tBY2NlcHRlZBIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0i2gEKDFRhc2tQcm9ncmVzcxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDwoHdGltZV91cxgDIAEoAxIvCgdhcmNoaXZlGAQgASgLMhwuaG9sZGZhc3QudjEuQXJjaGl2ZVByb2dyZXNzSAASLQoGYmFja3VwGAUgASgLMhsuaG9sZGZhc3QudjEuQmFja3VwUHJvZ3Jlc3NIABIvCgdyZXN0b3JlGAYgASgLMhwuaG9sZGZhc3QudjEuUmVzdG9yZVByb2dyZXNzSABCBgoEa2luZCKXAgoKVGFza1Jlc3VsdBIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SKQoFZXJyb3IYAyABKAsyGC5ob2xkZmFzdC52MS5FcnJvckRldGFpbEgAEi0KB2FyY2hpdmUYBCABKAsyGi5ob2xkZmFzdC52MS5BcmNoaXZlUmVzdWx0SAASKwoGYmFja3VwGAUgASgLMhkuaG9sZGZhc3QudjEuQmFja3VwUmVzdWx0SAASLQoHcmVzdG9yZRgGIAEoCzIaLmhvbGRmYXN0LnYxLlJlc3RvcmVSZXN1bHRIABIpCgVjaGVjaxgHIAEoCzIYLmhvbGRmYXN0LnYxLkNoZWNrUmVzdWx0SABCBgoEa2luZCJdCglDaGVja1Rhc2sSEAoIaW5zdGFuY2UYASABKAkSLQoLZGVzdGluYXRpb24YAiABKAsyGC5ob2xkZmFzdC52MS5EZXN0aW5hdGlvbhIPCgdwdXJwb3NlGAMgASgJIjQKC0NoZWNrUmVzdWx0EiUKBWl0ZW1zGAEgAygLMhYuaG9sZGZhc3QudjEuQ2hlY2tJdGVtIlUKCUNoZWNrSXRlbRIMCgRuYW1lGAEgASgJEg4KBnBhc3NlZBgCIAEoCBINCgVmb3VuZBgDIAEoCRIOCgZ3YW50ZWQYBCABKAkSCwoDZml4GAUgASgJIsECCgtBcmNoaXZlVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBINCgVyb3VuZBgDIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBCABKAkSEAoIaW5zdGFuY2UYBSABKAkSDQoFZXBvY2gYBiABKAQSEQoJc2xvdF9uYW1lGAcgASgJEg0KBWZyZXNoGAggASgIEh4KFmNoZWNrcG9pbnRfaW50ZXJ2YWxfbXMYCSABKA0SEwoLY29tcHJlc3Npb24YCiABKAkSIgoaZXhwZWN0ZWRfc3lzdGVtX2lkZW50aWZpZXIYCyABKAYSEQoJc2VydmVyX2lkGAwgASgEEhkKEW5ld19yb3VuZF9mb2xsb3dzGA0gASgIIuoDCg9BcmNoaXZlUHJvZ3Jlc3MSDQoFc3RhdGUYASABKAkSJwoFc3RhcnQYAiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIpCgdkdXJhYmxlGAMgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFQoNY2hlY2twb2ludF91cxgEIAEoAxISCgpzZXJ2ZXJfbHNuGAUgASgGEhEKCXNlcnZlcl91cxgGIAEoAxITCgtpbnB1dF9ieXRlcxgHIAEoBBIUCgxvdXRwdXRfYnl0ZXMYCCABKAQSGQoRc3lzdGVtX2lkZW50aWZpZXIYCSABKAYSGgoSc2VnbWVudF9zaXplX2J5dGVzGAogASgNEhYKDnBvc3RncmVzX21ham9yGAsgASgNEg8KB2ZpbGVfaWQYDCABKAQSEwoLd2FpdGluZ19mb3IYDSABKAkSEgoKbGFzdF9lcnJvchgOIAEoCRIQCghzdGFydF91cxgPIAEoAxIVCg1iYWNrbG9nX2J5dGVzGBAgASgEEhIKCnNsb3Rfc3RhdGUYESABKAkSGwoTc2xvdF9yZXRhaW5lZF9ieXRlcxgSIAEoBBIWCg53YWxfZnJlZV9ieXRlcxgTIAEoBBIQCgh0aW1lbGluZRgUIAEoDSJ8Cg1BcmNoaXZlUmVzdWx0EisKBWZpbmFsGAEgASgLMhwuaG9sZGZhc3QudjEuQXJjaGl2ZVByb2dyZXNzEhoKEmludGVycnVwdGVkX3JlYXNvbhgCIAEoCRIiCgRob2xlGAMgASgLMhQuaG9sZGZhc3QudjEuTG9nSG9sZSLHAgoKQmFja3VwVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgFIAEoCRIQCghpbnN0YW5jZRgGIAEoCRINCgVyZXRyeRgHIAEoDRIZChFmaXJzdF9zdWJfdGFza19pZBgIIAEoDRITCgtjb21wcmVzc2lvbhgJIAEoCRITCgtjb25jdXJyZW5jeRgKIAEoDRISCgpwYWdlX2NoZWNrGAsgASgIEhQKDG1ldGFfdGFza19pZBgMIAEoDRIiChpuZXRfbGltaXRfYnl0ZXNfcGVyX3NlY29uZBgNIAEoBCK8AQoOQmFja3VwUHJvZ3Jlc3MSDQoFcGhhc2UYASABKAkSEgoKYnl0ZXNfZG9uZRgCIAEoBBITCgtieXRlc190b3RhbBgDIAEoBBIUCgxvdXRwdXRfYnl0ZXMYBCABKAQSEgoKZmlsZXNfZG9uZRgFIAEoBBITCgtmaWxlc190b3RhbBgGIAEoBBIYChBtYWNyb2Jsb2Nrc19kb25lGAcgASgEEhkKEW1hY3JvYmxvY2tzX3RvdGFsGAggASgEIkEKDEJhY2t1cFJlc3VsdBIxCgZiYWNrdXAYASABKAsyIS5ob2xkZmFzdC52MS5QYXJ0aXRpb25Hcm91cEJhY2t1cCLLAwoLUmVzdG9yZVRhc2sSKAoGc291cmNlGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SGAoQc291cmNlX3RlbmFudF9pZBgCIAEoBBIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEg0KBXJvdW5kGAUgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgGIAEoCRIVCg1uZXdfdGVuYW50X2lkGAcgASgEEhIKCm5ld190ZW5hbnQYCCABKAkSFAoMbmV3X2luc3RhbmNlGAkgASgJEioKBnRhcmdldBgKIAEoCzIaLmhvbGRmYXN0LnYxLlJlc3RvcmVUYXJnZXQSQwoOdGFibGVzcGFjZV9tYXAYCyADKAsyKy5ob2xkZmFzdC52MS5SZXN0b3JlVGFzay5UYWJsZXNwYWNlTWFwRW50cnkSEwoLY29uY3VycmVuY3kYDCABKA0SJwoEdW5pdBgNIAEoCzIZLmhvbGRmYXN0LnYxLlJlc291cmNlVW5pdBo0ChJUYWJsZXNwYWNlTWFwRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKoAQoNUmVzdG9yZVRhcmdldBIUCgplbmRfb2ZfbG9nGAEgASgISAASEQoHdGltZV91cxgCIAEoA0gAEg0KA2xzbhgDIAEoBkgAEhMKCWltbWVkaWF0ZRgEIAEoCEgAEg0KA3hpZBgHIAEoDUgAEg4KBG5hbWUYCCABKAlIABIRCglleGNsdXNpdmUYBSABKAgSEAoIdGltZWxpbmUYBiABKA1CBgoEa2luZCJSCgxSZXNvdXJjZVVuaXQSGAoQbWF4X21lbW9yeV9ieXRlcxgBIAEoBBIXCg9tYXhfc2Vzc2lvbl9udW0YAiABKA0SDwoHbWF4X2NwdRgDIAEoASKmAQoPUmVzdG9yZVByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgEIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgFIAEoBBISCgpyZXBsYXlfbHNuGAYgASgGEhIKCnRhcmdldF9sc24YByABKAYi1gEKDVJlc3RvcmVSZXN1bHQSDAoEaG9zdBgBIAEoCRIMCgRwb3J0GAIgASgNEhYKDmRhdGFfZGlyZWN0b3J5GAMgASgJEikKB3JlYWNoZWQYBCABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIWCg5zZXJ2ZXJfdmVyc2lvbhgFIAEoCRIWCg5ieXRlc19yZXN0b3JlZBgGIAEoBBIeChZ0YWJsZXNwYWNlX2RpcmVjdG9yaWVzGAcgAygJEhYKDmxhc3RfY29tbWl0X3VzGAggASgDKnsKDEluc3RhbmNlUm9sZRIdChlJTlNUQU5DRV9ST0xFX1VOU1BFQ0lGSUVEEAASGQoVSU5TVEFOQ0VfUk9MRV9QUklNQVJZEAESGQoVSU5TVEFOQ0VfUk9MRV9TVEFOREJZEAISFgoSSU5TVEFOQ0VfUk9MRV9ET1dOEAMyWAoMQWdlbnRTZXJ2aWNlEkgKBkF0dGFjaBIZLmhvbGRmYXN0LnYxLkFnZW50TWVzc2FnZRofLmhvbGRmYXN0LnYxLkNvb3JkaW5hdG9yTWVzc2FnZSgBMAFiBnByb3RvMw", [file_holdfast_v1_admin, file_holdfast_v1_records]);
 
 /**
  * @generated from message holdfast.v1.AgentMessage
@@ -108,6 +108,12 @@ export type CoordinatorMessage = Message<"holdfast.v1.CoordinatorMessage"> & {
      */
     value: ReportTasks;
     case: "reportTasks";
+  } | {
+    /**
+     * @generated from field: holdfast.v1.KeepSlots keep_slots = 6;
+     */
+    value: KeepSlots;
+    case: "keepSlots";
   } | { case: undefined; value?: undefined };
 };
 
@@ -562,6 +568,54 @@ export const FlushLogSchema: GenMessage<FlushLog> = /*@__PURE__*/
   messageDesc(file_holdfast_v1_agent, 11);
 
 /**
+ * Standbys keep their log as far as it is not archived, so that nothing is missing after a promotion.
+ *
+ * @generated from message holdfast.v1.KeepSlots
+ */
+export type KeepSlots = Message<"holdfast.v1.KeepSlots"> & {
+  /**
+   * @generated from field: repeated holdfast.v1.KeptSlot slots = 1;
+   */
+  slots: KeptSlot[];
+};
+
+/**
+ * Describes the message holdfast.v1.KeepSlots.
+ * Use `create(KeepSlotsSchema)` to create a new message.
+ */
+export const KeepSlotsSchema: GenMessage<KeepSlots> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 12);
+
+/**
+ * @generated from message holdfast.v1.KeptSlot
+ */
+export type KeptSlot = Message<"holdfast.v1.KeptSlot"> & {
+  /**
+   * @generated from field: string instance = 1;
+   */
+  instance: string;
+
+  /**
+   * @generated from field: string slot_name = 2;
+   */
+  slotName: string;
+
+  /**
+   * archived up to here; 0: nothing is archived any more, the slot is dropped
+   *
+   * @generated from field: fixed64 lsn = 3;
+   */
+  lsn: bigint;
+};
+
+/**
+ * Describes the message holdfast.v1.KeptSlot.
+ * Use `create(KeptSlotSchema)` to create a new message.
+ */
+export const KeptSlotSchema: GenMessage<KeptSlot> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 13);
+
+/**
  * Ask for a RunningTask-like TaskProgress of every running task, now.
  *
  * @generated from message holdfast.v1.ReportTasks
@@ -574,7 +628,7 @@ export type ReportTasks = Message<"holdfast.v1.ReportTasks"> & {
  * Use `create(ReportTasksSchema)` to create a new message.
  */
 export const ReportTasksSchema: GenMessage<ReportTasks> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 12);
+  messageDesc(file_holdfast_v1_agent, 14);
 
 /**
  * @generated from message holdfast.v1.TaskAccepted
@@ -596,7 +650,7 @@ export type TaskAccepted = Message<"holdfast.v1.TaskAccepted"> & {
  * Use `create(TaskAcceptedSchema)` to create a new message.
  */
 export const TaskAcceptedSchema: GenMessage<TaskAccepted> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 13);
+  messageDesc(file_holdfast_v1_agent, 15);
 
 /**
  * @generated from message holdfast.v1.TaskProgress
@@ -646,7 +700,7 @@ export type TaskProgress = Message<"holdfast.v1.TaskProgress"> & {
  * Use `create(TaskProgressSchema)` to create a new message.
  */
 export const TaskProgressSchema: GenMessage<TaskProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 14);
+  messageDesc(file_holdfast_v1_agent, 16);
 
 /**
  * @generated from message holdfast.v1.TaskResult
@@ -703,7 +757,7 @@ export type TaskResult = Message<"holdfast.v1.TaskResult"> & {
  * Use `create(TaskResultSchema)` to create a new message.
  */
 export const TaskResultSchema: GenMessage<TaskResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 15);
+  messageDesc(file_holdfast_v1_agent, 17);
 
 /**
  * ---- check: what the coordinator asks before ARCHIVELOG or BACKUP -----------------------------------------------
@@ -736,7 +790,7 @@ export type CheckTask = Message<"holdfast.v1.CheckTask"> & {
  * Use `create(CheckTaskSchema)` to create a new message.
  */
 export const CheckTaskSchema: GenMessage<CheckTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 16);
+  messageDesc(file_holdfast_v1_agent, 18);
 
 /**
  * @generated from message holdfast.v1.CheckResult
@@ -753,7 +807,7 @@ export type CheckResult = Message<"holdfast.v1.CheckResult"> & {
  * Use `create(CheckResultSchema)` to create a new message.
  */
 export const CheckResultSchema: GenMessage<CheckResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 17);
+  messageDesc(file_holdfast_v1_agent, 19);
 
 /**
  * @generated from message holdfast.v1.CheckItem
@@ -792,7 +846,7 @@ export type CheckItem = Message<"holdfast.v1.CheckItem"> & {
  * Use `create(CheckItemSchema)` to create a new message.
  */
 export const CheckItemSchema: GenMessage<CheckItem> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 18);
+  messageDesc(file_holdfast_v1_agent, 20);
 
 /**
  * ---- archive ----------------------------------------------------------------------------------------------------
@@ -867,6 +921,13 @@ export type ArchiveTask = Message<"holdfast.v1.ArchiveTask"> & {
    * @generated from field: uint64 server_id = 12;
    */
   serverId: bigint;
+
+  /**
+   * after a hole: the slot is made anew at once, so that the hole does not grow
+   *
+   * @generated from field: bool new_round_follows = 13;
+   */
+  newRoundFollows: boolean;
 };
 
 /**
@@ -874,7 +935,7 @@ export type ArchiveTask = Message<"holdfast.v1.ArchiveTask"> & {
  * Use `create(ArchiveTaskSchema)` to create a new message.
  */
 export const ArchiveTaskSchema: GenMessage<ArchiveTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 19);
+  messageDesc(file_holdfast_v1_agent, 21);
 
 /**
  * @generated from message holdfast.v1.ArchiveProgress
@@ -976,6 +1037,27 @@ export type ArchiveProgress = Message<"holdfast.v1.ArchiveProgress"> & {
    * @generated from field: string slot_state = 17;
    */
   slotState: string;
+
+  /**
+   * log that the server keeps for the slot
+   *
+   * @generated from field: uint64 slot_retained_bytes = 18;
+   */
+  slotRetainedBytes: bigint;
+
+  /**
+   * on the disk of the server's log; 0: not known
+   *
+   * @generated from field: uint64 wal_free_bytes = 19;
+   */
+  walFreeBytes: bigint;
+
+  /**
+   * that is archived now
+   *
+   * @generated from field: uint32 timeline = 20;
+   */
+  timeline: number;
 };
 
 /**
@@ -983,7 +1065,7 @@ export type ArchiveProgress = Message<"holdfast.v1.ArchiveProgress"> & {
  * Use `create(ArchiveProgressSchema)` to create a new message.
  */
 export const ArchiveProgressSchema: GenMessage<ArchiveProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 20);
+  messageDesc(file_holdfast_v1_agent, 22);
 
 /**
  * @generated from message holdfast.v1.ArchiveResult
@@ -1000,6 +1082,13 @@ export type ArchiveResult = Message<"holdfast.v1.ArchiveResult"> & {
    * @generated from field: string interrupted_reason = 2;
    */
   interruptedReason: string;
+
+  /**
+   * where, as far as it is known
+   *
+   * @generated from field: holdfast.v1.LogHole hole = 3;
+   */
+  hole?: LogHole | undefined;
 };
 
 /**
@@ -1007,7 +1096,7 @@ export type ArchiveResult = Message<"holdfast.v1.ArchiveResult"> & {
  * Use `create(ArchiveResultSchema)` to create a new message.
  */
 export const ArchiveResultSchema: GenMessage<ArchiveResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 21);
+  messageDesc(file_holdfast_v1_agent, 23);
 
 /**
  * ---- backup -----------------------------------------------------------------------------------------------------
@@ -1090,7 +1179,7 @@ export type BackupTask = Message<"holdfast.v1.BackupTask"> & {
  * Use `create(BackupTaskSchema)` to create a new message.
  */
 export const BackupTaskSchema: GenMessage<BackupTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 22);
+  messageDesc(file_holdfast_v1_agent, 24);
 
 /**
  * @generated from message holdfast.v1.BackupProgress
@@ -1144,7 +1233,7 @@ export type BackupProgress = Message<"holdfast.v1.BackupProgress"> & {
  * Use `create(BackupProgressSchema)` to create a new message.
  */
 export const BackupProgressSchema: GenMessage<BackupProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 23);
+  messageDesc(file_holdfast_v1_agent, 25);
 
 /**
  * @generated from message holdfast.v1.BackupResult
@@ -1161,7 +1250,7 @@ export type BackupResult = Message<"holdfast.v1.BackupResult"> & {
  * Use `create(BackupResultSchema)` to create a new message.
  */
 export const BackupResultSchema: GenMessage<BackupResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 24);
+  messageDesc(file_holdfast_v1_agent, 26);
 
 /**
  * ---- restore ----------------------------------------------------------------------------------------------------
@@ -1240,7 +1329,7 @@ export type RestoreTask = Message<"holdfast.v1.RestoreTask"> & {
  * Use `create(RestoreTaskSchema)` to create a new message.
  */
 export const RestoreTaskSchema: GenMessage<RestoreTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 25);
+  messageDesc(file_holdfast_v1_agent, 27);
 
 /**
  * @generated from message holdfast.v1.RestoreTarget
@@ -1273,9 +1362,27 @@ export type RestoreTarget = Message<"holdfast.v1.RestoreTarget"> & {
      */
     value: boolean;
     case: "immediate";
+  } | {
+    /**
+     * the transaction's end
+     *
+     * @generated from field: uint32 xid = 7;
+     */
+    value: number;
+    case: "xid";
+  } | {
+    /**
+     * a restore point
+     *
+     * @generated from field: string name = 8;
+     */
+    value: string;
+    case: "name";
   } | { case: undefined; value?: undefined };
 
   /**
+   * stop before what the target names, not behind it
+   *
    * @generated from field: bool exclusive = 5;
    */
   exclusive: boolean;
@@ -1293,7 +1400,7 @@ export type RestoreTarget = Message<"holdfast.v1.RestoreTarget"> & {
  * Use `create(RestoreTargetSchema)` to create a new message.
  */
 export const RestoreTargetSchema: GenMessage<RestoreTarget> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 26);
+  messageDesc(file_holdfast_v1_agent, 28);
 
 /**
  * @generated from message holdfast.v1.ResourceUnit
@@ -1320,7 +1427,7 @@ export type ResourceUnit = Message<"holdfast.v1.ResourceUnit"> & {
  * Use `create(ResourceUnitSchema)` to create a new message.
  */
 export const ResourceUnitSchema: GenMessage<ResourceUnit> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 27);
+  messageDesc(file_holdfast_v1_agent, 29);
 
 /**
  * @generated from message holdfast.v1.RestoreProgress
@@ -1369,7 +1476,7 @@ export type RestoreProgress = Message<"holdfast.v1.RestoreProgress"> & {
  * Use `create(RestoreProgressSchema)` to create a new message.
  */
 export const RestoreProgressSchema: GenMessage<RestoreProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 28);
+  messageDesc(file_holdfast_v1_agent, 30);
 
 /**
  * @generated from message holdfast.v1.RestoreResult
@@ -1423,7 +1530,7 @@ export type RestoreResult = Message<"holdfast.v1.RestoreResult"> & {
  * Use `create(RestoreResultSchema)` to create a new message.
  */
 export const RestoreResultSchema: GenMessage<RestoreResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 29);
+  messageDesc(file_holdfast_v1_agent, 31);
 
 /**
  * @generated from enum holdfast.v1.InstanceRole

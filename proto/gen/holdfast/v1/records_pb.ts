@@ -13,7 +13,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file holdfast/v1/records.proto.
  */
 export const file_holdfast_v1_records: GenFile = /*@__PURE__*/
-  fileDesc("Chlob2xkZmFzdC92MS9yZWNvcmRzLnByb3RvEgtob2xkZmFzdC52MSIsCgtMb2dQb3NpdGlvbhIQCgh0aW1lbGluZRgBIAEoDRILCgNsc24YAiABKAYiZQoMQ2x1c3Rlck93bmVyEhcKD2RlcGxveW1lbnRfdXVpZBgBIAEoCRIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBISCgpjcmVhdGVkX3VzGAQgASgDIjoKDlRlbmFudEluZm9MaXN0EigKB3RlbmFudHMYASADKAsyFy5ob2xkZmFzdC52MS5UZW5hbnRJbmZvIpABCgpUZW5hbnRJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBIMCgRuYW1lGAIgASgJEhIKCmNyZWF0ZWRfdXMYAyABKAMSEgoKZHJvcHBlZF91cxgEIAEoAxI5ChBwYXJ0aXRpb25fZ3JvdXBzGAUgAygLMh8uaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBJbmZvImEKElBhcnRpdGlvbkdyb3VwSW5mbxIMCgRuYW1lGAEgASgJEhEKCWpvaW5lZF91cxgCIAEoAxIPCgdsZWZ0X3VzGAMgASgDEhkKEXN5c3RlbV9pZGVudGlmaWVyGAQgASgGIkAKElRlbmFudE5hbWVJbmZvTGlzdBIqCgVuYW1lcxgBIAMoCzIbLmhvbGRmYXN0LnYxLlRlbmFudE5hbWVJbmZvIlQKDlRlbmFudE5hbWVJbmZvEgwKBG5hbWUYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg8KB2Zyb21fdXMYAyABKAMSEAoIdW50aWxfdXMYBCABKAMiawoOU2VydmVyQ2xvZ0luZm8SEQoJc2VydmVyX2lkGAEgASgEEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SLAoGZ3JvdXBzGAQgAygLMhwuaG9sZGZhc3QudjEuU2VydmVyQ2xvZ0dyb3VwIpYBCg9TZXJ2ZXJDbG9nR3JvdXASEQoJdGVuYW50X2lkGAEgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRINCgVyb3VuZBgDIAEoBBINCgVlcG9jaBgEIAEoBBInCgVzdGFydBgFIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhAKCHNpbmNlX3VzGAYgASgDImkKCU1vdW50RmlsZRIXCg9kZXBsb3ltZW50X3V1aWQYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg0KBXJvdW5kGAMgASgEEhIKCmNyZWF0ZWRfdXMYBCABKAMSDQoFdG9rZW4YBSABKAwigwEKClJvdW5kQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEg0KBXJvdW5kGAMgASgEEhAKCGJlZ2luX3VzGAQgASgDEiwKBmdyb3VwcxgFIAMoCzIcLmhvbGRmYXN0LnYxLlJvdW5kR3JvdXBTdGFydCK0AQoPUm91bmRHcm91cFN0YXJ0EhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIZChFzeXN0ZW1faWRlbnRpZmllchgCIAEoBhInCgVzdGFydBgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgEIAEoDRIWCg5wb3N0Z3Jlc19tYWpvchgFIAEoDRIQCghzdGFydF91cxgGIAEoAyKNAQoIUm91bmRFbmQSDQoFcm91bmQYASABKAQSDgoGZW5kX3VzGAIgASgDEiYKBXN0YXRlGAMgASgOMhcuaG9sZGZhc3QudjEuUm91bmRTdGF0ZRIOCgZyZWFzb24YBCABKAkSKgoGZ3JvdXBzGAUgAygLMhouaG9sZGZhc3QudjEuUm91bmRHcm91cEVuZCJmCg1Sb3VuZEdyb3VwRW5kEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIlCgNlbmQYAiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIVCg1jaGVja3BvaW50X3VzGAMgASgDIkEKEkNsb2dCYWNrdXBJbmZvTGlzdBIrCgZyb3VuZHMYASADKAsyGy5ob2xkZmFzdC52MS5DbG9nQmFja3VwSW5mbyKzAgoOQ2xvZ0JhY2t1cEluZm8SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEg0KBXJvdW5kGAMgASgEEiYKBXN0YXRlGAQgASgOMhcuaG9sZGZhc3QudjEuUm91bmRTdGF0ZRIQCghzdGFydF91cxgFIAEoAxIVCg1jaGVja3BvaW50X3VzGAYgASgDEiwKBnN0YXJ0cxgHIAMoCzIcLmhvbGRmYXN0LnYxLlJvdW5kR3JvdXBTdGFydBIvCgtjaGVja3BvaW50cxgIIAMoCzIaLmhvbGRmYXN0LnYxLlJvdW5kR3JvdXBFbmQSEwoLaW5wdXRfYnl0ZXMYCSABKAQSFAoMb3V0cHV0X2J5dGVzGAogASgEEg8KB2NvbW1lbnQYCyABKAki2gEKElBhcnRpdGlvbkdyb3VwTGlzdBIRCgl0ZW5hbnRfaWQYASABKAQSEwoLdGVuYW50X25hbWUYAiABKAkSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBIXCg9kZXBsb3ltZW50X3V1aWQYBSABKAkSDQoFZXBvY2gYBiABKAQSEgoKY3JlYXRlZF91cxgHIAEoAxI0CghyZXBsaWNhcxgIIAMoCzIiLmhvbGRmYXN0LnYxLlBhcnRpdGlvbkdyb3VwUmVwbGljYSJ9ChVQYXJ0aXRpb25Hcm91cFJlcGxpY2ESFwoPcGFydGl0aW9uX2dyb3VwGAEgASgJEhEKCXNlcnZlcl9pZBgCIAEoBBIKCgJpcBgDIAEoCRIMCgRwb3J0GAQgASgNEhAKCGluc3RhbmNlGAUgASgJEgwKBHJvbGUYBiABKAkihgMKCkJhY2t1cEluZm8SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEhUKDWJhY2t1cF9zZXRfaWQYAyABKAQSEwoLZnVsbF9zZXRfaWQYBCABKAQSFwoPcHJldmlvdXNfc2V0X2lkGAUgASgEEiUKBHR5cGUYBiABKA4yFy5ob2xkZmFzdC52MS5CYWNrdXBUeXBlEg0KBWVwb2NoGAcgASgEEg0KBXJvdW5kGAggASgEEhMKC2Rlc2NyaXB0aW9uGAkgASgJEg4KBnJlYXNvbhgKIAEoCRIQCghzdGFydF91cxgLIAEoAxIOCgZlbmRfdXMYDCABKAMSFAoMY2x1c3Rlcl9uYW1lGA0gASgJEhIKCmNsdXN0ZXJfaWQYDiABKAQSOwoQcGFydGl0aW9uX2dyb3VwcxgPIAMoCzIhLmhvbGRmYXN0LnYxLlBhcnRpdGlvbkdyb3VwQmFja3VwEhgKEGhvbGRmYXN0X3ZlcnNpb24YECABKAki9QQKFFBhcnRpdGlvbkdyb3VwQmFja3VwEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIZChFzeXN0ZW1faWRlbnRpZmllchgCIAEoBhIWCg5zZXJ2ZXJfdmVyc2lvbhgDIAEoCRIWCg5wb3N0Z3Jlc19tYWpvchgEIAEoDRIYChBibG9ja19zaXplX2J5dGVzGAUgASgNEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgGIAEoDRIdChVwYWdlX2NoZWNrc3VtX3ZlcnNpb24YByABKA0SJwoFc3RhcnQYCCABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhImCgRzdG9wGAkgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SLAoKY2hlY2twb2ludBgKIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhAKCHN0YXJ0X3VzGAsgASgDEg8KB3N0b3BfdXMYDCABKAMSFwoPbmV3ZXN0X3BhZ2VfbHNuGA0gASgGEhIKCmZpbGVfY291bnQYDiABKAQSGAoQbWFjcm9ibG9ja19jb3VudBgPIAEoBBITCgtpbnB1dF9ieXRlcxgQIAEoBBIUCgxvdXRwdXRfYnl0ZXMYESABKAQSJgoFZmlsZXMYEiADKAsyFy5ob2xkZmFzdC52MS5GaWxlRGlnZXN0Ei8KDXBhZ2VfZmFpbHVyZXMYEyADKAsyGC5ob2xkZmFzdC52MS5QYWdlRmFpbHVyZRIUCgxmcm9tX3N0YW5kYnkYFCABKAgSDwoHdGFza19pZBgVIAEoDRIQCgh3YXJuaW5ncxgWIAMoCSI+CgpGaWxlRGlnZXN0EgwKBHBhdGgYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoBBIOCgZzaGEyNTYYAyABKAwiOgoLUGFnZUZhaWx1cmUSDAoEcGF0aBgBIAEoCRINCgVibG9jaxgCIAEoDRIOCgZyZWFzb24YAyABKAkiPgoSRGF0YUJhY2t1cEluZm9MaXN0EigKB2JhY2t1cHMYASADKAsyFy5ob2xkZmFzdC52MS5CYWNrdXBJbmZvIswCCgpCYWNrdXBNZXRhEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIUCgxiYWNrdXBfbGFiZWwYAiABKAwSFgoOdGFibGVzcGFjZV9tYXAYAyABKAwSLAoLdGFibGVzcGFjZXMYBCADKAsyFy5ob2xkZmFzdC52MS5UYWJsZXNwYWNlEiYKCHNldHRpbmdzGAUgAygLMhQuaG9sZGZhc3QudjEuU2V0dGluZxIWCg5kYXRhX2RpcmVjdG9yeRgGIAEoCRIWCg5kaXJlY3RvcnlfbW9kZRgHIAEoDRIWCg5zZXJ2ZXJfdmVyc2lvbhgIIAEoCRIWCg5wb3N0Z3Jlc19tYWpvchgJIAEoDRIoCglkYXRhYmFzZXMYCiADKAsyFS5ob2xkZmFzdC52MS5EYXRhYmFzZRIXCg9jYXRhbG9nX3ZlcnNpb24YCyABKA0iSwoKVGFibGVzcGFjZRILCgNvaWQYASABKA0SDAoEbmFtZRgCIAEoCRIQCghsb2NhdGlvbhgDIAEoCRIQCghpbl9wbGFjZRgEIAEoCCI7CgdTZXR0aW5nEgwKBG5hbWUYASABKAkSDQoFdmFsdWUYAiABKAkSEwoLc291cmNlX2ZpbGUYAyABKAkiJQoIRGF0YWJhc2USCwoDb2lkGAEgASgNEgwKBG5hbWUYAiABKAkiMgoIRmlsZUxpc3QSJgoFZmlsZXMYASADKAsyFy5ob2xkZmFzdC52MS5CYWNrdXBGaWxlIswBCgpCYWNrdXBGaWxlEhMKC2ZpbGVfbnVtYmVyGAEgASgNEgwKBHBhdGgYAiABKAkSIwoEa2luZBgDIAEoDjIVLmhvbGRmYXN0LnYxLkZpbGVLaW5kEhIKCnNpemVfYnl0ZXMYBCABKAQSDAoEbW9kZRgFIAEoDRITCgttb2RpZmllZF91cxgGIAEoAxIOCgZjcmMzMmMYByABKAcSFQoNZXh0ZXJuYWxfcGF0aBgIIAEoCRIYChBtYWNyb2Jsb2NrX2NvdW50GAkgASgNIkIKDURpcmVjdG9yeUxpc3QSMQoLZGlyZWN0b3JpZXMYASADKAsyHC5ob2xkZmFzdC52MS5CYWNrdXBEaXJlY3RvcnkiLQoPQmFja3VwRGlyZWN0b3J5EgwKBHBhdGgYASABKAkSDAoEbW9kZRgCIAEoDSI5CglNZXRhSW5kZXgSLAoHZW50cmllcxgBIAMoCzIbLmhvbGRmYXN0LnYxLk1ldGFJbmRleEVudHJ5IkUKDk1ldGFJbmRleEVudHJ5EhMKC3JlY29yZF90eXBlGAEgASgNEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKA0icgoSVGVuYW50TG9jYWxpdHlJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRI0CghyZXBsaWNhcxgDIAMoCzIiLmhvbGRmYXN0LnYxLlBhcnRpdGlvbkdyb3VwUmVwbGljYSJWChJUZW5hbnREaWFnbm9zZUluZm8SGAoQaG9sZGZhc3RfdmVyc2lvbhgBIAEoCRImCghzZXR0aW5ncxgCIAMoCzIULmhvbGRmYXN0LnYxLlNldHRpbmciwAEKC0xvZ0ZpbGVJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBINCgVyb3VuZBgCIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkSDwoHZmlsZV9pZBgEIAEoBBINCgVlcG9jaBgFIAEoBBIQCgh0aW1lbGluZRgGIAEoDRINCgViZWdpbhgHIAEoBhIaChJzZWdtZW50X3NpemVfYnl0ZXMYCCABKA0SGQoRc3lzdGVtX2lkZW50aWZpZXIYCSABKAYi2AMKDExvZ0luZGV4SW5mbxImCgRmaWxlGAEgASgLMhguaG9sZGZhc3QudjEuTG9nRmlsZUluZm8SCwoDZW5kGAIgASgGEhYKDmFjY2VwdGVkX2J5dGVzGAMgASgEEhoKDW1heF9jb21taXRfdXMYBCABKANIAIgBARIcCg9maXJzdF9jb21taXRfdXMYBSABKANIAYgBARIbCg5sYXN0X2NvbW1pdF91cxgGIAEoA0gCiAEBEjMKCmNoZWNrcG9pbnQYByABKAsyGi5ob2xkZmFzdC52MS5Mb2dDaGVja3BvaW50SAOIAQESLwoLY2hlY2twb2ludHMYCCADKAsyGi5ob2xkZmFzdC52MS5Mb2dDaGVja3BvaW50EjQKDnJlc3RvcmVfcG9pbnRzGAkgAygLMhwuaG9sZGZhc3QudjEuTG9nUmVzdG9yZVBvaW50EiQKF3VuZmluaXNoZWRfcmVjb3JkX2JlZ2luGAogASgGSASIAQFCEAoOX21heF9jb21taXRfdXNCEgoQX2ZpcnN0X2NvbW1pdF91c0IRCg9fbGFzdF9jb21taXRfdXNCDQoLX2NoZWNrcG9pbnRCGgoYX3VuZmluaXNoZWRfcmVjb3JkX2JlZ2luIi0KDUxvZ0NoZWNrcG9pbnQSCwoDbHNuGAEgASgGEg8KB3RpbWVfdXMYAiABKAMiPQoPTG9nUmVzdG9yZVBvaW50EgsKA2xzbhgBIAEoBhIMCgRuYW1lGAIgASgJEg8KB3RpbWVfdXMYAyABKAMiWQoSTWFjcm9CbG9ja0ZpbGVJbmZvEhUKDWJhY2t1cF9zZXRfaWQYASABKAQSEwoLc3ViX3Rhc2tfaWQYAiABKA0SFwoPcGFydGl0aW9uX2dyb3VwGAMgASgJKqgBCgpSb3VuZFN0YXRlEhsKF1JPVU5EX1NUQVRFX1VOU1BFQ0lGSUVEEAASFAoQUk9VTkRfU1RBVEVfU1RPUBABEhkKFVJPVU5EX1NUQVRFX0JFR0lOTklORxACEhUKEVJPVU5EX1NUQVRFX0RPSU5HEAMSGAoUUk9VTkRfU1RBVEVfU1RPUFBJTkcQBBIbChdST1VORF9TVEFURV9JTlRFUlJVUFRFRBAFKlwKCkJhY2t1cFR5cGUSGwoXQkFDS1VQX1RZUEVfVU5TUEVDSUZJRUQQABIUChBCQUNLVVBfVFlQRV9GVUxMEAESGwoXQkFDS1VQX1RZUEVfSU5DUkVNRU5UQUwQAiraAQoIRmlsZUtpbmQSGQoVRklMRV9LSU5EX1VOU1BFQ0lGSUVEEAASGwoXRklMRV9LSU5EX1JFTEFUSU9OX01BSU4QARIaChZGSUxFX0tJTkRfUkVMQVRJT05fRlNNEAISGQoVRklMRV9LSU5EX1JFTEFUSU9OX1ZNEAMSGwoXRklMRV9LSU5EX1JFTEFUSU9OX0lOSVQQBBITCg9GSUxFX0tJTkRfT1RIRVIQBRIVChFGSUxFX0tJTkRfQ09OVFJPTBAGEhYKEkZJTEVfS0lORF9FWFRFUk5BTBAHYgZwcm90bzM");
+  fileDesc("Chlob2xkZmFzdC92MS9yZWNvcmRzLnByb3RvEgtob2xkZmFzdC52MSIsCgtMb2dQb3NpdGlvbhIQCgh0aW1lbGluZRgBIAEoDRILCgNsc24YAiABKAYiZQoMQ2x1c3Rlck93bmVyEhcKD2RlcGxveW1lbnRfdXVpZBgBIAEoCRIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBISCgpjcmVhdGVkX3VzGAQgASgDIjoKDlRlbmFudEluZm9MaXN0EigKB3RlbmFudHMYASADKAsyFy5ob2xkZmFzdC52MS5UZW5hbnRJbmZvIpABCgpUZW5hbnRJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBIMCgRuYW1lGAIgASgJEhIKCmNyZWF0ZWRfdXMYAyABKAMSEgoKZHJvcHBlZF91cxgEIAEoAxI5ChBwYXJ0aXRpb25fZ3JvdXBzGAUgAygLMh8uaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBJbmZvImEKElBhcnRpdGlvbkdyb3VwSW5mbxIMCgRuYW1lGAEgASgJEhEKCWpvaW5lZF91cxgCIAEoAxIPCgdsZWZ0X3VzGAMgASgDEhkKEXN5c3RlbV9pZGVudGlmaWVyGAQgASgGIkAKElRlbmFudE5hbWVJbmZvTGlzdBIqCgVuYW1lcxgBIAMoCzIbLmhvbGRmYXN0LnYxLlRlbmFudE5hbWVJbmZvIlQKDlRlbmFudE5hbWVJbmZvEgwKBG5hbWUYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg8KB2Zyb21fdXMYAyABKAMSEAoIdW50aWxfdXMYBCABKAMiawoOU2VydmVyQ2xvZ0luZm8SEQoJc2VydmVyX2lkGAEgASgEEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SLAoGZ3JvdXBzGAQgAygLMhwuaG9sZGZhc3QudjEuU2VydmVyQ2xvZ0dyb3VwIpYBCg9TZXJ2ZXJDbG9nR3JvdXASEQoJdGVuYW50X2lkGAEgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRINCgVyb3VuZBgDIAEoBBINCgVlcG9jaBgEIAEoBBInCgVzdGFydBgFIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhAKCHNpbmNlX3VzGAYgASgDImkKCU1vdW50RmlsZRIXCg9kZXBsb3ltZW50X3V1aWQYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg0KBXJvdW5kGAMgASgEEhIKCmNyZWF0ZWRfdXMYBCABKAMSDQoFdG9rZW4YBSABKAwigwEKClJvdW5kQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEg0KBXJvdW5kGAMgASgEEhAKCGJlZ2luX3VzGAQgASgDEiwKBmdyb3VwcxgFIAMoCzIcLmhvbGRmYXN0LnYxLlJvdW5kR3JvdXBTdGFydCK0AQoPUm91bmRHcm91cFN0YXJ0EhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIZChFzeXN0ZW1faWRlbnRpZmllchgCIAEoBhInCgVzdGFydBgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgEIAEoDRIWCg5wb3N0Z3Jlc19tYWpvchgFIAEoDRIQCghzdGFydF91cxgGIAEoAyKNAQoIUm91bmRFbmQSDQoFcm91bmQYASABKAQSDgoGZW5kX3VzGAIgASgDEiYKBXN0YXRlGAMgASgOMhcuaG9sZGZhc3QudjEuUm91bmRTdGF0ZRIOCgZyZWFzb24YBCABKAkSKgoGZ3JvdXBzGAUgAygLMhouaG9sZGZhc3QudjEuUm91bmRHcm91cEVuZCKKAQoNUm91bmRHcm91cEVuZBIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSJQoDZW5kGAIgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFQoNY2hlY2twb2ludF91cxgDIAEoAxIiCgRob2xlGAQgASgLMhQuaG9sZGZhc3QudjEuTG9nSG9sZSJxCgdMb2dIb2xlEicKBWJlZ2luGAEgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SCwoDZW5kGAIgASgGEhAKCGJlZ2luX3VzGAMgASgDEg4KBmVuZF91cxgEIAEoAxIOCgZyZWFzb24YBSABKAkiQQoSQ2xvZ0JhY2t1cEluZm9MaXN0EisKBnJvdW5kcxgBIAMoCzIbLmhvbGRmYXN0LnYxLkNsb2dCYWNrdXBJbmZvIrMCCg5DbG9nQmFja3VwSW5mbxIRCgl0ZW5hbnRfaWQYASABKAQSEwoLdGVuYW50X25hbWUYAiABKAkSDQoFcm91bmQYAyABKAQSJgoFc3RhdGUYBCABKA4yFy5ob2xkZmFzdC52MS5Sb3VuZFN0YXRlEhAKCHN0YXJ0X3VzGAUgASgDEhUKDWNoZWNrcG9pbnRfdXMYBiABKAMSLAoGc3RhcnRzGAcgAygLMhwuaG9sZGZhc3QudjEuUm91bmRHcm91cFN0YXJ0Ei8KC2NoZWNrcG9pbnRzGAggAygLMhouaG9sZGZhc3QudjEuUm91bmRHcm91cEVuZBITCgtpbnB1dF9ieXRlcxgJIAEoBBIUCgxvdXRwdXRfYnl0ZXMYCiABKAQSDwoHY29tbWVudBgLIAEoCSLaAQoSUGFydGl0aW9uR3JvdXBMaXN0EhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEhcKD2RlcGxveW1lbnRfdXVpZBgFIAEoCRINCgVlcG9jaBgGIAEoBBISCgpjcmVhdGVkX3VzGAcgASgDEjQKCHJlcGxpY2FzGAggAygLMiIuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBSZXBsaWNhIn0KFVBhcnRpdGlvbkdyb3VwUmVwbGljYRIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSEQoJc2VydmVyX2lkGAIgASgEEgoKAmlwGAMgASgJEgwKBHBvcnQYBCABKA0SEAoIaW5zdGFuY2UYBSABKAkSDAoEcm9sZRgGIAEoCSKGAwoKQmFja3VwSW5mbxIRCgl0ZW5hbnRfaWQYASABKAQSEwoLdGVuYW50X25hbWUYAiABKAkSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBIXCg9wcmV2aW91c19zZXRfaWQYBSABKAQSJQoEdHlwZRgGIAEoDjIXLmhvbGRmYXN0LnYxLkJhY2t1cFR5cGUSDQoFZXBvY2gYByABKAQSDQoFcm91bmQYCCABKAQSEwoLZGVzY3JpcHRpb24YCSABKAkSDgoGcmVhc29uGAogASgJEhAKCHN0YXJ0X3VzGAsgASgDEg4KBmVuZF91cxgMIAEoAxIUCgxjbHVzdGVyX25hbWUYDSABKAkSEgoKY2x1c3Rlcl9pZBgOIAEoBBI7ChBwYXJ0aXRpb25fZ3JvdXBzGA8gAygLMiEuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBCYWNrdXASGAoQaG9sZGZhc3RfdmVyc2lvbhgQIAEoCSL1BAoUUGFydGl0aW9uR3JvdXBCYWNrdXASFwoPcGFydGl0aW9uX2dyb3VwGAEgASgJEhkKEXN5c3RlbV9pZGVudGlmaWVyGAIgASgGEhYKDnNlcnZlcl92ZXJzaW9uGAMgASgJEhYKDnBvc3RncmVzX21ham9yGAQgASgNEhgKEGJsb2NrX3NpemVfYnl0ZXMYBSABKA0SGgoSc2VnbWVudF9zaXplX2J5dGVzGAYgASgNEh0KFXBhZ2VfY2hlY2tzdW1fdmVyc2lvbhgHIAEoDRInCgVzdGFydBgIIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEiYKBHN0b3AYCSABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIsCgpjaGVja3BvaW50GAogASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SEAoIc3RhcnRfdXMYCyABKAMSDwoHc3RvcF91cxgMIAEoAxIXCg9uZXdlc3RfcGFnZV9sc24YDSABKAYSEgoKZmlsZV9jb3VudBgOIAEoBBIYChBtYWNyb2Jsb2NrX2NvdW50GA8gASgEEhMKC2lucHV0X2J5dGVzGBAgASgEEhQKDG91dHB1dF9ieXRlcxgRIAEoBBImCgVmaWxlcxgSIAMoCzIXLmhvbGRmYXN0LnYxLkZpbGVEaWdlc3QSLwoNcGFnZV9mYWlsdXJlcxgTIAMoCzIYLmhvbGRmYXN0LnYxLlBhZ2VGYWlsdXJlEhQKDGZyb21fc3RhbmRieRgUIAEoCBIPCgd0YXNrX2lkGBUgASgNEhAKCHdhcm5pbmdzGBYgAygJIj4KCkZpbGVEaWdlc3QSDAoEcGF0aBgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgEEg4KBnNoYTI1NhgDIAEoDCI6CgtQYWdlRmFpbHVyZRIMCgRwYXRoGAEgASgJEg0KBWJsb2NrGAIgASgNEg4KBnJlYXNvbhgDIAEoCSI+ChJEYXRhQmFja3VwSW5mb0xpc3QSKAoHYmFja3VwcxgBIAMoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cEluZm8izAIKCkJhY2t1cE1ldGESFwoPcGFydGl0aW9uX2dyb3VwGAEgASgJEhQKDGJhY2t1cF9sYWJlbBgCIAEoDBIWCg50YWJsZXNwYWNlX21hcBgDIAEoDBIsCgt0YWJsZXNwYWNlcxgEIAMoCzIXLmhvbGRmYXN0LnYxLlRhYmxlc3BhY2USJgoIc2V0dGluZ3MYBSADKAsyFC5ob2xkZmFzdC52MS5TZXR0aW5nEhYKDmRhdGFfZGlyZWN0b3J5GAYgASgJEhYKDmRpcmVjdG9yeV9tb2RlGAcgASgNEhYKDnNlcnZlcl92ZXJzaW9uGAggASgJEhYKDnBvc3RncmVzX21ham9yGAkgASgNEigKCWRhdGFiYXNlcxgKIAMoCzIVLmhvbGRmYXN0LnYxLkRhdGFiYXNlEhcKD2NhdGFsb2dfdmVyc2lvbhgLIAEoDSJLCgpUYWJsZXNwYWNlEgsKA29pZBgBIAEoDRIMCgRuYW1lGAIgASgJEhAKCGxvY2F0aW9uGAMgASgJEhAKCGluX3BsYWNlGAQgASgIIjsKB1NldHRpbmcSDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoCRITCgtzb3VyY2VfZmlsZRgDIAEoCSIlCghEYXRhYmFzZRILCgNvaWQYASABKA0SDAoEbmFtZRgCIAEoCSIyCghGaWxlTGlzdBImCgVmaWxlcxgBIAMoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cEZpbGUizAEKCkJhY2t1cEZpbGUSEwoLZmlsZV9udW1iZXIYASABKA0SDAoEcGF0aBgCIAEoCRIjCgRraW5kGAMgASgOMhUuaG9sZGZhc3QudjEuRmlsZUtpbmQSEgoKc2l6ZV9ieXRlcxgEIAEoBBIMCgRtb2RlGAUgASgNEhMKC21vZGlmaWVkX3VzGAYgASgDEg4KBmNyYzMyYxgHIAEoBxIVCg1leHRlcm5hbF9wYXRoGAggASgJEhgKEG1hY3JvYmxvY2tfY291bnQYCSABKA0iQgoNRGlyZWN0b3J5TGlzdBIxCgtkaXJlY3RvcmllcxgBIAMoCzIcLmhvbGRmYXN0LnYxLkJhY2t1cERpcmVjdG9yeSItCg9CYWNrdXBEaXJlY3RvcnkSDAoEcGF0aBgBIAEoCRIMCgRtb2RlGAIgASgNIjkKCU1ldGFJbmRleBIsCgdlbnRyaWVzGAEgAygLMhsuaG9sZGZhc3QudjEuTWV0YUluZGV4RW50cnkiRQoOTWV0YUluZGV4RW50cnkSEwoLcmVjb3JkX3R5cGUYASABKA0SDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoDSJyChJUZW5hbnRMb2NhbGl0eUluZm8SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEjQKCHJlcGxpY2FzGAMgAygLMiIuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBSZXBsaWNhIlYKElRlbmFudERpYWdub3NlSW5mbxIYChBob2xkZmFzdF92ZXJzaW9uGAEgASgJEiYKCHNldHRpbmdzGAIgAygLMhQuaG9sZGZhc3QudjEuU2V0dGluZyLAAQoLTG9nRmlsZUluZm8SEQoJdGVuYW50X2lkGAEgASgEEg0KBXJvdW5kGAIgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCRIPCgdmaWxlX2lkGAQgASgEEg0KBWVwb2NoGAUgASgEEhAKCHRpbWVsaW5lGAYgASgNEg0KBWJlZ2luGAcgASgGEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgIIAEoDRIZChFzeXN0ZW1faWRlbnRpZmllchgJIAEoBiKTBAoMTG9nSW5kZXhJbmZvEiYKBGZpbGUYASABKAsyGC5ob2xkZmFzdC52MS5Mb2dGaWxlSW5mbxILCgNlbmQYAiABKAYSFgoOYWNjZXB0ZWRfYnl0ZXMYAyABKAQSGgoNbWF4X2NvbW1pdF91cxgEIAEoA0gAiAEBEhwKD2ZpcnN0X2NvbW1pdF91cxgFIAEoA0gBiAEBEhsKDmxhc3RfY29tbWl0X3VzGAYgASgDSAKIAQESMwoKY2hlY2twb2ludBgHIAEoCzIaLmhvbGRmYXN0LnYxLkxvZ0NoZWNrcG9pbnRIA4gBARIvCgtjaGVja3BvaW50cxgIIAMoCzIaLmhvbGRmYXN0LnYxLkxvZ0NoZWNrcG9pbnQSNAoOcmVzdG9yZV9wb2ludHMYCSADKAsyHC5ob2xkZmFzdC52MS5Mb2dSZXN0b3JlUG9pbnQSJAoXdW5maW5pc2hlZF9yZWNvcmRfYmVnaW4YCiABKAZIBIgBARItCgdjaGFuZ2VzGAsgASgLMhcuaG9sZGZhc3QudjEuTG9nQ2hhbmdlc0gFiAEBQhAKDl9tYXhfY29tbWl0X3VzQhIKEF9maXJzdF9jb21taXRfdXNCEQoPX2xhc3RfY29tbWl0X3VzQg0KC19jaGVja3BvaW50QhoKGF91bmZpbmlzaGVkX3JlY29yZF9iZWdpbkIKCghfY2hhbmdlcyKhAQoKTG9nQ2hhbmdlcxISCgpwYWdlX2NvdW50GAEgASgEEhIKCmZvcmtfY291bnQYAiABKAQSGQoRd2FsX2xldmVsX21pbmltYWwYAyABKAgSPAoPdW5rbm93bl9zcGVjaWFsGAQgASgLMh4uaG9sZGZhc3QudjEuTG9nVW5rbm93blNwZWNpYWxIAIgBAUISChBfdW5rbm93bl9zcGVjaWFsIk0KEUxvZ1Vua25vd25TcGVjaWFsEg0KBWNvdW50GAEgASgEEg0KBWZpcnN0GAIgASgGEgwKBHJtZ3IYAyABKA0SDAoEaW5mbxgEIAEoDSItCg1Mb2dDaGVja3BvaW50EgsKA2xzbhgBIAEoBhIPCgd0aW1lX3VzGAIgASgDIj0KD0xvZ1Jlc3RvcmVQb2ludBILCgNsc24YASABKAYSDAoEbmFtZRgCIAEoCRIPCgd0aW1lX3VzGAMgASgDIlkKEk1hY3JvQmxvY2tGaWxlSW5mbxIVCg1iYWNrdXBfc2V0X2lkGAEgASgEEhMKC3N1Yl90YXNrX2lkGAIgASgNEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCSqoAQoKUm91bmRTdGF0ZRIbChdST1VORF9TVEFURV9VTlNQRUNJRklFRBAAEhQKEFJPVU5EX1NUQVRFX1NUT1AQARIZChVST1VORF9TVEFURV9CRUdJTk5JTkcQAhIVChFST1VORF9TVEFURV9ET0lORxADEhgKFFJPVU5EX1NUQVRFX1NUT1BQSU5HEAQSGwoXUk9VTkRfU1RBVEVfSU5URVJSVVBURUQQBSpcCgpCYWNrdXBUeXBlEhsKF0JBQ0tVUF9UWVBFX1VOU1BFQ0lGSUVEEAASFAoQQkFDS1VQX1RZUEVfRlVMTBABEhsKF0JBQ0tVUF9UWVBFX0lOQ1JFTUVOVEFMEAIq2gEKCEZpbGVLaW5kEhkKFUZJTEVfS0lORF9VTlNQRUNJRklFRBAAEhsKF0ZJTEVfS0lORF9SRUxBVElPTl9NQUlOEAESGgoWRklMRV9LSU5EX1JFTEFUSU9OX0ZTTRACEhkKFUZJTEVfS0lORF9SRUxBVElPTl9WTRADEhsKF0ZJTEVfS0lORF9SRUxBVElPTl9JTklUEAQSEwoPRklMRV9LSU5EX09USEVSEAUSFQoRRklMRV9LSU5EX0NPTlRST0wQBhIWChJGSUxFX0tJTkRfRVhURVJOQUwQB2IGcHJvdG8z");
 
 /**
  * A position in one partition group's log.
@@ -467,6 +467,13 @@ export type RoundGroupEnd = Message<"holdfast.v1.RoundGroupEnd"> & {
    * @generated from field: int64 checkpoint_us = 3;
    */
   checkpointUs: bigint;
+
+  /**
+   * set when this partition group's log ended the round
+   *
+   * @generated from field: holdfast.v1.LogHole hole = 4;
+   */
+  hole?: LogHole | undefined;
 };
 
 /**
@@ -475,6 +482,53 @@ export type RoundGroupEnd = Message<"holdfast.v1.RoundGroupEnd"> & {
  */
 export const RoundGroupEndSchema: GenMessage<RoundGroupEnd> = /*@__PURE__*/
   messageDesc(file_holdfast_v1_records, 13);
+
+/**
+ * Log that no archive has: [begin, end) in positions, and the server's times on both sides.
+ *
+ * @generated from message holdfast.v1.LogHole
+ */
+export type LogHole = Message<"holdfast.v1.LogHole"> & {
+  /**
+   * what lies before it is archived
+   *
+   * @generated from field: holdfast.v1.LogPosition begin = 1;
+   */
+  begin?: LogPosition | undefined;
+
+  /**
+   * where log can be archived again; 0: not known
+   *
+   * @generated from field: fixed64 end = 2;
+   */
+  end: bigint;
+
+  /**
+   * what was acknowledged before it is archived
+   *
+   * @generated from field: int64 begin_us = 3;
+   */
+  beginUs: bigint;
+
+  /**
+   * the server's clock when the end was found; 0: not known
+   *
+   * @generated from field: int64 end_us = 4;
+   */
+  endUs: bigint;
+
+  /**
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message holdfast.v1.LogHole.
+ * Use `create(LogHoleSchema)` to create a new message.
+ */
+export const LogHoleSchema: GenMessage<LogHole> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 14);
 
 /**
  * tenant_clog_backup_info, cluster_clog_backup_info: summaries, rebuilt from round_begin, round_end and the log files.
@@ -493,7 +547,7 @@ export type ClogBackupInfoList = Message<"holdfast.v1.ClogBackupInfoList"> & {
  * Use `create(ClogBackupInfoListSchema)` to create a new message.
  */
 export const ClogBackupInfoListSchema: GenMessage<ClogBackupInfoList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 14);
+  messageDesc(file_holdfast_v1_records, 15);
 
 /**
  * @generated from message holdfast.v1.ClogBackupInfo
@@ -560,7 +614,7 @@ export type ClogBackupInfo = Message<"holdfast.v1.ClogBackupInfo"> & {
  * Use `create(ClogBackupInfoSchema)` to create a new message.
  */
 export const ClogBackupInfoSchema: GenMessage<ClogBackupInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 15);
+  messageDesc(file_holdfast_v1_records, 16);
 
 /**
  * pg_list: written first into backup_<id>; claims the set's id.
@@ -614,7 +668,7 @@ export type PartitionGroupList = Message<"holdfast.v1.PartitionGroupList"> & {
  * Use `create(PartitionGroupListSchema)` to create a new message.
  */
 export const PartitionGroupListSchema: GenMessage<PartitionGroupList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 16);
+  messageDesc(file_holdfast_v1_records, 17);
 
 /**
  * @generated from message holdfast.v1.PartitionGroupReplica
@@ -656,7 +710,7 @@ export type PartitionGroupReplica = Message<"holdfast.v1.PartitionGroupReplica">
  * Use `create(PartitionGroupReplicaSchema)` to create a new message.
  */
 export const PartitionGroupReplicaSchema: GenMessage<PartitionGroupReplica> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 17);
+  messageDesc(file_holdfast_v1_records, 18);
 
 /**
  * backup_info: THE COMMIT POINT of a backup set. Write-once, written last.
@@ -754,7 +808,7 @@ export type BackupInfo = Message<"holdfast.v1.BackupInfo"> & {
  * Use `create(BackupInfoSchema)` to create a new message.
  */
 export const BackupInfoSchema: GenMessage<BackupInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 18);
+  messageDesc(file_holdfast_v1_records, 19);
 
 /**
  * One partition group's part of a backup set.
@@ -894,7 +948,7 @@ export type PartitionGroupBackup = Message<"holdfast.v1.PartitionGroupBackup"> &
  * Use `create(PartitionGroupBackupSchema)` to create a new message.
  */
 export const PartitionGroupBackupSchema: GenMessage<PartitionGroupBackup> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 19);
+  messageDesc(file_holdfast_v1_records, 20);
 
 /**
  * SHA-256 of a whole file of the backup set; path relative to backup_set_<full_id>.
@@ -923,7 +977,7 @@ export type FileDigest = Message<"holdfast.v1.FileDigest"> & {
  * Use `create(FileDigestSchema)` to create a new message.
  */
 export const FileDigestSchema: GenMessage<FileDigest> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 20);
+  messageDesc(file_holdfast_v1_records, 21);
 
 /**
  * @generated from message holdfast.v1.PageFailure
@@ -952,7 +1006,7 @@ export type PageFailure = Message<"holdfast.v1.PageFailure"> & {
  * Use `create(PageFailureSchema)` to create a new message.
  */
 export const PageFailureSchema: GenMessage<PageFailure> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 21);
+  messageDesc(file_holdfast_v1_records, 22);
 
 /**
  * backup_set_info, tenant_data_backup_info, cluster_data_backup_info: summaries of backup_info files.
@@ -971,7 +1025,7 @@ export type DataBackupInfoList = Message<"holdfast.v1.DataBackupInfoList"> & {
  * Use `create(DataBackupInfoListSchema)` to create a new message.
  */
 export const DataBackupInfoListSchema: GenMessage<DataBackupInfoList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 22);
+  messageDesc(file_holdfast_v1_records, 23);
 
 /**
  * First record: what a restore must know before it lays a file down.
@@ -1048,7 +1102,7 @@ export type BackupMeta = Message<"holdfast.v1.BackupMeta"> & {
  * Use `create(BackupMetaSchema)` to create a new message.
  */
 export const BackupMetaSchema: GenMessage<BackupMeta> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 23);
+  messageDesc(file_holdfast_v1_records, 24);
 
 /**
  * @generated from message holdfast.v1.Tablespace
@@ -1082,7 +1136,7 @@ export type Tablespace = Message<"holdfast.v1.Tablespace"> & {
  * Use `create(TablespaceSchema)` to create a new message.
  */
 export const TablespaceSchema: GenMessage<Tablespace> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 24);
+  messageDesc(file_holdfast_v1_records, 25);
 
 /**
  * @generated from message holdfast.v1.Setting
@@ -1109,7 +1163,7 @@ export type Setting = Message<"holdfast.v1.Setting"> & {
  * Use `create(SettingSchema)` to create a new message.
  */
 export const SettingSchema: GenMessage<Setting> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 25);
+  messageDesc(file_holdfast_v1_records, 26);
 
 /**
  * @generated from message holdfast.v1.Database
@@ -1131,7 +1185,7 @@ export type Database = Message<"holdfast.v1.Database"> & {
  * Use `create(DatabaseSchema)` to create a new message.
  */
 export const DatabaseSchema: GenMessage<Database> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 26);
+  messageDesc(file_holdfast_v1_records, 27);
 
 /**
  * A chunk of the file list, in file-number order.
@@ -1150,7 +1204,7 @@ export type FileList = Message<"holdfast.v1.FileList"> & {
  * Use `create(FileListSchema)` to create a new message.
  */
 export const FileListSchema: GenMessage<FileList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 27);
+  messageDesc(file_holdfast_v1_records, 28);
 
 /**
  * @generated from message holdfast.v1.BackupFile
@@ -1215,7 +1269,7 @@ export type BackupFile = Message<"holdfast.v1.BackupFile"> & {
  * Use `create(BackupFileSchema)` to create a new message.
  */
 export const BackupFileSchema: GenMessage<BackupFile> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 28);
+  messageDesc(file_holdfast_v1_records, 29);
 
 /**
  * Directories to recreate, empty ones included.
@@ -1234,7 +1288,7 @@ export type DirectoryList = Message<"holdfast.v1.DirectoryList"> & {
  * Use `create(DirectoryListSchema)` to create a new message.
  */
 export const DirectoryListSchema: GenMessage<DirectoryList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 29);
+  messageDesc(file_holdfast_v1_records, 30);
 
 /**
  * @generated from message holdfast.v1.BackupDirectory
@@ -1256,7 +1310,7 @@ export type BackupDirectory = Message<"holdfast.v1.BackupDirectory"> & {
  * Use `create(BackupDirectorySchema)` to create a new message.
  */
 export const BackupDirectorySchema: GenMessage<BackupDirectory> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 30);
+  messageDesc(file_holdfast_v1_records, 31);
 
 /**
  * meta_index_file_<task_id>: where each record of the meta file stands.
@@ -1275,7 +1329,7 @@ export type MetaIndex = Message<"holdfast.v1.MetaIndex"> & {
  * Use `create(MetaIndexSchema)` to create a new message.
  */
 export const MetaIndexSchema: GenMessage<MetaIndex> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 31);
+  messageDesc(file_holdfast_v1_records, 32);
 
 /**
  * @generated from message holdfast.v1.MetaIndexEntry
@@ -1302,7 +1356,7 @@ export type MetaIndexEntry = Message<"holdfast.v1.MetaIndexEntry"> & {
  * Use `create(MetaIndexEntrySchema)` to create a new message.
  */
 export const MetaIndexEntrySchema: GenMessage<MetaIndexEntry> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 32);
+  messageDesc(file_holdfast_v1_records, 33);
 
 /**
  * tenant_locality_info and tenant_diagnose_info: for people.
@@ -1331,7 +1385,7 @@ export type TenantLocalityInfo = Message<"holdfast.v1.TenantLocalityInfo"> & {
  * Use `create(TenantLocalityInfoSchema)` to create a new message.
  */
 export const TenantLocalityInfoSchema: GenMessage<TenantLocalityInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 33);
+  messageDesc(file_holdfast_v1_records, 34);
 
 /**
  * @generated from message holdfast.v1.TenantDiagnoseInfo
@@ -1353,7 +1407,7 @@ export type TenantDiagnoseInfo = Message<"holdfast.v1.TenantDiagnoseInfo"> & {
  * Use `create(TenantDiagnoseInfoSchema)` to create a new message.
  */
 export const TenantDiagnoseInfoSchema: GenMessage<TenantDiagnoseInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 34);
+  messageDesc(file_holdfast_v1_records, 35);
 
 /**
  * Second record of a log file: what it holds.
@@ -1414,7 +1468,7 @@ export type LogFileInfo = Message<"holdfast.v1.LogFileInfo"> & {
  * Use `create(LogFileInfoSchema)` to create a new message.
  */
 export const LogFileInfoSchema: GenMessage<LogFileInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 35);
+  messageDesc(file_holdfast_v1_records, 36);
 
 /**
  * First record of a log index file: what counts of a sealed log file.
@@ -1483,6 +1537,13 @@ export type LogIndexInfo = Message<"holdfast.v1.LogIndexInfo"> & {
    * @generated from field: optional fixed64 unfinished_record_begin = 10;
    */
   unfinishedRecordBegin?: bigint | undefined;
+
+  /**
+   * the change map in the file's later records; without it, none was made
+   *
+   * @generated from field: optional holdfast.v1.LogChanges changes = 11;
+   */
+  changes?: LogChanges | undefined;
 };
 
 /**
@@ -1490,7 +1551,77 @@ export type LogIndexInfo = Message<"holdfast.v1.LogIndexInfo"> & {
  * Use `create(LogIndexInfoSchema)` to create a new message.
  */
 export const LogIndexInfoSchema: GenMessage<LogIndexInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 36);
+  messageDesc(file_holdfast_v1_records, 37);
+
+/**
+ * What a log file's change map holds. Its pages are those that the records which end in the file refer to.
+ *
+ * @generated from message holdfast.v1.LogChanges
+ */
+export type LogChanges = Message<"holdfast.v1.LogChanges"> & {
+  /**
+   * @generated from field: uint64 page_count = 1;
+   */
+  pageCount: bigint;
+
+  /**
+   * @generated from field: uint64 fork_count = 2;
+   */
+  forkCount: bigint;
+
+  /**
+   * changes in this file may be missing from the log altogether
+   *
+   * @generated from field: bool wal_level_minimal = 3;
+   */
+  walLevelMinimal: boolean;
+
+  /**
+   * @generated from field: optional holdfast.v1.LogUnknownSpecial unknown_special = 4;
+   */
+  unknownSpecial?: LogUnknownSpecial | undefined;
+};
+
+/**
+ * Describes the message holdfast.v1.LogChanges.
+ * Use `create(LogChangesSchema)` to create a new message.
+ */
+export const LogChangesSchema: GenMessage<LogChanges> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 38);
+
+/**
+ * Records that change relation files in a way that is not known to the writer of the map.
+ *
+ * @generated from message holdfast.v1.LogUnknownSpecial
+ */
+export type LogUnknownSpecial = Message<"holdfast.v1.LogUnknownSpecial"> & {
+  /**
+   * @generated from field: uint64 count = 1;
+   */
+  count: bigint;
+
+  /**
+   * @generated from field: fixed64 first = 2;
+   */
+  first: bigint;
+
+  /**
+   * @generated from field: uint32 rmgr = 3;
+   */
+  rmgr: number;
+
+  /**
+   * @generated from field: uint32 info = 4;
+   */
+  info: number;
+};
+
+/**
+ * Describes the message holdfast.v1.LogUnknownSpecial.
+ * Use `create(LogUnknownSpecialSchema)` to create a new message.
+ */
+export const LogUnknownSpecialSchema: GenMessage<LogUnknownSpecial> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 39);
 
 /**
  * @generated from message holdfast.v1.LogCheckpoint
@@ -1512,7 +1643,7 @@ export type LogCheckpoint = Message<"holdfast.v1.LogCheckpoint"> & {
  * Use `create(LogCheckpointSchema)` to create a new message.
  */
 export const LogCheckpointSchema: GenMessage<LogCheckpoint> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 37);
+  messageDesc(file_holdfast_v1_records, 40);
 
 /**
  * @generated from message holdfast.v1.LogRestorePoint
@@ -1541,7 +1672,7 @@ export type LogRestorePoint = Message<"holdfast.v1.LogRestorePoint"> & {
  * Use `create(LogRestorePointSchema)` to create a new message.
  */
 export const LogRestorePointSchema: GenMessage<LogRestorePoint> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 38);
+  messageDesc(file_holdfast_v1_records, 41);
 
 /**
  * Second record of a macroblock file: whose blocks it holds.
@@ -1570,7 +1701,7 @@ export type MacroBlockFileInfo = Message<"holdfast.v1.MacroBlockFileInfo"> & {
  * Use `create(MacroBlockFileInfoSchema)` to create a new message.
  */
 export const MacroBlockFileInfoSchema: GenMessage<MacroBlockFileInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 39);
+  messageDesc(file_holdfast_v1_records, 42);
 
 /**
  * @generated from enum holdfast.v1.RoundState

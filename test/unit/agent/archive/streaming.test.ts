@@ -134,6 +134,7 @@ class FakeServer {
           restartLsn: BEGIN,
           walStatus: 'reserved',
           invalidationReason: '',
+          retainedBytes: 0n,
         }),
     };
     return partial as Instance; // streaming uses nothing else of it
@@ -155,6 +156,7 @@ function fakeInspector(begin: Lsn, events: LogEvent[] = []): LogInspector {
       return position;
     },
     unfinishedRecordBegin: undefined,
+    takeTouches: () => ({ pages: new Uint32Array(0), changes: [] }),
     takeEvents: () => events.splice(0, events.findLastIndex((event) => event.end <= position) + 1),
   };
 }
@@ -182,7 +184,6 @@ function startStreaming(
   const drain = new AbortController();
   const streaming = new Streaming({
     instance: server.instance(),
-    slotName: 's',
     stream: server.stream(files.durable),
     inspector: fakeInspector(files.durable, options.events),
     files,

@@ -56,7 +56,14 @@ async function append(writer: LogFileWriter, length = 100): Promise<void> {
 
 function block(from: Lsn): LogBlock {
   const data = Buffer.alloc(100, 0x61);
-  const piece = { begin: from, data, events: [], unfinishedRecordBegin: undefined, receivedMs: 0 };
+  const piece = {
+    begin: from,
+    data,
+    events: [],
+    touches: { pages: new Uint32Array(0), changes: [] },
+    unfinishedRecordBegin: undefined,
+    receivedMs: 0,
+  };
   return { begin: from, end: toLsn(from + 100n), sizeBytes: 100, pieces: [piece] };
 }
 
@@ -74,6 +81,7 @@ function blindInspector({ begin: from }: { readonly begin: Lsn }): LogInspector 
       return position;
     },
     unfinishedRecordBegin: undefined,
+    takeTouches: () => ({ pages: new Uint32Array(0), changes: [] }),
     takeEvents: () => [],
   };
 }

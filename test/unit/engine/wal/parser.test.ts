@@ -154,7 +154,8 @@ describe('the WAL parser', () => {
           const bytes = log.bytes();
           bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7));
           const damaged = parse(bytes);
-          if (damaged.error === undefined) expect(damaged).toEqual(whole);
+          // A record that claims to be longer than what is left is unfinished, not wrong.
+          if (damaged.error === undefined && damaged.unfinished === undefined) expect(damaged).toEqual(whole);
           else expect(damaged.records).toEqual(whole.records.slice(0, damaged.records.length));
           const cut = parse(
             bytes,

@@ -245,14 +245,32 @@ describe('the lineage', () => {
     expect(findLogPath(log(hole, child), baseline, undefined)?.timeline).toBe(1);
   });
 
-  test('does not take a fork from before the stop', () => {
+  test('a set that ended behind a fork is what the fork left behind: restorable by naming its timeline only', () => {
     const early = new Map([[toTimeline(2), Buffer.from('1\t0/19\tearlier\n')]]);
-    const path = findLogPath(
-      log([coverage(16, 60, 1n), coverage(25, 80, 2n, 2)], early),
+    const forked = log([coverage(16, 60, 1n), coverage(25, 80, 2n, 2)], early);
+    expect(findLogPath(forked, baseline, undefined)).toBeUndefined();
+    expect(findLogPath(forked, baseline, toTimeline(1))?.end).toBe(60n);
+  });
+
+  test('without a timeline it goes along the newest one to the first hole, and no further on an older one', () => {
+    const forkAt50 = new Map([[toTimeline(2), Buffer.from('1\t0/32\tlater\n')]]);
+    // The old timeline goes on behind the fork at 50.
+    const whole = findLogPath(
+      log([coverage(16, 60, 1n), coverage(50, 80, 2n, 2)], forkAt50),
       baseline,
       undefined,
     );
-    expect(path?.timeline).toBe(1);
+    expect(whole?.ranges.map(({ timeline, begin, end }) => [timeline, begin, end])).toEqual([
+      [1, 16n, 50n],
+      [2, 50n, 80n],
+    ]);
+    // What lies before the fork was not all shipped, and is not back-filled yet.
+    const behind = findLogPath(
+      log([coverage(16, 45, 1n), coverage(50, 80, 2n, 2)], forkAt50),
+      baseline,
+      undefined,
+    );
+    expect([behind?.timeline, behind?.end, behind?.checkpointUs]).toEqual([1, 45n, 1n]);
   });
 
   test('reads history files with comments', () => {

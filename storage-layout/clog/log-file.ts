@@ -1,0 +1,231 @@
+/**
+ * The log files of one partition group in one round, one by one: which names there are, what of a file counts, and its
+ * bytes. What they make together is archive.ts's and lookup.ts's to say.
+ */
+import { HoldfastError } from '../../foundation/errors.ts';
+import { formatLsn, type Lsn, toLsn } from '../../foundation/lsn.ts';
+import { planReads } from '../macroblock/reader.ts';
+import type { Medium } from '../media/medium.ts';
+import { decodeRecord, RECORD } from '../records/framing.ts';
+import { corrupt } from '../records/header.ts';
+import { parseTreePath, type RoundKey, type TreeRoot, tree } from '../tree.ts';
+import { decodeLogBlockHeader } from './block.ts';
+import { type LogBlockPlace, type LogFileIndex, REPAIR_HINT, readLogIndex } from './index.ts';
+import { type IgnoredTail, scanLogFile } from './scan.ts';
+
+const READ_BYTES = 8 * 2 ** 20;
+/** Checkpoint records between two blocks are read along. */
+const READ_GAP_BYTES = 64 * 1024;
+/** How many names behind the last listed one are looked for, in case the listing is behind. */
+const PROBE_LIMIT = 64;
+
+/**
+ * A file whose writer failed, and how many of its bytes were durable then: what can be read behind them may be in a cache
+ * alone, where a sync that failed once does not fail again.
+ */
+export type AbandonedLogFile = FileName & { readonly durableBytes: number };
+
+/** Where a partition group's log of one round stands. */
+export type LogFilesPlace = {
+  readonly medium: Medium;
+  readonly root: TreeRoot;
+  readonly round: RoundKey;
+  readonly group: string;
+};
+
+/**
+ * One log file of the destination: what counts of it, whether an index says so, and what was left out. `maxCommitUs` is the
+ * running maximum over the files up to this one, of every timeline: a file whose maximum is at most T holds no commit after
+ * T; one whose maximum is greater need not hold one.
+ */
+export type LogFile = LogFileIndex & {
+  readonly key: string;
+  readonly hasIndex: boolean;
+  /** Bytes behind those that count, in a file without an index or shorter than its index says. */
+  readonly ignored?: IgnoredTail | undefined;
+};
+
+export type LogChunkRead = { readonly begin: Lsn; readonly data: Buffer };
+
+export type FileName = { readonly fileId: bigint; readonly epoch: bigint };
+export type ListedFile = FileName & { readonly sizeBytes: number };
+
+/** A file as its index says, of `sizeBytes` bytes. Throws DATA_CORRUPT (the index), and the medium's errors. */
+export async function openIndexed(
+  place: LogFilesPlace,
+  name: FileName,
+  sizeBytes: number,
+  signal: AbortSignal | undefined,
+): Promise<LogFile> {
+  const { medium, root, round, group } = place;
+  const key = dataKey(place, name);
+  const index = await readLogIndex(medium, root, round, group, name, signal);
+  const file = { ...index, key, hasIndex: true };
+  return sizeBytes >= index.acceptedBytes ? file : cutToSize(file, sizeBytes);
+}
+
+/**
+ * A file without an index, as far as its records are whole, and no further than `limitBytes`; undefined when it does not
+ * even say what it is.
+ */
+export async function openScanned(
+  place: LogFilesPlace,
+  name: FileName,
+  signal: AbortSignal | undefined,
+  limitBytes?: number,
+): Promise<LogFile | undefined> {
+  const key = dataKey(place, name);
+  const { facts, ignored } = await scanLogFile(place.medium, key, signal, limitBytes);
+  if (facts === undefined) return undefined;
+  if (facts.fileId !== name.fileId || facts.epoch !== name.epoch)
+    throw corrupt({ file: key }, 0, `the file says that it is ${fileLabel(facts)}`);
+  return { ...facts, checkpoints: [], restorePoints: [], key, hasIndex: false, ignored };
+}
+
+export function dataKey({ root, round, group }: LogFilesPlace, name: FileName): string {
+  return tree.logData(root, round, group, name.fileId, name.epoch);
+}
+
+/** The bytes [begin, end) that the file holds of its log, every block checked. Throws DATA_CORRUPT, LOG_INDEX_INVALID. */
+export async function* readLogFile(
+  medium: Medium,
+  file: LogFile,
+  begin: Lsn,
+  end: Lsn,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<LogChunkRead, void, undefined> {
+  const wanted = file.blocks.filter(
+    (block) => block.begin < end && block.begin + BigInt(block.plainBytes) > begin,
+  );
+  for (const range of planReads(wanted, READ_GAP_BYTES, READ_BYTES)) {
+    const bytes = await medium.readRange(file.key, range.begin, range.end, undefined, signal);
+    for (const block of range.entries) {
+      const data = decodeBlock(bytes, block, file, range.begin);
+      const from = begin > block.begin ? Number(begin - block.begin) : 0;
+      const until = Math.min(data.length, Number(end - block.begin));
+      yield { begin: toLsn(block.begin + BigInt(from)), data: data.subarray(from, until) };
+    }
+  }
+}
+
+function decodeBlock(bytes: Buffer, block: LogBlockPlace, file: LogFile, base: number): Buffer {
+  const source = { file: file.key, base };
+  const offset = block.offset - base;
+  const record = decodeRecord(bytes, offset, source);
+  if (record.type !== RECORD.logBlock) throw disagrees(file, block, 'there is none');
+  const header = decodeLogBlockHeader(record.extension, offset, source);
+  if (
+    header.begin !== block.begin ||
+    header.timeline !== file.timeline ||
+    header.epoch !== file.epoch ||
+    record.payload.length !== block.plainBytes ||
+    record.next - offset !== block.storedBytes
+  )
+    throw disagrees(file, block, 'another one is there');
+  return record.payload;
+}
+
+function disagrees(file: LogFile, block: LogBlockPlace, what: string): HoldfastError {
+  return new HoldfastError(
+    'LOG_INDEX_INVALID',
+    `the index of ${file.key} has a log block of ${formatLsn(block.begin)} at offset ${block.offset}, but ${what}`,
+    { hint: REPAIR_HINT },
+  );
+}
+
+/** True for a sealed file that has lost its tail since. */
+export function isCutOff(file: LogFile): file is LogFile & { readonly ignored: IgnoredTail } {
+  return file.hasIndex && file.ignored !== undefined;
+}
+
+/** Where such a file ends, and where it should. */
+export function describeCut(file: LogFile & { readonly ignored: IgnoredTail }): string {
+  return `at offset ${file.ignored.offset}: the file ends here, its index says ${file.acceptedBytes} bytes`;
+}
+
+/** What is left of a file that is shorter than its index says. */
+function cutToSize(file: LogFile, sizeBytes: number): LogFile {
+  const blocks = file.blocks.filter((block) => block.offset + block.storedBytes <= sizeBytes);
+  const last = blocks.at(-1);
+  const end = last === undefined ? file.begin : toLsn(last.begin + BigInt(last.plainBytes));
+  const reason = `${file.key} has ${sizeBytes} bytes where its index says ${file.acceptedBytes}`;
+  const kept = file.checkpoint !== undefined && file.checkpoint.lsn <= end ? file.checkpoint : undefined;
+  const ignored = { offset: sizeBytes, reason };
+  return { ...file, blocks, end, checkpoint: kept, unfinishedRecordBegin: undefined, ignored };
+}
+
+export function fileLabel(file: FileName): string {
+  return `${file.fileId}.${file.epoch}`;
+}
+
+/** The log files of a directory, by (file id, epoch). Part objects are a later format: refused, not overlooked. */
+async function listFiles(
+  medium: Medium,
+  directory: string,
+  signal: AbortSignal | undefined,
+): Promise<ListedFile[]> {
+  const files: ListedFile[] = [];
+  for await (const page of medium.list(directory, signal)) {
+    for (const { key, sizeBytes } of page) {
+      const path = parseTreePath(key);
+      if (path?.kind === 'logDataPart') throw partsUnknown(key);
+      if (path?.kind === 'logData') files.push({ fileId: path.fileId, epoch: path.epoch, sizeBytes });
+    }
+  }
+  return files.sort(compareNames);
+}
+
+/** The log files that there are, by (file id, epoch), each with a length that it has at least. */
+export async function findFiles(
+  place: LogFilesPlace,
+  signal: AbortSignal | undefined,
+): Promise<readonly ListedFile[]> {
+  const { medium, root, round, group } = place;
+  const listed = await listFiles(medium, tree.logDataDirectory(root, round, group), signal);
+  return await probeBehind(place, listed, signal);
+}
+
+/** Their names alone, which a store tells without looking at each file. */
+export async function findNames(
+  place: LogFilesPlace,
+  signal: AbortSignal | undefined,
+): Promise<readonly FileName[]> {
+  const { medium, root, round, group } = place;
+  const directory = tree.logDataDirectory(root, round, group);
+  const names: FileName[] = [];
+  for (const name of await medium.listNames(directory, signal)) {
+    const match = /^([1-9][0-9]*)\.([1-9][0-9]*)$/.exec(name);
+    if (match?.[1] !== undefined && match[2] !== undefined)
+      names.push({ fileId: BigInt(match[1]), epoch: BigInt(match[2]) });
+    else if (parseTreePath(`${directory}/${name}`)?.kind === 'logDataPart') throw partsUnknown(name);
+  }
+  return await probeBehind(place, names.sort(compareNames), signal);
+}
+
+function partsUnknown(name: string): HoldfastError {
+  return new HoldfastError('FORMAT_UNKNOWN', `${name}: log files in parts are not known to this version`);
+}
+
+/** A listing may lag behind: looks for the files that the last archiver would have begun next. */
+async function probeBehind<Name extends FileName>(
+  place: LogFilesPlace,
+  listed: readonly Name[],
+  signal: AbortSignal | undefined,
+): Promise<readonly (Name | ListedFile)[]> {
+  const files: (Name | ListedFile)[] = [...listed];
+  let last: FileName | undefined = files.at(-1);
+  for (let probes = 0; last !== undefined && probes < PROBE_LIMIT; probes += 1) {
+    const next: FileName = { fileId: last.fileId + 1n, epoch: last.epoch };
+    const stored = await place.medium.stat(dataKey(place, next), signal);
+    if (stored === undefined) break;
+    last = next;
+    files.push({ ...next, sizeBytes: stored.sizeBytes });
+  }
+  return files;
+}
+
+function compareNames(a: FileName, b: FileName): number {
+  if (a.fileId !== b.fileId) return a.fileId < b.fileId ? -1 : 1;
+  if (a.epoch === b.epoch) return 0;
+  return a.epoch < b.epoch ? -1 : 1;
+}
