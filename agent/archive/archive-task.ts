@@ -255,6 +255,7 @@ class Archiver {
       clock: this.#context.clock,
       lastFileId,
       end: source.from.lsn,
+      unbrokenSince: log?.unbrokenSince ?? source.from.lsn,
       maxCommitUs: log?.maxCommitUs,
     });
   }

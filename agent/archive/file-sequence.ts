@@ -28,6 +28,8 @@ export type FileSequenceOptions = {
   readonly lastFileId: bigint;
   /** End of what is at the destination. */
   readonly end: Lsn;
+  /** What the files may promise of those before them (storage-layout's LogFileFacts). */
+  readonly unbrokenSince: Lsn;
   readonly maxCommitUs: bigint | undefined;
 };
 
@@ -150,7 +152,8 @@ export class LogFileSequence implements AsyncDisposable {
   }
 
   async #create(signal: AbortSignal): Promise<OpenFile> {
-    const { place, epoch, timeline, systemIdentifier, segmentSizeBytes, compression, clock } = this.#options;
+    const { place, epoch, timeline, unbrokenSince, systemIdentifier, segmentSizeBytes, compression, clock } =
+      this.#options;
     await checkMountFile(place, signal);
     const createdMs = clock.monotonicMs();
     const writer = await LogFileWriter.create(
@@ -163,6 +166,7 @@ export class LogFileSequence implements AsyncDisposable {
         epoch,
         timeline,
         begin: this.#durable,
+        unbrokenSince,
         segmentSizeBytes,
         systemIdentifier,
         compression,

@@ -62,6 +62,11 @@ export type LogFileFacts = {
   readonly timeline: Timeline;
   readonly begin: Lsn;
   readonly end: Lsn;
+  /**
+   * The files before this one hold the timeline's log from here to `begin`, each beginning where the one before it ends, as
+   * its archiver saw; `begin`: that is not said. Undefined: written by one that knew no such promise.
+   */
+  readonly unbrokenSince?: Lsn | undefined;
   readonly systemIdentifier: bigint;
   readonly segmentSizeBytes: number;
   /** Bytes of the log file that count; what lies behind them is ignored. */
@@ -249,7 +254,7 @@ export function logFileInfo(
   group: string,
   file: Pick<
     LogFileFacts,
-    'fileId' | 'epoch' | 'timeline' | 'begin' | 'segmentSizeBytes' | 'systemIdentifier'
+    'fileId' | 'epoch' | 'timeline' | 'begin' | 'segmentSizeBytes' | 'systemIdentifier' | 'unbrokenSince'
   >,
 ): LogFileInfo {
   return create(LogFileInfoSchema, {
@@ -262,7 +267,13 @@ export function logFileInfo(
     begin: file.begin,
     segmentSizeBytes: file.segmentSizeBytes,
     systemIdentifier: file.systemIdentifier,
+    ...(file.unbrokenSince === undefined ? {} : { unbrokenSince: file.unbrokenSince }),
   });
+}
+
+/** The LSN in the message; undefined when it says nothing. */
+export function unbrokenSinceOf(info: LogFileInfo): Lsn | undefined {
+  return info.unbrokenSince === 0n ? undefined : toLsn(info.unbrokenSince);
 }
 
 /** The entries of one logIndexBlocks record. */
@@ -315,6 +326,7 @@ function indexOfInfo(
     timeline: toTimeline(file.timeline),
     begin: toLsn(file.begin),
     end: toLsn(info.end),
+    unbrokenSince: unbrokenSinceOf(file),
     systemIdentifier: file.systemIdentifier,
     segmentSizeBytes: file.segmentSizeBytes,
     acceptedBytes: Number(info.acceptedBytes),

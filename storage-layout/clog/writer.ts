@@ -1,7 +1,7 @@
 /**
  * One log file being written: file header, a logFile record, then logBlock and logCheckpoint records as they come. Every
  * append is durable when it resolves. After a failed append nobody knows what the file holds behind `end`: it is not written
- * to again, and whoever goes on finds the end by reading (archive.ts).
+ * to again, and whoever goes on finds the end by reading (lookup.ts).
  */
 import { assert } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
@@ -22,6 +22,8 @@ export type LogFileOptions = {
   readonly epoch: bigint;
   readonly timeline: Timeline;
   readonly begin: Lsn;
+  /** As in LogFileFacts. */
+  readonly unbrokenSince?: Lsn | undefined;
   readonly segmentSizeBytes: number;
   readonly systemIdentifier: bigint;
   readonly compression: Compression;
@@ -164,13 +166,15 @@ export class LogFileWriter implements AsyncDisposable {
 
   /** What an index of the file as it is now says, but for what only a reader of its records knows. */
   facts(): LogFileFacts {
-    const { fileId, epoch, timeline, begin, systemIdentifier, segmentSizeBytes } = this.#options;
+    const { fileId, epoch, timeline, begin, unbrokenSince, systemIdentifier, segmentSizeBytes } =
+      this.#options;
     return {
       fileId,
       epoch,
       timeline,
       begin,
       end: this.#end,
+      unbrokenSince,
       systemIdentifier,
       segmentSizeBytes,
       acceptedBytes: this.#file.sizeBytes,
