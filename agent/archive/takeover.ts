@@ -11,7 +11,7 @@ import type { LogInspector, LogInspectorOptions, LogPoint } from '../../engine/e
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import type { LogCheckpointPoint, NewFindings } from '../../storage-layout/clog/index.ts';
+import type { LogCheckpointPoint, LogUnbroken, NewFindings } from '../../storage-layout/clog/index.ts';
 import type { AbandonedLogFile, LogFile } from '../../storage-layout/clog/log-file.ts';
 import { LogLookup } from '../../storage-layout/clog/lookup.ts';
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
@@ -28,8 +28,6 @@ export type LogSoFar = {
   /** Where it goes on. */
   readonly timeline: Timeline;
   readonly end: Lsn;
-  /** What the next file may promise of those before it. */
-  readonly unbrokenSince: Lsn;
   /** Where the lineage leaves the timeline; undefined: it is the server's own. */
   readonly until: Lsn | undefined;
   readonly systemIdentifier: bigint;
@@ -55,6 +53,8 @@ export type Takeover = {
   /** Undefined: nothing is archived yet. */
   readonly log: LogSoFar | undefined;
   readonly seal: Seal;
+  /** What an archiver's next files may promise of those before them, of which the first begins at `from`; after sealing. */
+  readonly promise: (from: LogPoint, epoch: bigint, signal: AbortSignal) => Promise<LogUnbroken>;
 };
 
 /**
@@ -72,12 +72,14 @@ export async function takeOver(
   const { medium, root, round, group } = place;
   const lookup = await LogLookup.open(medium, root, round, group, signal, abandoned);
   const { lastFileId, lastEpoch } = lookup;
+  const promise: Takeover['promise'] = async (from, epoch, it) =>
+    await lookup.promiseBehind(from.timeline, from.lsn, epoch, it);
   const ranges = await lookup.coverage(signal);
   const newest = ranges.at(-1);
   if (newest === undefined) {
     const unsealed = await lookup.unsealed(signal);
     const noLog = unsealed.map((file) => ({ file, findings: emptyFindings(file) }));
-    return { lastFileId, lastEpoch, log: undefined, seal: (it) => sealAll(lookup, noLog, true, it) };
+    return { lastFileId, lastEpoch, log: undefined, promise, seal: (it) => sealAll(lookup, noLog, true, it) };
   }
   const last = await lastFileOf(lookup, newest, signal);
   const { systemIdentifier, segmentSizeBytes } = last;
@@ -91,11 +93,11 @@ export async function takeOver(
   return {
     lastFileId,
     lastEpoch,
+    promise,
     log: {
       start,
       timeline: from.timeline,
       end: from.lsn,
-      unbrokenSince: await lookup.unbrokenSince(from.timeline, from.lsn, signal),
       until,
       systemIdentifier,
       segmentSizeBytes,

@@ -55,6 +55,12 @@ export type LogBlockPlace = {
 export type LogCheckpointPoint = { readonly lsn: Lsn; readonly timeUs: bigint };
 export type LogRestorePointAt = { readonly lsn: Lsn; readonly name: string; readonly timeUs: bigint };
 
+/**
+ * The files before a file hold the timeline's log from `since` to its begin, each beginning where the one before it ends,
+ * as its archiver saw; `since` being its begin, no file is spoken of. `archivers`: a digest of who wrote them (promise.ts).
+ */
+export type LogUnbroken = { readonly since: Lsn; readonly archivers: bigint };
+
 /** What the blocks themselves say about a log file. */
 export type LogFileFacts = {
   readonly fileId: bigint;
@@ -62,11 +68,8 @@ export type LogFileFacts = {
   readonly timeline: Timeline;
   readonly begin: Lsn;
   readonly end: Lsn;
-  /**
-   * The files before this one hold the timeline's log from here to `begin`, each beginning where the one before it ends, as
-   * its archiver saw; `begin`: that is not said. Undefined: written by one that knew no such promise.
-   */
-  readonly unbrokenSince?: Lsn | undefined;
+  /** Undefined: written by one that knew no such promise. */
+  readonly unbroken?: LogUnbroken | undefined;
   readonly systemIdentifier: bigint;
   readonly segmentSizeBytes: number;
   /** Bytes of the log file that count; what lies behind them is ignored. */
@@ -254,7 +257,7 @@ export function logFileInfo(
   group: string,
   file: Pick<
     LogFileFacts,
-    'fileId' | 'epoch' | 'timeline' | 'begin' | 'segmentSizeBytes' | 'systemIdentifier' | 'unbrokenSince'
+    'fileId' | 'epoch' | 'timeline' | 'begin' | 'segmentSizeBytes' | 'systemIdentifier' | 'unbroken'
   >,
 ): LogFileInfo {
   return create(LogFileInfoSchema, {
@@ -267,13 +270,13 @@ export function logFileInfo(
     begin: file.begin,
     segmentSizeBytes: file.segmentSizeBytes,
     systemIdentifier: file.systemIdentifier,
-    ...(file.unbrokenSince === undefined ? {} : { unbrokenSince: file.unbrokenSince }),
+    ...(file.unbroken === undefined ? {} : { unbroken: { ...file.unbroken } }),
   });
 }
 
-/** The LSN in the message; undefined when it says nothing. */
-export function unbrokenSinceOf(info: LogFileInfo): Lsn | undefined {
-  return info.unbrokenSince === 0n ? undefined : toLsn(info.unbrokenSince);
+/** What the message promises; undefined when it says nothing. */
+export function unbrokenOf({ unbroken }: LogFileInfo): LogUnbroken | undefined {
+  return unbroken === undefined ? undefined : { since: toLsn(unbroken.since), archivers: unbroken.archivers };
 }
 
 /** The entries of one logIndexBlocks record. */
@@ -326,7 +329,7 @@ function indexOfInfo(
     timeline: toTimeline(file.timeline),
     begin: toLsn(file.begin),
     end: toLsn(info.end),
-    unbrokenSince: unbrokenSinceOf(file),
+    unbroken: unbrokenOf(file),
     systemIdentifier: file.systemIdentifier,
     segmentSizeBytes: file.segmentSizeBytes,
     acceptedBytes: Number(info.acceptedBytes),

@@ -8,12 +8,13 @@
  * - What is said to be covered rests on the names and on what archivers saw when they went on. A file that was damaged
  *   since, other than by its removal, is noticed when it is opened: `verifyLog` (verify.ts) opens all of a stretch.
  */
+import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, type Timeline, toLsn } from '../../foundation/lsn.ts';
 import type { Medium } from '../media/medium.ts';
 import { type RoundKey, type TreeRoot, tree } from '../tree.ts';
 import { findDifference } from './difference.ts';
-import type { LogCheckpointPoint } from './index.ts';
+import type { LogCheckpointPoint, LogUnbroken } from './index.ts';
 import { arrangeLanes, type Lane } from './lanes.ts';
 import {
   type AbandonedLogFile,
@@ -26,6 +27,7 @@ import {
   readLogFile,
 } from './log-file.ts';
 import { OpenedFiles } from './opened-files.ts';
+import { promiseBehind, promiseOfNone } from './promise.ts';
 import { findGaps, joinPieces, type LogOverlap, type LogRange, planPieces } from './ranges.ts';
 import { type Found, findRuns, firstWithLog, type Run, search } from './runs.ts';
 
@@ -185,13 +187,22 @@ export class LogLookup {
   }
 
   /**
-   * What the next file may promise that begins at `end`, where the log of `timeline` ends (LogFileFacts.unbrokenSince): since
-   * when the files of the main lane hold the log, if it is their last that ends there.
+   * What the archiver of this epoch may promise in its next files, of which the first begins at `end`: since when the files
+   * of the main lane hold the log of `timeline`, if it is the last of them that ends there.
    */
-  async unbrokenSince(timeline: Timeline, end: Lsn, signal?: AbortSignal): Promise<Lsn> {
+  async promiseBehind(
+    timeline: Timeline,
+    end: Lsn,
+    epoch: bigint,
+    signal?: AbortSignal,
+  ): Promise<LogUnbroken> {
+    const next = { fileId: this.lastFileId + 1n, epoch };
     const [main] = this.#lanes;
     const last = (await this.#allRuns(signal)).findLast((run) => run.lane === main);
-    return last?.timeline === timeline && last.end === end ? last.begin : end;
+    if (main === undefined || last?.timeline !== timeline || last.end !== end)
+      return promiseOfNone(next, end);
+    const head = defined(await this.files.at(main[last.first] ?? -1, signal), 'the first file of a run');
+    return promiseBehind(head, this.files.names, main, { head: last.first, tail: main.length - 1 }, next);
   }
 
   /** False when a file was begun, or one without an index has grown, since the names were listed. */

@@ -2,11 +2,11 @@
  * Which unbroken stretches of log the files of a lane hold, found from as few of them as possible.
  *
  * 1. From the names: where an id is missing a file is lost, and a file without an index is asked itself.
- * 2. Between two such places every file has an index. The last one says since when the log of its timeline is unbroken in
- *    the files before it (LogFileFacts.unbrokenSince); the file that begins there is found by a binary search. What lies
+ * 2. Between two such places every file has an index. The last one promises since when the log of its timeline is unbroken
+ *    in the files before it (LogFileFacts.unbroken); the file that begins there is found by a binary search. What lies
  *    before it, of an older timeline or behind a hole, is told in the same way by the file before.
- * 3. A file whose archiver knew no such promise tells nothing of the files of other archivers; those of its own follow each
- *    other.
+ * 3. A file without a promise, or whose promise is of other files than those that the names tell (promise.ts), tells nothing
+ *    of the files of other archivers; those of its own follow each other.
  *
  * A file that has lost its tail, or whose index was lost and made anew shorter, is not seen from here but when it is
  * opened: who restores opens every file first.
@@ -15,6 +15,7 @@ import type { Lsn, Timeline } from '../../foundation/lsn.ts';
 import type { Lane } from './lanes.ts';
 import type { LogFile } from './log-file.ts';
 import type { OpenedFiles } from './opened-files.ts';
+import { isPromiseOf } from './promise.ts';
 
 /** The files from the `first` to the `last` of the lane hold [begin, end) of one timeline without a break. */
 export type Run = {
@@ -138,19 +139,39 @@ async function headOf(
   tail: Found,
   signal: AbortSignal | undefined,
 ): Promise<Found | undefined> {
-  const { timeline, unbrokenSince, epoch } = tail.file;
-  const isBefore = (file: LogFile) =>
-    file.timeline < timeline ||
-    (unbrokenSince !== undefined && file.timeline === timeline && file.begin < unbrokenSince);
-  let begin = first;
-  if (unbrokenSince === undefined) {
-    begin = tail.at;
-    while (begin > first && files.names[lane[begin - 1] ?? -1]?.epoch === epoch) begin -= 1;
+  const { unbroken } = tail.file;
+  if (unbroken !== undefined) {
+    const head = await firstSince(
+      files,
+      lane,
+      { begin: first, end: tail.at },
+      tail.file,
+      unbroken.since,
+      signal,
+    );
+    const places = { head: head?.at ?? tail.at, tail: tail.at };
+    if (head !== undefined && isPromiseOf(tail.file, head.file, files.names, lane, places)) return head;
   }
-  const oldest = await firstWithLog(files, lane, begin, tail.at, signal);
+  let begin = tail.at;
+  while (begin > first && files.names[lane[begin - 1] ?? -1]?.epoch === tail.file.epoch) begin -= 1;
+  return await firstSince(files, lane, { begin, end: tail.at }, tail.file, undefined, signal);
+}
+
+/** The first file with log in [begin, end] of the lane that is of `tail`'s timeline, and begins at or behind `since`. */
+async function firstSince(
+  files: OpenedFiles,
+  lane: Lane,
+  range: { readonly begin: number; readonly end: number },
+  { timeline }: LogFile,
+  since: Lsn | undefined,
+  signal: AbortSignal | undefined,
+): Promise<Found | undefined> {
+  const isBefore = (file: LogFile) =>
+    file.timeline < timeline || (since !== undefined && file.timeline === timeline && file.begin < since);
+  const oldest = await firstWithLog(files, lane, range.begin, range.end, signal);
   if (oldest === undefined || !isBefore(oldest.file)) return oldest;
-  const head = await search(files, lane, { begin: oldest.at + 1, end: tail.at }, isBefore, signal);
-  return await firstWithLog(files, lane, head, tail.at, signal);
+  const at = await search(files, lane, { begin: oldest.at + 1, end: range.end }, isBefore, signal);
+  return await firstWithLog(files, lane, at, range.end, signal);
 }
 
 /** Adds the run, to the one before when it goes on where that ends and no file is missing between them. */

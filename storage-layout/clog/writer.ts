@@ -15,7 +15,13 @@ import { encodeHeader, HEADER_BYTES } from '../records/header.ts';
 import { encodeMessage } from '../records/messages.ts';
 import { type RoundKey, type TreeRoot, tree } from '../tree.ts';
 import { encodeLogBlockHeader, encodeLogCheckpointHeader, LOG_BLOCK_EXTENSION_BYTES } from './block.ts';
-import { type LogBlockPlace, type LogCheckpointPoint, type LogFileFacts, logFileInfo } from './index.ts';
+import {
+  type LogBlockPlace,
+  type LogCheckpointPoint,
+  type LogFileFacts,
+  type LogUnbroken,
+  logFileInfo,
+} from './index.ts';
 
 export type LogFileOptions = {
   readonly fileId: bigint;
@@ -23,7 +29,7 @@ export type LogFileOptions = {
   readonly timeline: Timeline;
   readonly begin: Lsn;
   /** As in LogFileFacts. */
-  readonly unbrokenSince?: Lsn | undefined;
+  readonly unbroken?: LogUnbroken | undefined;
   readonly segmentSizeBytes: number;
   readonly systemIdentifier: bigint;
   readonly compression: Compression;
@@ -166,15 +172,14 @@ export class LogFileWriter implements AsyncDisposable {
 
   /** What an index of the file as it is now says, but for what only a reader of its records knows. */
   facts(): LogFileFacts {
-    const { fileId, epoch, timeline, begin, unbrokenSince, systemIdentifier, segmentSizeBytes } =
-      this.#options;
+    const { fileId, epoch, timeline, begin, unbroken, systemIdentifier, segmentSizeBytes } = this.#options;
     return {
       fileId,
       epoch,
       timeline,
       begin,
       end: this.#end,
-      unbrokenSince,
+      unbroken,
       systemIdentifier,
       segmentSizeBytes,
       acceptedBytes: this.#file.sizeBytes,

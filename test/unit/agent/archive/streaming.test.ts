@@ -172,7 +172,7 @@ function newSequence(end: Lsn, lastFileId = 0n, epoch = 1n): LogFileSequence {
     clock: systemClock,
     lastFileId,
     end,
-    unbrokenSince: end,
+    unbroken: { since: end, archivers: 0n },
     maxCommitUs: undefined,
   });
 }

@@ -185,7 +185,7 @@ describe('taking over', () => {
       clock: systemClock,
       lastFileId: 0n,
       end: BEGIN,
-      unbrokenSince: BEGIN,
+      unbroken: { since: BEGIN, archivers: 0n },
       maxCommitUs: undefined,
     });
     await files.append(block(BEGIN), signal);
