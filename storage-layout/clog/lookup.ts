@@ -36,6 +36,8 @@ const CHECKPOINT_FILES = 2;
 const CHECKPOINT_PROBES = 16;
 /** A listing may lack the newest files: no more are asked for whether they are really gone. */
 const LOST_PROBES = 64;
+/** How many files an overtaken archiver can have written late: what it had received and not yet written (policy.ts). */
+const LATE_FILES = 16;
 
 /** An unbroken range; `checkpointUs`: what was acknowledged before it lies in or before the range. */
 export type LogCoverage = LogRange & { readonly checkpointUs: bigint | undefined };
@@ -116,7 +118,10 @@ export class LogLookup {
     afterUs?: bigint,
     signal?: AbortSignal,
   ): AsyncGenerator<LogFile, void, undefined> {
-    const sources = this.#lanes.map((lane) => this.#filesOf(lane, timeline, begin, end, afterUs, signal));
+    const runs = (await this.#allRuns(signal)).filter(
+      (run) => run.timeline === timeline && run.begin < end && run.end > begin,
+    );
+    const sources = runs.map((run) => this.#filesOf(run, begin, end, afterUs, signal));
     const heads = await Promise.all(sources.map(async (source) => (await source.next()).value ?? undefined));
     for (;;) {
       let least: number | undefined;
@@ -332,19 +337,22 @@ export class LogLookup {
     }
   }
 
-  async #findIn(run: Run, lsn: Lsn, signal: AbortSignal | undefined): Promise<Found | undefined> {
+  async #findIn(run: Run, lsn: Lsn, signal: AbortSignal | undefined): Promise<Place | undefined> {
     const range = { begin: run.first, end: run.last + 1 };
-    const isEarlier = (file: LogFile) => isBefore(file, run.timeline, lsn);
-    const at = await search(this.files, run.lane, range, isEarlier, signal);
-    return await this.#firstHolding(run.lane, at, run.timeline, lsn, signal);
+    const first = await search(this.files, run.lane, range, (file) => file.end <= lsn, signal);
+    // What an overtaken archiver wrote late may stand between the files of its successor.
+    for (let at = first; at <= run.last && at < first + LATE_FILES; at += 1) {
+      const found = await this.#firstHolding(run.lane, at, run.timeline, lsn, signal);
+      if (found !== undefined) return { ...found, lane: run.lane };
+    }
+    return undefined;
   }
 
   async #find(timeline: Timeline, lsn: Lsn, signal: AbortSignal | undefined): Promise<Place | undefined> {
-    for (const lane of this.#lanes) {
-      const range = { begin: 0, end: lane.length };
-      const at = await search(this.files, lane, range, (file) => isBefore(file, timeline, lsn), signal);
-      const found = await this.#firstHolding(lane, at, timeline, lsn, signal);
-      if (found !== undefined) return { ...found, lane };
+    for (const run of await this.#allRuns(signal)) {
+      if (run.timeline !== timeline || run.begin > lsn || run.end <= lsn) continue;
+      const found = await this.#findIn(run, lsn, signal);
+      if (found !== undefined) return found;
     }
     return undefined;
   }
@@ -374,26 +382,26 @@ export class LogLookup {
     return found === undefined ? undefined : { ...found, lane: place.lane };
   }
 
+  /** Of one run, from the first that ends behind `begin` and, with `afterUs`, may hold such a commit. */
   async *#filesOf(
-    lane: Lane,
-    timeline: Timeline,
+    { lane, timeline, first, last }: Run,
     begin: Lsn,
     end: Lsn,
     afterUs: bigint | undefined,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<LogFile, void, undefined> {
-    const all = { begin: 0, end: lane.length };
-    let at = await search(this.files, lane, all, (file) => isBefore(file, timeline, begin), signal);
+    const all = { begin: first, end: last + 1 };
+    let at = await search(this.files, lane, all, (file) => file.end <= begin, signal);
     if (afterUs !== undefined) {
       const isEarly = async (_file: LogFile, place: number) =>
         ((await this.#maxCommitUsAt(lane, place, signal)) ?? -1n) <= afterUs;
       at = await search(this.files, lane, { ...all, begin: at }, isEarly, signal);
     }
-    for (; at < lane.length; at += 1) {
+    for (; at <= last; at += 1) {
       const file = await this.files.at(lane[at] ?? -1, signal);
-      if (file === undefined || file.end === file.begin) continue;
-      if (file.timeline > timeline || (file.timeline === timeline && file.begin >= end)) return;
-      if (file.timeline === timeline && file.end > begin) yield file;
+      if (file === undefined || file.end === file.begin || file.timeline !== timeline) continue;
+      if (file.begin >= end) return;
+      if (file.end > begin) yield file;
     }
   }
 
@@ -462,9 +470,4 @@ async function findLost(
   const gone: string[] = [];
   for (const key of lost) if ((await place.medium.stat(key, signal)) === undefined) gone.push(key); // a listing may lag
   return gone;
-}
-
-/** Whether all of the file lies before the byte at `lsn` of `timeline`. */
-function isBefore(file: LogFile, timeline: Timeline, lsn: Lsn): boolean {
-  return file.timeline < timeline || (file.timeline === timeline && file.end <= lsn);
 }

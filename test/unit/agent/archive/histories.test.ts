@@ -224,7 +224,8 @@ class History {
   async #promote(): Promise<void> {
     const end = this.#current.files.durable + BigInt(this.#random.between(-30, 30));
     const began = this.#ancestors.at(-1)?.end ?? toLsn(BEGIN);
-    if (this.timeline >= LOGS.length || end <= began) return;
+    const isBegun = this.#current.files.durable > BEGIN; // before that a round begins anew
+    if (this.timeline >= LOGS.length || end <= began || !isBegun) return;
     this.#ancestors = [...this.#ancestors, { timeline: toTimeline(this.timeline), end: toLsn(end) }];
     this.timeline += 1;
     this.#serverEnd = end;
