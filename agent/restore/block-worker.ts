@@ -2,118 +2,29 @@
  * A worker thread of a restore: fetches the blocks of a job in as few ranged reads as possible, the next range while
  * this one is decompressed, checks every block and writes it in place. Its buffers are kept from job to job.
  */
-import {
-  closeSync,
-  constants,
-  fchmodSync,
-  fchownSync,
-  fdatasync,
-  ftruncateSync,
-  openSync,
-  writeSync,
-} from 'node:fs';
-import { promisify } from 'node:util';
 import { parentPort, workerData } from 'node:worker_threads';
 import { assert, defined } from '../../foundation/assert.ts';
 import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
-import { MACROBLOCK_BYTES } from '../../storage-layout/macroblock/index.ts';
 import { decodeMacroBlock, type PlannedRead, planReads } from '../../storage-layout/macroblock/reader.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import type { BlockJob, BlockWorkerData, BlockWorkerMessage, StoredBlock, TargetFile } from './block-job.ts';
+import { TargetFiles } from './target-files.ts';
+import { WriteBuffers } from './write-buffers.ts';
 
 const READ_BYTES = 4 * 1024 * 1024;
 /** Bytes read along rather than starting another read. */
 const MAX_GAP_BYTES = 64 * 1024;
-/** A job's part of a file that is worth a write-back of its own. */
-const WRITE_BACK_BYTES = 4 * 1024 * 1024;
 
+type Done = { readonly bytes: number; readonly blocks: number };
 type FileRead = { readonly key: string; readonly read: PlannedRead<StoredBlock> };
-
-/** The file that was written last stays open: blocks come in file order. */
-class OpenTarget {
-  #index = -1;
-  #descriptor = -1;
-  #writtenBytes = 0;
-  readonly #owner: BlockWorkerData['owner'];
-  readonly #writeBack: WriteBack;
-
-  constructor(owner: BlockWorkerData['owner'], writeBack: WriteBack) {
-    this.#owner = owner;
-    this.#writeBack = writeBack;
-  }
-
-  /** Opens a file of the job unless it is open, created with its size, mode and owner on first sight. */
-  open(files: readonly TargetFile[], index: number): void {
-    if (index === this.#index) return;
-    this.close();
-    const file = defined(files[index], 'the file of a block');
-    this.#descriptor = openSync(
-      file.path,
-      constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW,
-      file.mode,
-    );
-    this.#index = index;
-    ftruncateSync(this.#descriptor, file.sizeBytes);
-    fchmodSync(this.#descriptor, file.mode);
-    if (this.#owner !== undefined) fchownSync(this.#descriptor, this.#owner.uid, this.#owner.gid);
-  }
-
-  /** Writes all of `data` at `position` of the file that `descriptor` gave last. */
-  write(data: Buffer, position: number): void {
-    for (let done = 0; done < data.length; )
-      done += writeSync(this.#descriptor, data, done, data.length - done, position + done);
-    this.#writtenBytes += data.length;
-  }
-
-  close(): void {
-    if (this.#descriptor < 0) return;
-    if (this.#writtenBytes >= WRITE_BACK_BYTES) this.#writeBack.begin(this.#descriptor);
-    else closeSync(this.#descriptor);
-    this.#descriptor = -1;
-    this.#index = -1;
-    this.#writtenBytes = 0;
-  }
-}
-
-/**
- * Makes the disk busy from the first job on: the kernel would keep some gigabytes before it writes any, and the sync at
- * the end would wait for all of them. What makes the restore durable is that sync; here nothing is promised.
- */
-class WriteBack {
-  #pending: Promise<void> = Promise.resolve();
-
-  /** Takes the descriptor and closes it. */
-  begin(descriptor: number): void {
-    const before = this.#pending;
-    this.#pending = (async () => {
-      await before;
-      await syncAndClose(descriptor);
-    })();
-    this.#pending.catch(() => undefined); // whoever settles sees it; until then it is nobody's
-  }
-
-  /** Waits for what has begun: the worker runs no further ahead of the disk than a job. */
-  async settle(): Promise<void> {
-    await this.#pending;
-  }
-}
-
-async function syncAndClose(descriptor: number): Promise<void> {
-  try {
-    await promisify(fdatasync)(descriptor);
-  } finally {
-    closeSync(descriptor);
-  }
-}
 
 class BlockWorker {
   readonly #data: BlockWorkerData;
   readonly #medium: Medium;
-  readonly #writeBack = new WriteBack();
-  readonly #plain = Buffer.allocUnsafeSlow(MACROBLOCK_BYTES);
-  readonly #buffers: [Buffer, Buffer] = [
+  readonly #writeBuffers = new WriteBuffers();
+  readonly #readBuffers: [Buffer, Buffer] = [
     Buffer.allocUnsafeSlow(READ_BYTES),
     Buffer.allocUnsafeSlow(READ_BYTES),
   ];
@@ -123,27 +34,34 @@ class BlockWorker {
     this.#medium = medium;
   }
 
-  /** Throws DATA_CORRUPT naming file and offset, and the medium's and the file system's errors. */
-  async run(job: BlockJob): Promise<{ readonly bytes: number; readonly blocks: number }> {
-    const target = new OpenTarget(this.#data.owner, this.#writeBack);
+  /**
+   * Decodes a job's blocks and begins to write them; `written` resolves when they are. Both throw: DATA_CORRUPT naming file
+   * and offset, and the medium's and the file system's errors.
+   */
+  async run(job: BlockJob): Promise<{ readonly written: Promise<Done> }> {
+    const targets = new TargetFiles(this.#data.owner);
+    let bytes = 0;
     try {
       const filled = new Set(job.blocks.map((block) => block.file));
-      for (const index of job.files.keys()) if (!filled.has(index)) target.open(job.files, index);
+      for (const [index, file] of job.files.entries()) if (!filled.has(index)) targets.create(file);
       const reads = this.#planJob(job);
-      let bytes = 0;
       let pending = this.#fetch(reads, 0);
       for (const [index, { key, read }] of reads.entries()) {
         const stored = await pending;
         pending = this.#fetch(reads, index + 1);
         pending.catch(() => undefined); // awaited in the next turn, unless this one fails first
-        for (const block of read.entries) bytes += this.#write(job, target, key, read.begin, stored, block);
+        for (const block of read.entries) {
+          const file = defined(job.files[block.file], 'the file of a block');
+          await this.#lay(targets, file, block, storedBytes(stored, key, read.begin, block), key);
+          bytes += block.plainBytes;
+        }
       }
-      await this.#writeBack.settle(); // the job before's
-      target.close();
-      return { bytes, blocks: job.blocks.length };
-    } finally {
-      target.close();
+    } catch (error) {
+      await targets.finish().catch(() => undefined); // the first error is the one to show
+      throw error;
     }
+    const done = { bytes, blocks: job.blocks.length };
+    return { written: targets.finish().then(() => done) };
   }
 
   #planJob(job: BlockJob): readonly FileRead[] {
@@ -164,42 +82,47 @@ class BlockWorker {
   /** Begins the read `index`, if there is one; reads use the two buffers in turn. */
   async #fetch(reads: readonly FileRead[], index: number): Promise<Buffer> {
     const next = reads[index];
-    if (next === undefined) return this.#plain.subarray(0, 0);
+    if (next === undefined) return NOTHING;
     const { begin, end } = next.read;
-    let buffer = this.#buffers[index % 2 === 0 ? 0 : 1];
+    let buffer = this.#readBuffers[index % 2 === 0 ? 0 : 1];
     if (buffer.length < end - begin) {
       buffer = Buffer.allocUnsafeSlow(end - begin);
-      this.#buffers[index % 2 === 0 ? 0 : 1] = buffer;
+      this.#readBuffers[index % 2 === 0 ? 0 : 1] = buffer;
     }
     return await this.#medium.readRange(next.key, begin, end, buffer);
   }
 
-  #write(
-    job: BlockJob,
-    target: OpenTarget,
-    key: string,
-    begin: number,
-    stored: Buffer,
+  /** Decodes one block and begins to write it. */
+  async #lay(
+    targets: TargetFiles,
+    file: TargetFile,
     block: StoredBlock,
-  ): number {
-    const offset = block.offset - begin;
-    if (offset + block.storedBytes > stored.length) {
-      throw new HoldfastError(
-        'DATA_CORRUPT',
-        `${key} at offset ${block.offset}: the file ends inside a macroblock of ${block.storedBytes} bytes`,
-      );
+    stored: Buffer,
+    key: string,
+  ): Promise<void> {
+    const buffer = await this.#writeBuffers.take();
+    const release = () => this.#writeBuffers.release(buffer);
+    try {
+      const plain = decodeMacroBlock(stored, block, buffer, key);
+      targets.write(file, block.position, plain, release);
+    } catch (error) {
+      release();
+      throw error;
     }
-    const plain = decodeMacroBlock(
-      stored.subarray(offset, offset + block.storedBytes),
-      block,
-      this.#plain,
-      key,
-    );
-    target.open(job.files, block.file);
-    target.write(plain, block.position);
-    return plain.length;
   }
 }
+
+/** A block's part of a range that was read from `begin` on. */
+function storedBytes(range: Buffer, key: string, begin: number, block: StoredBlock): Buffer {
+  const offset = block.offset - begin;
+  if (offset + block.storedBytes <= range.length) return range.subarray(offset, offset + block.storedBytes);
+  throw new HoldfastError(
+    'DATA_CORRUPT',
+    `${key} at offset ${block.offset}: the file ends inside a macroblock of ${block.storedBytes} bytes`,
+  );
+}
+
+const NOTHING = Buffer.alloc(0);
 
 const port = parentPort;
 assert(port !== null, 'block-worker.ts runs as a worker thread');
@@ -213,12 +136,26 @@ port.on('message', (job: BlockJob) => {
   queue = runAfter(queue, job);
 });
 
+/** The next job begins while the last blocks of this one are being written. */
 async function runAfter(before: Promise<void>, job: BlockJob): Promise<void> {
   await before;
   try {
-    send({ kind: 'done', ...(await worker.run(job)) });
+    const { written } = await worker.run(job);
+    void report(written);
   } catch (error) {
-    const { code, message, hint, detail } = toHoldfastError(error);
-    send({ kind: 'failed', code, message, hint, detail });
+    reportFailure(error);
   }
+}
+
+async function report(written: Promise<Done>): Promise<void> {
+  try {
+    send({ kind: 'done', ...(await written) });
+  } catch (error) {
+    reportFailure(error);
+  }
+}
+
+function reportFailure(error: unknown): void {
+  const { code, message, hint, detail } = toHoldfastError(error);
+  send({ kind: 'failed', code, message, hint, detail });
 }
