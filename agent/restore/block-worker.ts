@@ -1,134 +1,16 @@
-/**
- * A worker thread of a restore: fetches the blocks of a job in as few ranged reads as possible, the next range while
- * this one is decompressed, checks every block and writes it in place. Its buffers are kept from job to job.
- */
+/** A worker thread of a restore: lays one job after the other as they come, and tells of each. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { assert, defined } from '../../foundation/assert.ts';
-import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
-import { decodeMacroBlock, type PlannedRead, planReads } from '../../storage-layout/macroblock/reader.ts';
-import type { Medium } from '../../storage-layout/media/medium.ts';
+import { assert } from '../../foundation/assert.ts';
+import { toHoldfastError } from '../../foundation/errors.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
-import { tree } from '../../storage-layout/tree.ts';
-import type { BlockJob, BlockWorkerData, BlockWorkerMessage, StoredBlock, TargetFile } from './block-job.ts';
-import { TargetFiles } from './target-files.ts';
-import { WriteBuffers } from './write-buffers.ts';
-
-const READ_BYTES = 4 * 1024 * 1024;
-/** Bytes read along rather than starting another read. */
-const MAX_GAP_BYTES = 64 * 1024;
-
-type Done = { readonly bytes: number; readonly blocks: number };
-type FileRead = { readonly key: string; readonly read: PlannedRead<StoredBlock> };
-
-class BlockWorker {
-  readonly #data: BlockWorkerData;
-  readonly #medium: Medium;
-  readonly #writeBuffers = new WriteBuffers();
-  readonly #readBuffers: [Buffer, Buffer] = [
-    Buffer.allocUnsafeSlow(READ_BYTES),
-    Buffer.allocUnsafeSlow(READ_BYTES),
-  ];
-
-  constructor(data: BlockWorkerData, medium: Medium) {
-    this.#data = data;
-    this.#medium = medium;
-  }
-
-  /**
-   * Decodes a job's blocks and begins to write them; `written` resolves when they are. Both throw: DATA_CORRUPT naming file
-   * and offset, and the medium's and the file system's errors.
-   */
-  async run(job: BlockJob): Promise<{ readonly written: Promise<Done> }> {
-    const targets = new TargetFiles(this.#data.owner);
-    let bytes = 0;
-    try {
-      const filled = new Set(job.blocks.map((block) => block.file));
-      for (const [index, file] of job.files.entries()) if (!filled.has(index)) targets.create(file);
-      const reads = this.#planJob(job);
-      let pending = this.#fetch(reads, 0);
-      for (const [index, { key, read }] of reads.entries()) {
-        const stored = await pending;
-        pending = this.#fetch(reads, index + 1);
-        pending.catch(() => undefined); // awaited in the next turn, unless this one fails first
-        for (const block of read.entries) {
-          const file = defined(job.files[block.file], 'the file of a block');
-          await this.#lay(targets, file, block, storedBytes(stored, key, read.begin, block), key);
-          bytes += block.plainBytes;
-        }
-      }
-    } catch (error) {
-      await targets.finish().catch(() => undefined); // the first error is the one to show
-      throw error;
-    }
-    const done = { bytes, blocks: job.blocks.length };
-    return { written: targets.finish().then(() => done) };
-  }
-
-  #planJob(job: BlockJob): readonly FileRead[] {
-    const byFile = Map.groupBy(job.blocks, (block) => `${block.setId}.${block.subTaskId}`);
-    return [...byFile.values()].flatMap((blocks) => {
-      const { setId, subTaskId } = defined(blocks[0], 'a group has a member');
-      const key = tree.macroBlock(
-        { clusterName: this.#data.clusterName, clusterId: this.#data.clusterId },
-        { tenantId: this.#data.tenantId, fullSetId: this.#data.fullSetId, setId },
-        this.#data.partitionGroup,
-        subTaskId,
-      );
-      const sorted = blocks.toSorted((a, b) => a.offset - b.offset);
-      return planReads(sorted, MAX_GAP_BYTES, READ_BYTES).map((read) => ({ key, read }));
-    });
-  }
-
-  /** Begins the read `index`, if there is one; reads use the two buffers in turn. */
-  async #fetch(reads: readonly FileRead[], index: number): Promise<Buffer> {
-    const next = reads[index];
-    if (next === undefined) return NOTHING;
-    const { begin, end } = next.read;
-    let buffer = this.#readBuffers[index % 2 === 0 ? 0 : 1];
-    if (buffer.length < end - begin) {
-      buffer = Buffer.allocUnsafeSlow(end - begin);
-      this.#readBuffers[index % 2 === 0 ? 0 : 1] = buffer;
-    }
-    return await this.#medium.readRange(next.key, begin, end, buffer);
-  }
-
-  /** Decodes one block and begins to write it. */
-  async #lay(
-    targets: TargetFiles,
-    file: TargetFile,
-    block: StoredBlock,
-    stored: Buffer,
-    key: string,
-  ): Promise<void> {
-    const buffer = await this.#writeBuffers.take();
-    const release = () => this.#writeBuffers.release(buffer);
-    try {
-      const plain = decodeMacroBlock(stored, block, buffer, key);
-      targets.write(file, block.position, plain, release);
-    } catch (error) {
-      release();
-      throw error;
-    }
-  }
-}
-
-/** A block's part of a range that was read from `begin` on. */
-function storedBytes(range: Buffer, key: string, begin: number, block: StoredBlock): Buffer {
-  const offset = block.offset - begin;
-  if (offset + block.storedBytes <= range.length) return range.subarray(offset, offset + block.storedBytes);
-  throw new HoldfastError(
-    'DATA_CORRUPT',
-    `${key} at offset ${block.offset}: the file ends inside a macroblock of ${block.storedBytes} bytes`,
-  );
-}
-
-const NOTHING = Buffer.alloc(0);
+import type { BlockJob, BlockWorkerData, BlockWorkerMessage } from './block-job.ts';
+import { BlockLayer, type LaidBlocks } from './block-layer.ts';
 
 const port = parentPort;
 assert(port !== null, 'block-worker.ts runs as a worker thread');
 // The restore that starts this thread gives it exactly this.
 const data = workerData as BlockWorkerData;
-const worker = new BlockWorker(data, await openMedium(data.uri));
+const layer = new BlockLayer(data, await openMedium(data.uri));
 const send = (message: BlockWorkerMessage) => port.postMessage(message, []);
 let queue: Promise<void> = Promise.resolve();
 
@@ -140,14 +22,14 @@ port.on('message', (job: BlockJob) => {
 async function runAfter(before: Promise<void>, job: BlockJob): Promise<void> {
   await before;
   try {
-    const { written } = await worker.run(job);
+    const { written } = await layer.lay(job);
     void report(written);
   } catch (error) {
     reportFailure(error);
   }
 }
 
-async function report(written: Promise<Done>): Promise<void> {
+async function report(written: Promise<LaidBlocks>): Promise<void> {
   try {
     send({ kind: 'done', ...(await written) });
   } catch (error) {

@@ -18,11 +18,12 @@ import {
   ftruncateSync,
   openSync,
   write,
+  writeSync,
 } from 'node:fs';
 import { promisify } from 'node:util';
-import type { TargetFile } from './block-job.ts';
+import type { BlockSource, TargetFile } from './block-job.ts';
 
-type Owner = { readonly uid: number; readonly gid: number } | undefined;
+type Owner = BlockSource['owner'];
 
 /** No disk has larger sectors, and PostgreSQL's pages are multiples of it. */
 const ALIGNMENT_BYTES = 4096;
@@ -33,10 +34,13 @@ const WRITE_BACK_BYTES = 4 * 1024 * 1024;
 
 const FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW;
 
+const writeAsync = promisify(write);
+const syncData = promisify(fdatasync);
+
 /** The files of one job: blocks come in file order, so one is open for new writes. */
 export class TargetFiles {
   readonly #owner: Owner;
-  readonly #writes: Promise<void>[] = [];
+  readonly #pending: Promise<void>[] = [];
   #open: { readonly file: TargetFile; readonly target: OpenTarget } | undefined;
 
   constructor(owner: Owner) {
@@ -50,15 +54,13 @@ export class TargetFiles {
 
   /** Begins to write all of `data` at `position`; `data` is free again when `onWritten` is called, written or not. */
   write(file: TargetFile, position: number, data: Buffer, onWritten: () => void): void {
-    const written = this.#target(file).write(data, position).finally(onWritten);
-    written.catch(() => undefined); // `finish` throws it; until then it is nobody's
-    this.#writes.push(written);
+    this.#keep(this.#target(file).write(data, position).finally(onWritten));
   }
 
   /** Resolves when everything is written and closed. Throws the file system's errors. */
   async finish(): Promise<void> {
     this.#close();
-    await Promise.all(this.#writes);
+    await Promise.all(this.#pending);
   }
 
   #target(file: TargetFile): OpenTarget {
@@ -69,11 +71,13 @@ export class TargetFiles {
   }
 
   #close(): void {
-    const closed = this.#open?.target.close();
+    if (this.#open !== undefined) this.#keep(this.#open.target.close());
     this.#open = undefined;
-    if (closed === undefined) return;
-    closed.catch(() => undefined); // as above
-    this.#writes.push(closed);
+  }
+
+  #keep(pending: Promise<void>): void {
+    pending.catch(() => undefined); // `finish` throws it; until then it is nobody's
+    this.#pending.push(pending);
   }
 }
 
@@ -82,7 +86,7 @@ class OpenTarget {
   readonly #file: TargetFile;
   readonly #descriptor: number;
   readonly #isDirect: boolean;
-  readonly #writes: Promise<void>[] = [];
+  readonly #directWrites: Promise<void>[] = [];
   #cachedBytes = 0;
 
   constructor(file: TargetFile, owner: Owner) {
@@ -99,36 +103,33 @@ class OpenTarget {
   }
 
   async write(data: Buffer, position: number): Promise<void> {
-    const written = this.#write(data, position);
-    this.#writes.push(written);
-    await written;
+    if (this.#isDirect) {
+      const written = this.#writeDirect(data, position);
+      this.#directWrites.push(written);
+      await written;
+    } else {
+      writeCached(this.#descriptor, data, position);
+      this.#cachedBytes += data.length;
+    }
   }
 
   async close(): Promise<void> {
     try {
-      await Promise.allSettled(this.#writes); // whoever began them sees their errors
-      if (this.#cachedBytes >= WRITE_BACK_BYTES) await promisify(fdatasync)(this.#descriptor);
+      await Promise.allSettled(this.#directWrites); // whoever began them sees their errors
+      if (this.#cachedBytes >= WRITE_BACK_BYTES) await syncData(this.#descriptor);
     } finally {
       closeSync(this.#descriptor);
     }
   }
 
-  async #write(data: Buffer, position: number): Promise<void> {
-    if (!this.#isDirect) {
-      this.#cachedBytes += data.length;
-      await writeFully(this.#descriptor, data, position);
-    } else if (!isAligned(position) || !isAligned(data.length) || !(await this.#writeDirect(data, position)))
-      await writeThroughCache(this.#file.path, data, position);
-  }
-
-  /** False when it cannot be done so. */
-  async #writeDirect(data: Buffer, position: number): Promise<boolean> {
+  async #writeDirect(data: Buffer, position: number): Promise<void> {
+    if (isAligned(position) && isAligned(data.length) && (await tryDirect(this.#descriptor, data, position)))
+      return;
+    const descriptor = openSync(this.#file.path, constants.O_WRONLY | constants.O_NOFOLLOW);
     try {
-      await writeFully(this.#descriptor, data, position);
-      return true;
-    } catch (error) {
-      if (!isRefusal(error)) throw error;
-      return false;
+      writeCached(descriptor, data, position);
+    } finally {
+      closeSync(descriptor);
     }
   }
 }
@@ -143,7 +144,7 @@ function openDirect(file: TargetFile): number | undefined {
   }
 }
 
-/** Gives a file its size, mode and owner: on first sight, mostly it has them. */
+/** Gives a file its size, mode and owner, unless an earlier job did. */
 function prepare(descriptor: number, file: TargetFile, owner: Owner): void {
   const found = fstatSync(descriptor);
   if (found.size !== file.sizeBytes) ftruncateSync(descriptor, file.sizeBytes);
@@ -152,35 +153,31 @@ function prepare(descriptor: number, file: TargetFile, owner: Owner): void {
     fchownSync(descriptor, owner.uid, owner.gid);
 }
 
-async function writeThroughCache(path: string, data: Buffer, position: number): Promise<void> {
-  const descriptor = openSync(path, constants.O_WRONLY | constants.O_NOFOLLOW);
+/** False when the file system does not take these bytes so. */
+async function tryDirect(descriptor: number, data: Buffer, position: number): Promise<boolean> {
   try {
-    await writeFully(descriptor, data, position);
-    if (data.length >= WRITE_BACK_BYTES) await promisify(fdatasync)(descriptor);
-  } finally {
-    closeSync(descriptor);
+    for (let done = 0; done < data.length; ) {
+      const { bytesWritten } = await writeAsync(descriptor, data, done, data.length - done, position + done);
+      if (bytesWritten === 0) return false;
+      done += bytesWritten;
+    }
+    return true;
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+    return false;
   }
 }
 
-async function writeFully(descriptor: number, data: Buffer, position: number): Promise<void> {
-  for (let done = 0; done < data.length; ) {
-    const { bytesWritten } = await promisify(write)(
-      descriptor,
-      data,
-      done,
-      data.length - done,
-      position + done,
-    );
-    if (bytesWritten === 0) throw new Error('the file system wrote nothing and gave no error');
-    done += bytesWritten;
-  }
+function writeCached(descriptor: number, data: Buffer, position: number): void {
+  for (let done = 0; done < data.length; )
+    done += writeSync(descriptor, data, done, data.length - done, position + done);
 }
 
 function isAligned(bytes: number): boolean {
   return bytes % ALIGNMENT_BYTES === 0;
 }
 
-/** How a file system says that it does not write past its cache, or not so. */
+/** How a file system says that it does not write past its cache, or not these bytes. */
 function isRefusal(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'EINVAL';
 }
