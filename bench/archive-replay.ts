@@ -65,6 +65,7 @@ const streaming = new Streaming({
   clock: systemClock,
   checkpoint: NO_CHECKPOINT,
   flushUpTo: toLsn(0n),
+  synchronous: false,
   drain: drain.signal,
   changed: () => undefined,
 });
@@ -111,6 +112,7 @@ function idleInstance(): Instance {
         walStatus: 'reserved',
         invalidationReason: '',
         retainedBytes: 0n,
+        synchronous: false,
       }),
   };
   return partial as Instance; // streaming uses nothing else of it

@@ -153,6 +153,8 @@ export type SlotState = {
   readonly invalidationReason: string;
   /** Log that the server keeps because of the slot; 0 when it reserves none. */
   readonly retainedBytes: bigint;
+  /** Commits on the server wait for the stream that holds the slot. */
+  readonly synchronous: boolean;
 };
 
 /** One instance, connected. Methods throw SERVER_UNREACHABLE when it cannot be reached (may be retried). */

@@ -144,6 +144,7 @@ class Archiver {
           due: () => (this.#state === 'waiting' || this.#state === 'opening' ? this.#durable : undefined),
           seen: (sight) => {
             this.#sight = sight;
+            this.#streaming?.setSynchronous(sight.synchronous);
             this.#report(this.#progress());
           },
         },
@@ -195,7 +196,11 @@ class Archiver {
       // The slot is ours: nobody else's bytes are acknowledged from now on, so what is there now is all that may count.
       await seal(begin);
       this.#abandoned.length = 0;
-      if (log !== undefined) this.#countLogSoFar(log);
+      if (log !== undefined) {
+        this.#countLogSoFar(log);
+        // A commit that waits for these bytes may have nothing behind it that would be streamed and acknowledged.
+        stream.acknowledge(source.from.lsn);
+      }
       await using files = this.#openFiles(place, source, lastFileId, log);
       await this.#noteServer(place, source, signal);
       this.#identity = source.identity;
@@ -211,6 +216,7 @@ class Archiver {
         // Positions that were polled before may be another timeline's.
         checkpoint: { ...this.#checkpoint, candidates: [] },
         flushUpTo: this.#flushUpTo,
+        synchronous: this.#sight?.synchronous ?? false,
         until: log?.until,
         drain: control.drain,
         changed: () => this.#streamed(source.from),

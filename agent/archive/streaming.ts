@@ -41,6 +41,8 @@ export type StreamingInput = {
   readonly checkpoint: Checkpoint;
   /** What a FlushLog asked for before. */
   readonly flushUpTo: Lsn;
+  /** Commits wait for us, as far as is known now. */
+  readonly synchronous: boolean;
   /** Where the server's history leaves the timeline: its end. Undefined: the timeline goes on. */
   readonly until?: Lsn | undefined;
   /** Fires when no more is to be received. */
@@ -58,6 +60,7 @@ export class Streaming {
   readonly #room = new WakeUp();
   #checkpoint: Checkpoint;
   #flushUpTo: Lsn;
+  #synchronous: boolean;
   #receiving = true;
   #inputBytes = 0;
   #serverEnd: Lsn;
@@ -73,6 +76,7 @@ export class Streaming {
     this.#lastRecordMs = input.clock.monotonicMs();
     this.#mediumCheckedMs = this.#lastRecordMs;
     this.#flushUpTo = input.flushUpTo;
+    this.#synchronous = input.synchronous;
     this.#serverEnd = input.files.durable;
   }
 
@@ -91,6 +95,13 @@ export class Streaming {
   flush(lsn: Lsn): void {
     if (lsn <= this.#flushUpTo) return;
     this.#flushUpTo = lsn;
+    this.#work.notify();
+  }
+
+  /** The server has begun to wait for us with each commit, or does so no more. */
+  setSynchronous(synchronous: boolean): void {
+    if (synchronous === this.#synchronous) return;
+    this.#synchronous = synchronous;
     this.#work.notify();
   }
 
@@ -170,6 +181,7 @@ export class Streaming {
         checkpointIntervalMs,
         thresholdBytes,
         wanted: !this.#receiving || this.#flushUpTo > files.durable,
+        synchronous: this.#synchronous,
       });
       if (decision.kind === 'flush') {
         const flushedBytes = await this.#flushOnce(thresholdBytes, signal);
