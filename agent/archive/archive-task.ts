@@ -15,6 +15,7 @@ import {
   type ArchiveResult,
   ArchiveResultSchema,
   type ArchiveTask,
+  DestinationReach,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { type LogHole, type LogPosition, LogPositionSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { AbandonedLogFile } from '../../storage-layout/clog/log-file.ts';
@@ -28,8 +29,15 @@ import { describeHole, findResumption, type Resumption } from './hole.ts';
 import { keepLookout, type Sight } from './lookout.ts';
 import { checkMountFile, type LogPlace } from './place.ts';
 import { backoffMs, type Checkpoint, NO_CHECKPOINT } from './policy.ts';
+import { failReach, lookAtReach, type Reach } from './reach.ts';
 import { openSource, readServer, type Source } from './source.ts';
-import { type ArchiverEvent, type ArchiverState, classifyFailure, nextState } from './states.ts';
+import {
+  type ArchiverEvent,
+  type ArchiverState,
+  classifyFailure,
+  isOfDestination,
+  nextState,
+} from './states.ts';
 import { Streaming } from './streaming.ts';
 import { type LogSoFar, takeOver } from './takeover.ts';
 
@@ -55,6 +63,13 @@ export async function runArchiveTask(
   return await new Archiver(context, task, report).run(signal);
 }
 
+const DESTINATION = 'the destination';
+const DESTINATION_REACH: Readonly<Record<Reach['kind'], DestinationReach>> = {
+  unknown: DestinationReach.UNSPECIFIED,
+  reached: DestinationReach.REACHED,
+  away: DestinationReach.AWAY,
+};
+
 class Archiver {
   readonly #context: TaskContext;
   readonly #task: ArchiveTask;
@@ -65,6 +80,11 @@ class Archiver {
   #unmountedMs: number | undefined;
   #lastError = '';
   #waitingFor = '';
+  /** Monotonic; since when it waits for that. */
+  #waitingSinceMs = 0;
+  #reach: Reach = { kind: 'unknown' };
+  /** Monotonic; since when the session streams. */
+  #streamingSinceMs: number | undefined;
   #identity: InstanceIdentity | undefined;
   #startUs = 0n;
   #start: LogPoint | undefined;
@@ -145,6 +165,7 @@ class Archiver {
           seen: (sight) => {
             this.#sight = sight;
             this.#streaming?.setSynchronous(sight.synchronous);
+            this.#lookAtDestination();
             this.#report(this.#progress());
           },
         },
@@ -160,17 +181,17 @@ class Archiver {
     const { control } = this.#context;
     const begin = AbortSignal.any([signal, control.drain]);
     try {
-      this.#waitingFor = 'the destination';
+      this.#waitFor(DESTINATION);
       const open = this.#context.openMedium ?? openMedium;
       await using medium = await open(destinationOf(this.#task).uri, begin);
       const place = this.#placeOn(medium);
       await checkMountFile(place, begin);
       this.#unmountedMs = undefined;
       this.#step('opened');
-      this.#waitingFor = `instance ${this.#task.instance}`;
+      this.#waitFor(`instance ${this.#task.instance}`);
       await using instance = await connectInstance(this.#context.instanceConfig(this.#task.instance), begin);
       const server = await readServer(instance, begin);
-      this.#waitingFor = 'the destination';
+      this.#waitFor(DESTINATION);
       const { lastFileId, lastEpoch, log, seal } = await takeOver(
         place,
         createLogInspector,
@@ -190,7 +211,7 @@ class Archiver {
       const fresh = log === undefined && this.#start === undefined && this.#task.fresh;
       const { slotName, expectedSystemIdentifier } = this.#task;
       const order = { slotName, expectedSystemIdentifier, fresh };
-      this.#waitingFor = `instance ${this.#task.instance}`;
+      this.#waitFor(`instance ${this.#task.instance}`);
       const source = await openSource(instance, server, place, log, order, begin);
       await using stream = source.stream;
       // The slot is ours: nobody else's bytes are acknowledged from now on, so what is there now is all that may count.
@@ -222,7 +243,8 @@ class Archiver {
         changed: () => this.#streamed(source.from),
       });
       this.#step('streaming');
-      this.#waitingFor = '';
+      this.#waitFor('');
+      this.#streamingSinceMs = this.#context.clock.monotonicMs();
       const draining = () => this.#step('drain');
       control.drain.addEventListener('abort', draining, { once: true });
       if (control.drain.aborted) draining();
@@ -322,7 +344,23 @@ class Archiver {
     };
   }
 
+  #waitFor(what: string): void {
+    this.#waitingFor = what;
+    this.#waitingSinceMs = this.#context.clock.monotonicMs();
+  }
+
+  #lookAtDestination(): void {
+    const nowMs = this.#context.clock.monotonicMs();
+    const atDestination = this.#waitingFor === DESTINATION && this.#state !== 'waiting';
+    this.#reach = lookAtReach(this.#reach, {
+      stalledMs: this.#streaming?.callMs ?? (atDestination ? nowMs - this.#waitingSinceMs : 0),
+      streamedMs: this.#streamingSinceMs === undefined ? 0 : nowMs - this.#streamingSinceMs,
+      nowUs: this.#context.clock.nowUs(),
+    });
+  }
+
   #closeSession(): void {
+    this.#streamingSinceMs = undefined;
     this.#inputBytes += this.#streaming?.inputBytes ?? 0;
     this.#outputBytes += this.#files?.outputBytes ?? 0;
     if (this.#files?.abandoned !== undefined) this.#abandoned.push(this.#files.abandoned);
@@ -339,8 +377,9 @@ class Archiver {
   async #fail(error: unknown, signal: AbortSignal): Promise<ArchiveResult | undefined> {
     signal.throwIfAborted();
     const failure = toHoldfastError(error);
-    const { logger } = this.#context;
+    const { logger, clock } = this.#context;
     this.#lastError = formatError(failure);
+    if (isOfDestination(failure)) this.#reach = failReach(this.#reach, clock.nowUs());
     if (this.#state === 'draining') {
       logger.warn({ err: failure }, 'not all that was received could be archived before the end');
       this.#step('failed');
@@ -459,6 +498,8 @@ class Archiver {
       slotRetainedBytes: sight?.slotRetainedBytes ?? 0n,
       walFreeBytes: sight?.logDiskFreeBytes ?? 0n,
       timeline: this.#durable?.timeline ?? 0,
+      destination: DESTINATION_REACH[this.#reach.kind],
+      destinationAwayUs: this.#reach.kind === 'away' ? this.#reach.sinceUs : 0n,
     });
   }
 

@@ -68,6 +68,8 @@ export class Streaming {
   #recordedCheckpointUs: bigint;
   #lastRecordMs: number;
   #mediumCheckedMs: number;
+  /** Monotonic; since when a call to the destination is under way. */
+  #callBeganMs: number | undefined;
 
   constructor(input: StreamingInput) {
     this.#input = input;
@@ -85,6 +87,10 @@ export class Streaming {
   }
   get inputBytes(): number {
     return this.#inputBytes;
+  }
+  /** How long the present call to the destination has taken; 0: none is under way. */
+  get callMs(): number {
+    return this.#callBeganMs === undefined ? 0 : this.#input.clock.monotonicMs() - this.#callBeganMs;
   }
   /** End of the log on the server as last heard, and the server's clock then. */
   get server(): { readonly end: Lsn; readonly clockUs: bigint } {
@@ -171,7 +177,7 @@ export class Streaming {
     for (;;) {
       signal.throwIfAborted();
       if (clock.monotonicMs() - this.#mediumCheckedMs >= MEDIUM_CHECK_INTERVAL_MS) {
-        await files.checkMedium(signal);
+        await this.#timed(files.checkMedium(signal));
         this.#mediumCheckedMs = clock.monotonicMs();
       }
       const oldestMs = this.#buffer.oldestReceivedMs;
@@ -195,7 +201,7 @@ export class Streaming {
         await this.#recordCheckpoint(signal);
     }
     await this.#recordCheckpoint(signal);
-    await files.seal(signal);
+    await this.#timed(files.seal(signal));
     this.#input.changed();
   }
 
@@ -203,7 +209,7 @@ export class Streaming {
     const { files, stream } = this.#input;
     const block = this.#buffer.take(maxBytes);
     if (block === undefined) return 0;
-    await files.append(block, signal);
+    await this.#timed(files.append(block, signal));
     this.#room.notify();
     if (this.#receiving) stream.acknowledge(files.durable);
     this.#checkpoint = advanceCheckpoint(this.#checkpoint, files.durable);
@@ -215,9 +221,18 @@ export class Streaming {
   async #recordCheckpoint(signal: AbortSignal): Promise<void> {
     const { timeUs, lsn } = this.#checkpoint;
     if (timeUs <= this.#recordedCheckpointUs) return;
-    await this.#input.files.appendCheckpoint({ lsn, timeUs }, signal);
+    await this.#timed(this.#input.files.appendCheckpoint({ lsn, timeUs }, signal));
     this.#recordedCheckpointUs = timeUs;
     this.#lastRecordMs = this.#input.clock.monotonicMs();
+  }
+
+  async #timed(call: Promise<void>): Promise<void> {
+    this.#callBeganMs = this.#input.clock.monotonicMs();
+    try {
+      await call;
+    } finally {
+      this.#callBeganMs = undefined;
+    }
   }
 
   /** Ends when the signal fires. */

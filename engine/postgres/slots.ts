@@ -126,9 +126,14 @@ export async function keepSlotInStep(
   }
 }
 
-/** Does nothing on a primary. */
-export async function dropSlotOfStandby(client: pg.Client, slotName: string): Promise<void> {
-  if (await isStandby(client)) await dropPhysicalSlot(client, slotName);
+/** Drops the slot unless a stream holds it. True when there is none then. */
+export async function dropUnusedSlot(client: pg.Client, slotName: string): Promise<boolean> {
+  await client.query(
+    'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active',
+    [slotName],
+  );
+  const { rows } = await client.query('SELECT FROM pg_replication_slots WHERE slot_name = $1', [slotName]);
+  return rows.length === 0;
 }
 
 async function isStandby(client: pg.Client): Promise<boolean> {
