@@ -15,8 +15,8 @@ export const SEAL_FLUSHES = 256;
 export const SEAL_FLUSHES_AGE_MS = 60_000;
 export const SEAL_FLUSHES_MOST = 16_384;
 export const SEAL_AGE_MS = 3_600_000;
-/** While idle a checkpoint record is written to the destination no more often than this. */
-export const IDLE_RECORD_INTERVAL_MS = 5000;
+/** While idle a checkpoint record is written to the destination no more often than this: windows end within 5 s of now. */
+export const IDLE_RECORD_INTERVAL_MS = 3000;
 /** Polled positions that wait for durability; under load the newest replaces the one before. */
 const CHECKPOINT_CANDIDATES = 32;
 

@@ -71,7 +71,9 @@ export function judgeRetention<Item extends JudgedItem>(item: Item, retention: R
       ...item,
       passed: unlimited,
       wanted: '-1 (backup_log_archive_option is MANDATORY)',
-      fix: unlimited ? '' : 'ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();',
+      fix: unlimited
+        ? ''
+        : 'On the server: ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();',
     };
   }
   const passed = !unlimited && parseSizeBytes(item.found) <= parseSizeBytes(retention.maxRetained);
