@@ -15,7 +15,6 @@ import {
   type ArchiveResult,
   ArchiveResultSchema,
   type ArchiveTask,
-  DestinationReach,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { type LogHole, type LogPosition, LogPositionSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { AbandonedLogFile } from '../../storage-layout/clog/log-file.ts';
@@ -24,13 +23,14 @@ import { openMedium } from '../../storage-layout/media/open.ts';
 import type { TaskContext } from '../task-context.ts';
 import { abandonable } from './abandonable.ts';
 import { noteInClogInfo } from './clog-info.ts';
+import { dropSlot } from './drop-slot.ts';
 import { LogFileSequence } from './file-sequence.ts';
 import { describeHole, findResumption, type Resumption } from './hole.ts';
 import { keepLookout, type Sight } from './lookout.ts';
-import { checkMountFile, type LogPlace } from './place.ts';
+import { checkMountFile, destinationOf, type LogPlace, placeOf } from './place.ts';
 import { backoffMs, type Checkpoint, NO_CHECKPOINT } from './policy.ts';
-import { failReach, lookAtReach, type Reach } from './reach.ts';
-import { openSource, readServer, type Source } from './source.ts';
+import { describeReach, failReach, lookAtReach, type Reach } from './reach.ts';
+import { inspectorFor, openSource, readServer, type Source } from './source.ts';
 import {
   type ArchiverEvent,
   type ArchiverState,
@@ -41,7 +41,6 @@ import {
 import { Streaming } from './streaming.ts';
 import { type LogSoFar, takeOver } from './takeover.ts';
 
-const DROP_SLOT_MS = 10_000;
 const CLOG_INFO_MS = 10_000;
 const MEASURE_HOLE_MS = 10_000;
 /**
@@ -64,11 +63,6 @@ export async function runArchiveTask(
 }
 
 const DESTINATION = 'the destination';
-const DESTINATION_REACH: Readonly<Record<Reach['kind'], DestinationReach>> = {
-  unknown: DestinationReach.UNSPECIFIED,
-  reached: DestinationReach.REACHED,
-  away: DestinationReach.AWAY,
-};
 
 class Archiver {
   readonly #context: TaskContext;
@@ -184,7 +178,7 @@ class Archiver {
       this.#waitFor(DESTINATION);
       const open = this.#context.openMedium ?? openMedium;
       await using medium = await open(destinationOf(this.#task).uri, begin);
-      const place = this.#placeOn(medium);
+      const place = placeOf(this.#task, medium);
       await checkMountFile(place, begin);
       this.#unmountedMs = undefined;
       this.#step('opened');
@@ -259,12 +253,6 @@ class Archiver {
     } finally {
       this.#closeSession();
     }
-  }
-
-  #placeOn(medium: LogPlace['medium']): LogPlace {
-    const { clusterName, clusterId } = destinationOf(this.#task);
-    const { tenantId, round, partitionGroup } = this.#task;
-    return { medium, root: { clusterName, clusterId }, round: { tenantId, round }, group: partitionGroup };
   }
 
   #openFiles(
@@ -445,24 +433,14 @@ class Archiver {
 
   async #dropSlot(signal: AbortSignal): Promise<void> {
     const { instance, slotName } = this.#task;
-    const limit = AbortSignal.any([signal, AbortSignal.timeout(DROP_SLOT_MS)]);
-    // The session that streamed may hold the slot for a moment after its end.
-    for (;;) {
-      try {
-        await using server = await connectInstance(this.#context.instanceConfig(instance), limit);
-        await server.dropSlot(slotName, limit);
-        return;
-      } catch (error) {
-        this.#lastError = `replication slot "${slotName}" could not be dropped: ${toHoldfastError(error).message}`;
-        await this.#context.clock.sleep(200, limit).catch(() => undefined);
-        if (!limit.aborted) continue;
-        this.#context.logger.warn(
-          { err: error, slotName, instance },
-          'the slot stays: it keeps log on the server until it is dropped there',
-        );
-        return;
-      }
-    }
+    const connect = (it: AbortSignal) => connectInstance(this.#context.instanceConfig(instance), it);
+    const failure = await dropSlot(connect, slotName, this.#context.clock, signal);
+    if (failure === undefined) return;
+    this.#lastError = `replication slot "${slotName}" could not be dropped: ${failure.message}`;
+    this.#context.logger.warn(
+      { err: failure, slotName, instance },
+      'the slot stays: it keeps log on the server until it is dropped there',
+    );
   }
 
   #step(event: ArchiverEvent): void {
@@ -498,8 +476,7 @@ class Archiver {
       slotRetainedBytes: sight?.slotRetainedBytes ?? 0n,
       walFreeBytes: sight?.logDiskFreeBytes ?? 0n,
       timeline: this.#durable?.timeline ?? 0,
-      destination: DESTINATION_REACH[this.#reach.kind],
-      destinationAwayUs: this.#reach.kind === 'away' ? this.#reach.sinceUs : 0n,
+      ...describeReach(this.#reach),
     });
   }
 
@@ -507,21 +484,6 @@ class Archiver {
     if (this.#state === 'draining' || this.#state === 'ended') return 'STOPPING';
     return this.#start === undefined ? 'BEGINNING' : 'DOING';
   }
-}
-
-function inspectorFor(source: Source): ReturnType<typeof createLogInspector> {
-  return createLogInspector({
-    segmentSizeBytes: source.identity.segmentSizeBytes,
-    timeline: source.from.timeline,
-    systemIdentifier: source.identity.systemIdentifier,
-    begin: source.from.lsn,
-    collectTouches: true,
-  });
-}
-
-function destinationOf(task: ArchiveTask): NonNullable<ArchiveTask['destination']> {
-  if (task.destination !== undefined) return task.destination;
-  throw new HoldfastError('INVALID_ARGUMENT', 'the archive task names no destination');
 }
 
 function position(point: LogPoint): LogPosition {

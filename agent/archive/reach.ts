@@ -6,6 +6,8 @@
  *   unknown, away    ──a session has streamed for SETTLED_MS──────────► reached
  */
 
+import { type ArchiveProgress, DestinationReach } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+
 /** A call that takes longer has met a destination that hangs. */
 export const STALLED_MS = 10_000;
 /** Behind a look at the medium: a session that fails sooner has not mended anything. */
@@ -16,6 +18,20 @@ export type Reach =
   | { readonly kind: 'reached' }
   /** Microseconds since 1970, of this node's clock. */
   | { readonly kind: 'away'; readonly sinceUs: bigint };
+
+const REACH: Readonly<Record<Reach['kind'], DestinationReach>> = {
+  unknown: DestinationReach.UNSPECIFIED,
+  reached: DestinationReach.REACHED,
+  away: DestinationReach.AWAY,
+};
+
+/** As the progress says it. */
+export function describeReach(reach: Reach): Pick<ArchiveProgress, 'destination' | 'destinationAwayUs'> {
+  return {
+    destination: REACH[reach.kind],
+    destinationAwayUs: reach.kind === 'away' ? reach.sinceUs : 0n,
+  };
+}
 
 export type ReachInput = {
   /** How long the call to the destination that is under way has taken; 0: none is. */

@@ -1,3 +1,4 @@
+import { inspect } from 'node:util';
 import { expect, test } from 'vitest';
 import { watchIdleDatabase } from '../support/idle.ts';
 
@@ -7,7 +8,7 @@ test(
   `a database that is idle for ${SECONDS} s: its windows end within 5 s of now all the time, its log grows as without Holdfast`,
   async () => {
     const report = await watchIdleDatabase(SECONDS);
-    console.log(report);
+    process.stdout.write(`${inspect(report)}\n`);
     expect(report.looks).toBeGreaterThan(SECONDS / 4);
     expect(report.viewLagMs).toBeLessThanOrEqual(5000);
     expect(report.destinationLagMs).toBeLessThanOrEqual(5000);

@@ -443,7 +443,7 @@ function heartbeat(
         droppedSlots: orders
           .filter(({ lsn }) => lsn === 0n)
           .slice(-10)
-          .map(({ instance, slotName }) => ({ instance, slotName })),
+          .map((order) => ({ instance: order.instance, slotName: order.slotName })),
       },
     },
   }).kind;
