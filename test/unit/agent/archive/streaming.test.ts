@@ -135,6 +135,7 @@ class FakeServer {
           walStatus: 'reserved',
           invalidationReason: '',
           retainedBytes: 0n,
+          synchronous: false,
         }),
     };
     return partial as Instance; // streaming uses nothing else of it
@@ -192,6 +193,7 @@ function startStreaming(
     clock: options.clock ?? systemClock,
     checkpoint: NO_CHECKPOINT,
     flushUpTo: toLsn(0n),
+    synchronous: false,
     drain: drain.signal,
     changed: () => undefined,
   });
@@ -261,6 +263,22 @@ describe('streaming', () => {
     server.produce(500);
     await systemClock.sleep(50, new AbortController().signal);
     expect(files.durable).toBe(server.delivered - 500n);
+    drain.abort();
+    await run;
+  });
+
+  test('commits that wait for it are flushed as they come, also those that came before it was known', async () => {
+    const server = new FakeServer();
+    await using files = newSequence(BEGIN);
+    const { streaming, drain, run } = startStreaming(server, files, { intervalMs: 3_600_000 });
+    server.produce(1000);
+    await until(() => server.delivered === server.end);
+    expect(server.acknowledged).toEqual([]);
+    streaming.setSynchronous(true);
+    await until(() => server.acknowledged.at(-1) === server.end);
+    server.produce(500);
+    await until(() => server.acknowledged.at(-1) === server.end);
+    expect(files.durable).toBe(server.end);
     drain.abort();
     await run;
   });
