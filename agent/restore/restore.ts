@@ -119,10 +119,10 @@ async function layBaseline(
   reporter.set({ phase: 'USER_DATA' });
   const progress = ({ bytesDone, blocksDone }: BaselineProgress) => reporter.set({ bytesDone, blocksDone });
   const [control] = await runTogether(
-    (signal) => layFiles(source, place, progress, signal),
-    async (signal) => {
-      await layLabelAndManifest(source, meta, place, signal);
-      if (!request.start) await layLog(prepared, signal);
+    (linked) => layFiles(source, place, progress, linked),
+    async (linked) => {
+      await layLabelAndManifest(source, meta, place, linked);
+      if (!request.start) await layLog(prepared, linked);
     },
     signal,
   );
@@ -133,13 +133,13 @@ async function layBaseline(
 
 /** Runs both. When one fails the other is aborted and awaited: nothing is written behind a failure. Throws the first. */
 async function runTogether<A, B>(
-  first: (signal: AbortSignal) => Promise<A>,
-  second: (signal: AbortSignal) => Promise<B>,
+  first: (linked: AbortSignal) => Promise<A>,
+  second: (linked: AbortSignal) => Promise<B>,
   signal: AbortSignal,
 ): Promise<[A, B]> {
   const stop = new AbortController();
   const linked = AbortSignal.any([signal, stop.signal]);
-  const orStop = async <T>(task: (signal: AbortSignal) => Promise<T>): Promise<T> => {
+  const orStop = async <T>(task: (linked: AbortSignal) => Promise<T>): Promise<T> => {
     try {
       return await task(linked);
     } catch (error) {
