@@ -11,9 +11,9 @@ import {
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { checkName } from '../../storage-layout/tree.ts';
 import { findTask } from '../catalog/jobs.ts';
-import { deleteOwedSlot, listOwedSlots } from '../catalog/owed-slots.ts';
+import { deleteOwedSlot, insertOwedSlot, listOwedSlots } from '../catalog/owed-slots.ts';
 import { findLastRound } from '../catalog/rounds.ts';
-import { attachServer, declareInstance, keepInstances } from '../catalog/servers.ts';
+import { attachServer, declareInstance, keepInstances, listInstances } from '../catalog/servers.ts';
 import { findTenant, insertTenant, joinGroup, listTenants, nextTenantId } from '../catalog/tenants.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
 import { slotName } from '../jobs/dispatch.ts';
@@ -99,13 +99,14 @@ async function register(context: CoordinatorContext, hello: Hello): Promise<bigi
     for (const declared of hello.instances) {
       const tenantId = await tenantOf(tx, declared.tenant, declared.restored ? declared.tenantId : 0n);
       await joinGroup(tx, tenantId, declared.partitionGroup, tx.nowUs);
-      await declareInstance(tx, {
+      const member = {
         serverId,
         instance: declared.instance,
         tenantId,
         partitionGroup: declared.partitionGroup,
-        restored: declared.restored,
-      });
+      };
+      await oweSlotOfEarlierGroup(context, tx, member);
+      await declareInstance(tx, { ...member, restored: declared.restored });
     }
     const declared = hello.instances.map(({ instance }) => instance);
     await tellSlotsLeftBehind(context, tx, serverId, declared);
@@ -117,6 +118,27 @@ async function register(context: CoordinatorContext, hello: Hello): Promise<bigi
     });
     return serverId;
   });
+}
+
+/** An instance that was another group's has that group's slot, and its agent still reaches it. */
+async function oweSlotOfEarlierGroup(
+  context: CoordinatorContext,
+  tx: Transaction,
+  member: {
+    readonly serverId: bigint;
+    readonly instance: string;
+    readonly tenantId: bigint;
+    readonly partitionGroup: string;
+  },
+): Promise<void> {
+  const earlier = (await listInstances(tx)).find(
+    (row) => row.server_id === member.serverId && row.instance === member.instance,
+  );
+  if (earlier === undefined) return;
+  if (earlier.tenant_id === member.tenantId && earlier.partition_group === member.partitionGroup) return;
+  if ((await findLastRound(tx, earlier.tenant_id)) === undefined) return;
+  const slot_name = slotName(context, earlier.tenant_id, earlier.partition_group);
+  await insertOwedSlot(tx, { server_id: member.serverId, instance: member.instance, slot_name }, tx.nowUs);
 }
 
 /**

@@ -51,6 +51,8 @@ export type FakeAgentOptions = {
   readonly address: string;
   readonly tenant: string;
   readonly token?: string;
+  /** Default `p0`. */
+  readonly partitionGroup?: string;
   /** Its name; default `main`. */
   readonly instance?: string;
   /** A backup's result waits for it. */
@@ -155,7 +157,7 @@ export class FakeAgent implements AsyncDisposable {
   }
 
   #hello(): AgentMessage['kind'] {
-    const { tenant, token } = this.options;
+    const { tenant, token, instance, partitionGroup } = this.options;
     return create(AgentMessageSchema, {
       kind: {
         case: 'hello',
@@ -165,7 +167,7 @@ export class FakeAgent implements AsyncDisposable {
           port: 2889,
           zone: 'zone1',
           version: '0.0.0',
-          instances: [{ tenant, partitionGroup: 'p0', instance: this.options.instance ?? 'main' }],
+          instances: [{ tenant, partitionGroup: partitionGroup ?? 'p0', instance: instance ?? 'main' }],
           runningTasks: [...this.#tasks.values(), ...this.#results.values()].map(({ taskId, attempt }) => ({
             taskId,
             attempt,
@@ -415,7 +417,7 @@ function progressOf(archive: RunningArchive): ArchiveProgress {
 
 /** It drops at once what it is ordered to drop. */
 function heartbeat(
-  { tenant, instance, instanceStatus }: FakeAgentOptions,
+  { tenant, partitionGroup, instance, instanceStatus }: FakeAgentOptions,
   orders: readonly KeptSlot[],
 ): AgentMessage['kind'] {
   return create(AgentMessageSchema, {
@@ -426,7 +428,7 @@ function heartbeat(
         instances: [
           {
             tenant,
-            partitionGroup: 'p0',
+            partitionGroup: partitionGroup ?? 'p0',
             instance: instance ?? 'main',
             role: InstanceRole.PRIMARY,
             systemIdentifier: SYSTEM,
