@@ -5,6 +5,7 @@ import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
 import {
   type AgentMessage,
   CancelTaskSchema,
+  type DeclaredInstance,
   type Hello,
   type TaskResult,
   WelcomeSchema,
@@ -83,8 +84,9 @@ function checkToken(expected: string | undefined, given: string): void {
 async function register(context: CoordinatorContext, hello: Hello): Promise<bigint> {
   if (hello.agentUuid === '') throw new HoldfastError('INVALID_ARGUMENT', 'the agent has no uuid');
   for (const declared of hello.instances) {
+    if (declared.tenant === '') continue; // only watched
     checkName('partition group', declared.partitionGroup);
-    if (declared.tenant === '' || declared.tenant.length > 128)
+    if (declared.tenant.length > 128)
       throw new HoldfastError('INVALID_ARGUMENT', `not a tenant name: ${JSON.stringify(declared.tenant)}`);
   }
   return await write(context, async (tx) => {
@@ -94,8 +96,7 @@ async function register(context: CoordinatorContext, hello: Hello): Promise<bigi
       tx.nowUs,
     );
     for (const declared of hello.instances) {
-      const tenantId = await tenantOf(tx, declared.tenant, declared.restored ? declared.tenantId : 0n);
-      await joinGroup(tx, tenantId, declared.partitionGroup, tx.nowUs);
+      const tenantId = await joinDeclared(tx, declared);
       await declareInstance(tx, {
         serverId,
         instance: declared.instance,
@@ -117,6 +118,14 @@ async function register(context: CoordinatorContext, hello: Hello): Promise<bigi
     });
     return serverId;
   });
+}
+
+/** The declared tenant's id, its partition group joined; undefined: the instance belongs to nobody. */
+async function joinDeclared(tx: Transaction, declared: DeclaredInstance): Promise<bigint | undefined> {
+  if (declared.tenant === '') return undefined;
+  const tenantId = await tenantOf(tx, declared.tenant, declared.restored ? declared.tenantId : 0n);
+  await joinGroup(tx, tenantId, declared.partitionGroup, tx.nowUs);
+  return tenantId;
 }
 
 /** The declared tenant's id; a tenant appears with the first agent that declares it. `givenId`: of a restored one. */

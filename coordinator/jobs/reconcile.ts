@@ -7,6 +7,7 @@
  */
 import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors.ts';
 import { InstanceRole } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import { keepMembership } from '../agents/membership.ts';
 import { followLeader, LeaderAlarm } from '../archive/follow-leader.ts';
 import { SlotKeeping } from '../archive/keep-slots.ts';
 import { isRunning } from '../archive/round-states.ts';
@@ -17,7 +18,6 @@ import { listInterruptedRounds, listLiveRounds, type Round } from '../catalog/ro
 import {
   deactivateServer,
   type InstanceRoleName,
-  listInstances,
   listServers,
   recordHeartbeat,
   recordInstance,
@@ -121,7 +121,7 @@ async function noticeSilence(context: CoordinatorContext): Promise<void> {
 async function beginSteps(context: CoordinatorContext, steps: Steps, leaders: Leaders): Promise<void> {
   const tasks = await listLiveTasks(context.catalog);
   const candidates: Candidates = {
-    instances: await listInstances(context.catalog),
+    instances: await keepMembership(context),
     servers: await listServers(context.catalog),
     attached: new Set(context.hub.attachedServers()),
     groups: await listAllGroups(context.catalog),

@@ -40,7 +40,7 @@ import { openMedium } from '../../storage-layout/media/open.ts';
 import { tree } from '../../storage-layout/tree.ts';
 
 const SEGMENT_BYTES = 16 * 2 ** 20;
-const SYSTEM = 7_000_000_000_000_000_001n;
+const FIRST_SYSTEM = 7_000_000_000_000_000_000n;
 export const LOG_BEGIN = toLsn(0x3000000n);
 const BACKUP_START = toLsn(0x3000100n);
 const BACKUP_STOP = toLsn(0x3000200n);
@@ -49,6 +49,8 @@ export type FakeAgentOptions = {
   readonly address: string;
   readonly tenant: string;
   readonly token?: string;
+  /** Default: each tenant's is its own. */
+  readonly systemIdentifier?: bigint;
   /** A backup's result waits for it. */
   holdBackup?: Promise<void>;
   /** Makes the files of a backup and says what it made, system identifier 0: this agent's; default: three files with nothing in them. */
@@ -78,9 +80,11 @@ export class FakeAgent implements AsyncDisposable {
   #outbox: TaskResult[] = [];
   #isDown = false;
   readonly #running: Promise<void>;
+  readonly #system: bigint;
 
   constructor(options: FakeAgentOptions) {
     this.options = options;
+    this.#system = options.systemIdentifier ?? systemOf(options.tenant);
     this.#client = makeClient(AgentService, options.address);
     this.#running = this.#stayAttached();
   }
@@ -164,7 +168,7 @@ export class FakeAgent implements AsyncDisposable {
   async #beat(stream: Stream): Promise<void> {
     while (this.#stream === stream && !this.#stop.signal.aborted) {
       try {
-        await this.#send(heartbeat(this.options.tenant));
+        await this.#send(heartbeat(this.options.tenant, this.#system));
         for (const [taskId, archive] of this.#archives) await this.#report(taskId, archive);
         for (const value of this.#outbox.splice(0)) await this.#send({ case: 'taskResult', value });
       } catch {
@@ -244,7 +248,7 @@ export class FakeAgent implements AsyncDisposable {
         timeline: toTimeline(1),
         begin: LOG_BEGIN,
         segmentSizeBytes: SEGMENT_BYTES,
-        systemIdentifier: SYSTEM,
+        systemIdentifier: this.#system,
         compression: 'none',
       },
     );
@@ -262,7 +266,7 @@ export class FakeAgent implements AsyncDisposable {
         taskId,
         attempt,
         timeUs: nowUs(),
-        kind: { case: 'archive', value: progressOf(archive) },
+        kind: { case: 'archive', value: progressOf(archive, this.#system) },
       } satisfies TaskProgress,
     });
   }
@@ -279,7 +283,7 @@ export class FakeAgent implements AsyncDisposable {
     if (this.#tasks.get(task.taskId)?.attempt !== task.attempt) return; // cancelled meanwhile
     try {
       const made = await (this.options.copy ?? fakeCopy)(backup);
-      const systemIdentifier = made.systemIdentifier === 0n ? SYSTEM : made.systemIdentifier;
+      const systemIdentifier = made.systemIdentifier === 0n ? this.#system : made.systemIdentifier;
       const value = create(BackupResultSchema, { backup: { ...made, systemIdentifier } });
       if (this.#tasks.get(task.taskId)?.attempt === task.attempt) this.#end(task, { case: 'backup', value });
     } catch (error) {
@@ -299,7 +303,11 @@ export class FakeAgent implements AsyncDisposable {
     if (archive !== undefined && drain) {
       this.#end(task, {
         case: 'archive',
-        value: { $typeName: 'holdfast.v1.ArchiveResult', final: progressOf(archive), interruptedReason: '' },
+        value: {
+          $typeName: 'holdfast.v1.ArchiveResult',
+          final: progressOf(archive, this.#system),
+          interruptedReason: '',
+        },
       });
     } else {
       this.#end(task, { case: 'error', value: toErrorDetail(new HoldfastError('CANCELLED', 'cancelled')) });
@@ -374,11 +382,15 @@ async function describingFiles(task: BackupTask): Promise<FileDigest[]> {
   );
 }
 
+function systemOf(tenant: string): bigint {
+  return FIRST_SYSTEM + createHash('sha256').update(tenant).digest().readBigUInt64BE() / 65_536n;
+}
+
 function nowUs(): bigint {
   return BigInt(Date.now()) * 1000n;
 }
 
-function progressOf(archive: RunningArchive): ArchiveProgress {
+function progressOf(archive: RunningArchive, systemIdentifier: bigint): ArchiveProgress {
   return create(ArchiveProgressSchema, {
     state: 'DOING',
     start: { timeline: 1, lsn: LOG_BEGIN },
@@ -388,14 +400,14 @@ function progressOf(archive: RunningArchive): ArchiveProgress {
     serverUs: archive.checkpointUs,
     inputBytes: BigInt(archive.writer.logBytes),
     outputBytes: BigInt(archive.writer.logBytes),
-    systemIdentifier: SYSTEM,
+    systemIdentifier,
     segmentSizeBytes: SEGMENT_BYTES,
     postgresMajor: 17,
     startUs: 1_000_000n,
   });
 }
 
-function heartbeat(tenant: string): AgentMessage['kind'] {
+function heartbeat(tenant: string, systemIdentifier: bigint): AgentMessage['kind'] {
   return create(AgentMessageSchema, {
     kind: {
       case: 'heartbeat',
@@ -407,7 +419,7 @@ function heartbeat(tenant: string): AgentMessage['kind'] {
             partitionGroup: 'p0',
             instance: 'main',
             role: InstanceRole.PRIMARY,
-            systemIdentifier: SYSTEM,
+            systemIdentifier,
             timeline: 1,
             lsn: LOG_BEGIN,
             serverVersion: '17.0',

@@ -143,6 +143,8 @@ describe('placement', () => {
     host: '',
     port: 0,
     data_directory: '',
+    membership: 'MEMBER' as const,
+    clone_of: '',
   });
   const server = (server_id: bigint, zone: string) => ({
     server_id,
