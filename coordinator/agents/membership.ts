@@ -65,7 +65,8 @@ export async function listClonesOf(db: Queryable, tenantId: bigint): Promise<rea
 
 /** Judges every instance, keeps what was found for the views, and tells of new clones. Returns the members. */
 export async function keepMembership(context: CoordinatorContext): Promise<readonly MemberInstance[]> {
-  const judged = judgeInstances(await readKnown(context.catalog));
+  const known = await readKnown(context.catalog);
+  const judged = judgeInstances(known);
   const changed = judged.filter(
     ({ instance, membership, cloneOf }) =>
       instance.membership !== membership || instance.clone_of !== cloneOf,
@@ -74,19 +75,25 @@ export async function keepMembership(context: CoordinatorContext): Promise<reado
     await write(context, async (tx) => {
       for (const each of changed) {
         await recordMembership(tx, each.instance, each.membership, each.cloneOf);
-        if (each.membership === 'UNASSIGNED CLONE') await tellClone(tx, each);
+        if (each.membership === 'UNASSIGNED CLONE') await tellClone(tx, each, known.tenants);
       }
     });
   return membersAmong(judged);
 }
 
-async function tellClone(tx: Transaction, { instance, cloneOf }: Judged): Promise<void> {
+async function tellClone(
+  tx: Transaction,
+  { instance, cloneOf }: Judged,
+  tenants: readonly Tenant[],
+): Promise<void> {
   const declared = instance.tenant_id !== null;
+  const own = tenants.find(({ tenant_id: id }) => id === instance.tenant_id);
   await tx.event({
     module: 'agent',
     event: 'unassigned_clone',
     severity: declared ? 'ERROR' : 'WARNING',
     tenantId: instance.tenant_id ?? 0n,
+    tenantName: own?.tenant_name ?? '',
     message: `instance "${instance.instance}" of server ${instance.server_id} has the system identifier of ${cloneOf}${declared ? ', but is declared for another partition group' : ''}: it is an UNASSIGNED CLONE, and its log is not archived`,
     facts: {
       server_id: instance.server_id,

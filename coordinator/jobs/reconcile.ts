@@ -8,11 +8,13 @@
 import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors.ts';
 import { InstanceRole } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { keepMembership } from '../agents/membership.ts';
+import { noteAbandonedLog } from '../archive/abandoned-log.ts';
 import { followLeader, LeaderAlarm } from '../archive/follow-leader.ts';
 import { SlotKeeping } from '../archive/keep-slots.ts';
 import { isRunning } from '../archive/round-states.ts';
 import { startRound } from '../archive/start-round.ts';
 import { recordRoundError, stepRound } from '../archive/step-round.ts';
+import { findForksToRead } from '../catalog/abandoned.ts';
 import { type Job, listLiveTasks, listRunningJobs, type Task } from '../catalog/jobs.ts';
 import { listInterruptedRounds, listLiveRounds, type Round } from '../catalog/rounds.ts';
 import {
@@ -134,6 +136,10 @@ async function beginSteps(context: CoordinatorContext, steps: Steps, leaders: Le
       `round ${round.tenant_id}.${round.round}`,
       (signal) => stepRound(context, round, signal),
       (error) => recordRoundError(context, round, error),
+    );
+  for (const fork of await findForksToRead(context.catalog, context.clock.nowUs()))
+    steps.begin(`abandoned log ${fork.tenant_id}.${fork.round}.${fork.partition_group}`, (signal) =>
+      noteAbandonedLog(context, fork, signal),
     );
   for (const job of await listRunningJobs(context.catalog))
     steps.begin(
