@@ -80,11 +80,11 @@ export class FakeAgent implements AsyncDisposable {
   #outbox: TaskResult[] = [];
   #isDown = false;
   readonly #running: Promise<void>;
-  readonly #system: bigint;
+  readonly systemIdentifier: bigint;
 
   constructor(options: FakeAgentOptions) {
     this.options = options;
-    this.#system = options.systemIdentifier ?? systemOf(options.tenant);
+    this.systemIdentifier = options.systemIdentifier ?? systemOf(options.tenant);
     this.#client = makeClient(AgentService, options.address);
     this.#running = this.#stayAttached();
   }
@@ -168,7 +168,7 @@ export class FakeAgent implements AsyncDisposable {
   async #beat(stream: Stream): Promise<void> {
     while (this.#stream === stream && !this.#stop.signal.aborted) {
       try {
-        await this.#send(heartbeat(this.options.tenant, this.#system));
+        await this.#send(heartbeat(this.options.tenant, this.systemIdentifier));
         for (const [taskId, archive] of this.#archives) await this.#report(taskId, archive);
         for (const value of this.#outbox.splice(0)) await this.#send({ case: 'taskResult', value });
       } catch {
@@ -248,7 +248,7 @@ export class FakeAgent implements AsyncDisposable {
         timeline: toTimeline(1),
         begin: LOG_BEGIN,
         segmentSizeBytes: SEGMENT_BYTES,
-        systemIdentifier: this.#system,
+        systemIdentifier: this.systemIdentifier,
         compression: 'none',
       },
     );
@@ -266,7 +266,7 @@ export class FakeAgent implements AsyncDisposable {
         taskId,
         attempt,
         timeUs: nowUs(),
-        kind: { case: 'archive', value: progressOf(archive, this.#system) },
+        kind: { case: 'archive', value: progressOf(archive, this.systemIdentifier) },
       } satisfies TaskProgress,
     });
   }
@@ -283,7 +283,7 @@ export class FakeAgent implements AsyncDisposable {
     if (this.#tasks.get(task.taskId)?.attempt !== task.attempt) return; // cancelled meanwhile
     try {
       const made = await (this.options.copy ?? fakeCopy)(backup);
-      const systemIdentifier = made.systemIdentifier === 0n ? this.#system : made.systemIdentifier;
+      const systemIdentifier = made.systemIdentifier === 0n ? this.systemIdentifier : made.systemIdentifier;
       const value = create(BackupResultSchema, { backup: { ...made, systemIdentifier } });
       if (this.#tasks.get(task.taskId)?.attempt === task.attempt) this.#end(task, { case: 'backup', value });
     } catch (error) {
@@ -305,7 +305,7 @@ export class FakeAgent implements AsyncDisposable {
         case: 'archive',
         value: {
           $typeName: 'holdfast.v1.ArchiveResult',
-          final: progressOf(archive, this.#system),
+          final: progressOf(archive, this.systemIdentifier),
           interruptedReason: '',
         },
       });
