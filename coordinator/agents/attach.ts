@@ -5,6 +5,7 @@ import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
 import {
   type AgentMessage,
   CancelTaskSchema,
+  type DeclaredInstance,
   type Hello,
   type TaskResult,
   WelcomeSchema,
@@ -86,8 +87,9 @@ function checkToken(expected: string | undefined, given: string): void {
 async function register(context: CoordinatorContext, hello: Hello): Promise<bigint> {
   if (hello.agentUuid === '') throw new HoldfastError('INVALID_ARGUMENT', 'the agent has no uuid');
   for (const declared of hello.instances) {
+    if (declared.tenant === '') continue; // only watched
     checkName('partition group', declared.partitionGroup);
-    if (declared.tenant === '' || declared.tenant.length > 128)
+    if (declared.tenant.length > 128)
       throw new HoldfastError('INVALID_ARGUMENT', `not a tenant name: ${JSON.stringify(declared.tenant)}`);
   }
   return await write(context, async (tx) => {
@@ -97,8 +99,7 @@ async function register(context: CoordinatorContext, hello: Hello): Promise<bigi
       tx.nowUs,
     );
     for (const declared of hello.instances) {
-      const tenantId = await tenantOf(tx, declared.tenant, declared.restored ? declared.tenantId : 0n);
-      await joinGroup(tx, tenantId, declared.partitionGroup, tx.nowUs);
+      const tenantId = await joinDeclared(tx, declared);
       const member = {
         serverId,
         instance: declared.instance,
@@ -127,14 +128,14 @@ async function oweSlotOfEarlierGroup(
   member: {
     readonly serverId: bigint;
     readonly instance: string;
-    readonly tenantId: bigint;
+    readonly tenantId: bigint | undefined;
     readonly partitionGroup: string;
   },
 ): Promise<void> {
   const earlier = (await listInstances(tx)).find(
     (row) => row.server_id === member.serverId && row.instance === member.instance,
   );
-  if (earlier === undefined) return;
+  if (earlier === undefined || earlier.tenant_id === null) return;
   if (earlier.tenant_id === member.tenantId && earlier.partition_group === member.partitionGroup) return;
   if ((await findLastRound(tx, earlier.tenant_id)) === undefined) return;
   const slot_name = slotName(context, earlier.tenant_id, earlier.partition_group);
@@ -153,7 +154,7 @@ async function tellSlotsLeftBehind(
 ): Promise<void> {
   const left: { instance: string; slot: string }[] = [];
   for (const removed of await keepInstances(tx, serverId, declared))
-    if ((await findLastRound(tx, removed.tenant_id)) !== undefined)
+    if (removed.tenant_id !== null && (await findLastRound(tx, removed.tenant_id)) !== undefined)
       left.push({
         instance: removed.instance,
         slot: slotName(context, removed.tenant_id, removed.partition_group),
@@ -171,6 +172,14 @@ async function tellSlotsLeftBehind(
       message: `instance "${instance}" of server ${serverId} is declared no more; its replication slot may still keep log there. Unless another agent declares that instance now, run on it: SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '${slot}';`,
       facts: { server_id: serverId, instance, slot_name: slot },
     });
+}
+
+/** The declared tenant's id, its partition group joined; undefined: the instance belongs to nobody. */
+async function joinDeclared(tx: Transaction, declared: DeclaredInstance): Promise<bigint | undefined> {
+  if (declared.tenant === '') return undefined;
+  const tenantId = await tenantOf(tx, declared.tenant, declared.restored ? declared.tenantId : 0n);
+  await joinGroup(tx, tenantId, declared.partitionGroup, tx.nowUs);
+  return tenantId;
 }
 
 /** The declared tenant's id; a tenant appears with the first agent that declares it. `givenId`: of a restored one. */
