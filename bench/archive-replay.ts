@@ -84,11 +84,12 @@ function replay(): LogStream {
 }
 
 async function* chunks(): AsyncGenerator<LogChunk> {
+  const segment = Buffer.allocUnsafeSlow(SEGMENT_BYTES);
   for (let at: bigint = begin; at < end; at += BigInt(SEGMENT_BYTES)) {
     await using file = await open(join(order.walDirectory, segmentName(TIMELINE, at, SEGMENT_BYTES)));
+    await file.read(segment, 0, SEGMENT_BYTES, 0);
     for (let offset = 0; offset < SEGMENT_BYTES; offset += CHUNK_BYTES) {
-      const data = Buffer.allocUnsafeSlow(CHUNK_BYTES); // a message of its own, as from a socket
-      await file.read(data, 0, CHUNK_BYTES, offset);
+      const data = segment.subarray(offset, offset + CHUNK_BYTES);
       yield { begin: toLsn(at + BigInt(offset)), data, serverEnd: end, serverClockUs: 1n };
     }
   }
