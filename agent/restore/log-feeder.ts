@@ -110,11 +110,13 @@ export class LogFeeder implements AsyncDisposable {
     for (;;) {
       this.#stop.signal.throwIfAborted();
       const changed = this.#nextChange();
+      const made = this.#made; // before looking: what is offered meanwhile counts as under way, not as taken
       const ready = await readyNames(this.#spool);
       const wanted = (await wantedNames(this.#spool)).find((name) => !ready.has(name));
-      this.#noteTaken(ready);
+      this.#noteTaken(ready, made);
       if (wanted !== undefined) await this.#answer(wanted);
-      else if (ready.size >= PREFETCH_SEGMENTS || !(await this.#makeNext())) await changed;
+      else if (ready.size + this.#begun - made >= PREFETCH_SEGMENTS || !(await this.#makeNext()))
+        await changed;
     }
   }
 
@@ -125,8 +127,8 @@ export class LogFeeder implements AsyncDisposable {
     return Promise.race([promise, sleep(POLL_MS)]);
   }
 
-  #noteTaken(ready: ReadonlySet<string>): void {
-    for (let index = this.#taken + 1; index <= this.#made; index++) {
+  #noteTaken(ready: ReadonlySet<string>, made: number): void {
+    for (let index = this.#taken + 1; index <= made; index++) {
       if (!ready.has(this.#names[index] ?? '')) this.#taken = index;
     }
   }
