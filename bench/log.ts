@@ -26,11 +26,7 @@ export async function benchLog(directory: string, small: boolean): Promise<strin
   const size = small ? SMALL : FULL;
   await ensureDebianPackages([...TEST_PACKAGES, { name: 'pgbackrest', programs: ['/usr/bin/pgbackrest'] }]);
   console.error('what an archiver gets through …');
-  const socketDirectory = await makeTestDirectory('bench-socket');
-  const throughput = await measureArchiveThroughput(directory, socketDirectory, size.archivedBytes, [
-    'zstd:1',
-    'zstd:3',
-  ]).finally(() => rm(socketDirectory, { recursive: true, force: true }));
+  const throughput = await measureThroughput(directory, size.archivedBytes);
   console.error('how far it is behind …');
   const lags = await measureLagsOf(size.loadSeconds);
   console.error('how fast its log is replayed …');
@@ -39,6 +35,15 @@ export async function benchLog(directory: string, small: boolean): Promise<strin
     `${availableParallelism()} cores (${cpus()[0]?.model.trim() ?? 'unknown'}), Node ${process.version}, ` +
     `${await PgBackRest.version()}, PostgreSQL 15 and 17.`;
   return formatLogReport({ machine, throughput, lags, recovery });
+}
+
+async function measureThroughput(directory: string, sizeBytes: number) {
+  const socketDirectory = await makeTestDirectory('bench-socket');
+  try {
+    return await measureArchiveThroughput(directory, socketDirectory, sizeBytes, ['zstd:1', 'zstd:3']);
+  } finally {
+    await rm(socketDirectory, { recursive: true, force: true });
+  }
 }
 
 async function measureLagsOf(loadSeconds: number): Promise<readonly LagFigures[]> {
