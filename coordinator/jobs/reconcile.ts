@@ -9,9 +9,11 @@ import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors
 import { InstanceRole } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { followLeader, LeaderAlarm } from '../archive/follow-leader.ts';
 import { SlotKeeping } from '../archive/keep-slots.ts';
+import { RoundMembers } from '../archive/round-members.ts';
 import { isRunning } from '../archive/round-states.ts';
 import { startRound } from '../archive/start-round.ts';
 import { recordRoundError, stepRound } from '../archive/step-round.ts';
+import { listUnrecorded, settleTenant, welcomeBack } from '../archive/tenant-groups.ts';
 import { type Job, listLiveTasks, listRunningJobs, type Task } from '../catalog/jobs.ts';
 import { listInterruptedRounds, listLiveRounds, type Round } from '../catalog/rounds.ts';
 import {
@@ -50,7 +52,7 @@ const ROLES: Readonly<Partial<Record<number, InstanceRoleName>>> = {
 /** Runs until `signal` aborts, then waits for the steps under way. Rejects when another coordinator leads. */
 export async function reconcileForever(context: CoordinatorContext, signal: AbortSignal): Promise<void> {
   const steps = new Steps(context, signal);
-  const leaders = { alarm: new LeaderAlarm(), slots: new SlotKeeping() };
+  const leaders = { alarm: new LeaderAlarm(), slots: new SlotKeeping(), members: new RoundMembers() };
   try {
     while (!signal.aborted) {
       const { version } = context.bus;
@@ -65,8 +67,12 @@ export async function reconcileForever(context: CoordinatorContext, signal: Abor
   }
 }
 
-/** What is kept between passes about leaders and standbys; lost with the process, it only says things again. */
-type Leaders = { readonly alarm: LeaderAlarm; readonly slots: SlotKeeping };
+/** What is kept between passes about the members of groups and rounds; lost with the process, things are read or said again. */
+type Leaders = {
+  readonly alarm: LeaderAlarm;
+  readonly slots: SlotKeeping;
+  readonly members: RoundMembers;
+};
 
 async function passOnce(context: CoordinatorContext, steps: Steps, leaders: Leaders): Promise<void> {
   try {
@@ -119,6 +125,7 @@ async function noticeSilence(context: CoordinatorContext): Promise<void> {
 }
 
 async function beginSteps(context: CoordinatorContext, steps: Steps, leaders: Leaders): Promise<void> {
+  await welcomeBack(context);
   const tasks = await listLiveTasks(context.catalog);
   const candidates: Candidates = {
     instances: await listInstances(context.catalog),
@@ -132,9 +139,11 @@ async function beginSteps(context: CoordinatorContext, steps: Steps, leaders: Le
   for (const round of await listLiveRounds(context.catalog))
     steps.begin(
       `round ${round.tenant_id}.${round.round}`,
-      (signal) => stepRound(context, round, signal),
+      (signal) => stepRound(context, round, leaders.members, signal),
       (error) => recordRoundError(context, round, error),
     );
+  for (const tenantId of await listUnrecorded(context))
+    steps.begin(`groups of tenant ${tenantId}`, (signal) => settleTenant(context, tenantId, signal));
   for (const job of await listRunningJobs(context.catalog))
     steps.begin(
       `job ${job.job_id}`,

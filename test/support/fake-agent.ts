@@ -55,6 +55,10 @@ export type FakeAgentOptions = {
   copy?: (task: BackupTask) => Promise<PartitionGroupBackup>;
   /** What the checks find wrong. */
   failedCheck?: string;
+  /** The partition groups that it declares, from the next attach on; default: p0. */
+  groups?: readonly string[];
+  /** Those whose archivers say nothing. */
+  silent?: readonly string[];
 };
 
 type Stream = MessageStream<CoordinatorMessage, AgentMessage>;
@@ -150,7 +154,11 @@ export class FakeAgent implements AsyncDisposable {
           port: 2889,
           zone: 'zone1',
           version: '0.0.0',
-          instances: [{ tenant, partitionGroup: 'p0', instance: 'main' }],
+          instances: this.#groups().map((partitionGroup) => ({
+            tenant,
+            partitionGroup,
+            instance: instanceOf(partitionGroup),
+          })),
           runningTasks: [...this.#tasks.values(), ...this.#results.values()].map(({ taskId, attempt }) => ({
             taskId,
             attempt,
@@ -161,10 +169,14 @@ export class FakeAgent implements AsyncDisposable {
     }).kind;
   }
 
+  #groups(): readonly string[] {
+    return this.options.groups ?? ['p0'];
+  }
+
   async #beat(stream: Stream): Promise<void> {
     while (this.#stream === stream && !this.#stop.signal.aborted) {
       try {
-        await this.#send(heartbeat(this.options.tenant));
+        await this.#send(heartbeat(this.options.tenant, this.#groups()));
         for (const [taskId, archive] of this.#archives) await this.#report(taskId, archive);
         for (const value of this.#outbox.splice(0)) await this.#send({ case: 'taskResult', value });
       } catch {
@@ -253,6 +265,7 @@ export class FakeAgent implements AsyncDisposable {
   }
 
   async #report(taskId: bigint, archive: RunningArchive): Promise<void> {
+    if (this.options.silent?.includes(archive.task.partitionGroup) === true) return;
     archive.checkpointUs = nowUs();
     const { attempt } = this.#tasks.get(taskId) ?? { attempt: 0 };
     await this.#send({
@@ -395,28 +408,30 @@ function progressOf(archive: RunningArchive): ArchiveProgress {
   });
 }
 
-function heartbeat(tenant: string): AgentMessage['kind'] {
+function instanceOf(partitionGroup: string): string {
+  return partitionGroup === 'p0' ? 'main' : partitionGroup;
+}
+
+function heartbeat(tenant: string, groups: readonly string[]): AgentMessage['kind'] {
   return create(AgentMessageSchema, {
     kind: {
       case: 'heartbeat',
       value: {
         timeUs: nowUs(),
-        instances: [
-          {
-            tenant,
-            partitionGroup: 'p0',
-            instance: 'main',
-            role: InstanceRole.PRIMARY,
-            systemIdentifier: SYSTEM,
-            timeline: 1,
-            lsn: LOG_BEGIN,
-            serverVersion: '17.0',
-            postgresMajor: 17,
-            host: '127.0.0.1',
-            port: 5432,
-            dataDirectory: '/data',
-          },
-        ],
+        instances: groups.map((partitionGroup) => ({
+          tenant,
+          partitionGroup,
+          instance: instanceOf(partitionGroup),
+          role: InstanceRole.PRIMARY,
+          systemIdentifier: SYSTEM,
+          timeline: 1,
+          lsn: LOG_BEGIN,
+          serverVersion: '17.0',
+          postgresMajor: 17,
+          host: '127.0.0.1',
+          port: 5432,
+          dataDirectory: '/data',
+        })),
       },
     },
   }).kind;
