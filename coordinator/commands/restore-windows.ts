@@ -94,12 +94,15 @@ export async function* showRestoreWindows(
 }
 
 function holeReason(history: TenantHistory, before: MergedWindow, nextFromUs: bigint | undefined): string {
+  const change =
+    changeAt(history, before.untilUs + 1n) ??
+    (nextFromUs === undefined ? undefined : changeAt(history, nextFromUs));
+  if (change !== undefined && nextFromUs !== undefined)
+    return `${change}; restorable again from ${formatInstant(nextFromUs)} on`;
   const round = before.windows.at(-1)?.round ?? 0n;
   const end = history.rounds.find((candidate) => candidate.begin.round === round)?.end;
   const why =
-    changeAt(history, before.untilUs + 1n) ??
-    (nextFromUs === undefined ? undefined : changeAt(history, nextFromUs)) ??
-    (end === undefined ? `round ${round} has a hole` : `round ${round} ended: ${end.reason}`);
+    change ?? (end === undefined ? `round ${round} has a hole` : `round ${round} ended: ${end.reason}`);
   return nextFromUs === undefined
     ? `${why}; restorable again after a full backup`
     : `${why}; the next backup set ended at ${formatInstant(nextFromUs)}`;

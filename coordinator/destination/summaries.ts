@@ -13,6 +13,8 @@ import {
   DataBackupInfoListSchema,
   type LogHole,
   LogHoleSchema,
+  type PartitionGroupInfo,
+  PartitionGroupInfoSchema,
   RoundBeginSchema,
   RoundEndSchema,
   RoundGroupEndSchema,
@@ -32,7 +34,13 @@ import { type TreeRoot, tree } from '../../storage-layout/tree.ts';
 import type { RoundStateName } from '../archive/round-states.ts';
 import type { Queryable } from '../catalog/catalog.ts';
 import { findRound, listRoundGroups, type RoundGroup } from '../catalog/rounds.ts';
-import { leftUsOf, listAllGroups, listEarlierMemberships, listTenants } from '../catalog/tenants.ts';
+import {
+  type EarlierMembership,
+  leftUsOf,
+  listAllGroups,
+  listEarlierMemberships,
+  listTenants,
+} from '../catalog/tenants.ts';
 import { roundIds, setIds, tenantIds } from './claims.ts';
 
 const ROUND_STATES: Readonly<Record<RoundStateName, RoundState>> = {
@@ -61,7 +69,7 @@ export async function writeTenantSummaries(
   const groups = [
     ...(await listEarlierMemberships(db)).map((earlier) => ({ ...earlier, undeclared_us: 0n })),
     ...(await listAllGroups(db)),
-  ].sort((a, b) => compareText(a.partition_group, b.partition_group) || (a.joined_us < b.joined_us ? -1 : 1));
+  ];
   const known = await readInfoIfThere(medium, tree.tenantInfo(root), TenantInfoListSchema, signal);
   const infos = new Map<bigint, TenantInfo>((known?.tenants ?? []).map((info) => [info.tenantId, info]));
   for (const tenant of tenants) {
@@ -72,14 +80,10 @@ export async function writeTenantSummaries(
         name: tenant.tenant_name,
         createdUs: tenant.created_us,
         droppedUs: tenant.dropped_us,
-        partitionGroups: groups
-          .filter((group) => group.tenant_id === tenant.tenant_id)
-          .map((group) => ({
-            name: group.partition_group,
-            joinedUs: group.joined_us,
-            leftUs: leftUsOf(group),
-            systemIdentifier: BigInt(group.system_identifier),
-          })),
+        partitionGroups: memberships(
+          groups.filter((group) => group.tenant_id === tenant.tenant_id),
+          infos.get(tenant.tenant_id)?.partitionGroups ?? [],
+        ),
       }),
     );
   }
@@ -106,6 +110,27 @@ export async function writeTenantSummaries(
     create(TenantNameInfoListSchema, { names }),
     signal,
   );
+}
+
+/** What the catalog knows, and memberships that are over and that it has lost. */
+function memberships(
+  groups: readonly (EarlierMembership & { readonly undeclared_us: bigint })[],
+  known: readonly PartitionGroupInfo[],
+): PartitionGroupInfo[] {
+  const own = groups.map((group) =>
+    create(PartitionGroupInfoSchema, {
+      name: group.partition_group,
+      joinedUs: group.joined_us,
+      leftUs: leftUsOf(group),
+      systemIdentifier: BigInt(group.system_identifier),
+    }),
+  );
+  const lost = known.filter(
+    (info) =>
+      info.leftUs !== 0n &&
+      !own.some(({ name, joinedUs }) => name === info.name && joinedUs === info.joinedUs),
+  );
+  return [...own, ...lost].sort((a, b) => compareText(a.name, b.name) || (a.joinedUs < b.joinedUs ? -1 : 1));
 }
 
 /** The published sets of a tenant, in order of their ids. */

@@ -71,6 +71,8 @@ export type Deployment = {
     condition: (row: Row) => boolean,
     timeoutMs?: number,
   ): Promise<Row>;
+  /** Writes the agent's configuration anew, with these servers: they count from its next start on. */
+  declare(servers: readonly DeclaredServer[]): Promise<void>;
   /** Where RESTORE put a tenant. */
   restored(tenant: string): Promise<RestoredServer>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -89,7 +91,9 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     return manageProcess(name, configPath, directory, processes);
   };
   const coordinator = await manage('coordinator', coordinatorConfig(directory, sqlPort, grpcPort));
-  const agent = await manage('agent', agentConfig(directory, grpcPort, firstRestorePort, options.servers));
+  const configOf = (servers: readonly DeclaredServer[]) =>
+    agentConfig(directory, grpcPort, firstRestorePort, servers);
+  const agent = await manage('agent', configOf(options.servers));
 
   const connect = async () => {
     const client = new pg.Client({ host: '127.0.0.1', port: sqlPort, user: 'root', database: 'oceanbase' });
@@ -138,6 +142,9 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
         },
       );
     },
+    async declare(servers) {
+      await writeFile(join(directory, 'agent.yaml'), stringify(configOf(servers)));
+    },
     async restored(tenant) {
       const [row] = await sql<{ svr_port: number; data_directory: string }>(
         `SELECT svr_port, data_directory FROM CDB_OB_RESTORE_HISTORY WHERE tenant_name = '${tenant}' AND status = 'SUCCESS'`,
@@ -171,6 +178,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     await deployment.waitForRow<{ count: string }>(
       "SELECT count(*) AS count FROM DBA_OB_PARTITION_GROUPS WHERE role = 'LEADER'",
       (row) => Number(row.count) >= groups,
+      180_000, // a first catalog is made, on a machine that may be busy
     );
   } catch (error) {
     await deployment[Symbol.asyncDispose]().catch(() => undefined); // the first error is the one to see

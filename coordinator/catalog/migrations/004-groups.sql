@@ -121,7 +121,7 @@ WITH changes AS (
 SELECT tenant_id, tenant_name, 'RESTORABLE'::text AS status, round AS log_archive_round,
   first_set_id AS first_backup_set_id, last_set_id AS last_backup_set_id,
   holdfast.time_of(from_us) AS from_time, holdfast.time_of(until_us) AS until_time, NULL::text AS lost_log,
-  CASE WHEN change IS NOT NULL AND next_from_us IS DISTINCT FROM from_us THEN change
+  CASE WHEN change IS NOT NULL THEN change
     WHEN state = 'DOING' THEN 'the log is being archived' ELSE nullif(reason, '') END AS comment
 FROM explained
 UNION ALL
@@ -131,7 +131,7 @@ SELECT f.tenant_id, f.tenant_name, 'HOLE', f.round, f.last_set_id, NULL,
   format('%s; %s',
     coalesce(f.change, format('round %s ended (%s)', f.round, coalesce(nullif(f.reason, ''), lower(f.state)))),
     CASE WHEN f.next_round IS NULL THEN 'restorable again after a full backup'
-      WHEN f.next_round = f.round THEN format('the next backup set of round %s starts after it', f.round)
+      WHEN f.next_round = f.round THEN 'restorable again after it'
       ELSE format('the first backup set of round %s starts after it', f.next_round) END)
 FROM explained f LEFT JOIN lost l ON l.tenant_id = f.tenant_id AND l.round = f.round
 WHERE f.next_from_us > f.until_us + 1
