@@ -47,6 +47,7 @@ await using files = new LogFileSequence({
   clock: systemClock,
   lastFileId: 0n,
   end: begin,
+  unbroken: { since: begin, archivers: 0n },
   maxCommitUs: undefined,
 });
 const drain = new AbortController();

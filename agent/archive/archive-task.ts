@@ -23,7 +23,7 @@ import { openMedium } from '../../storage-layout/media/open.ts';
 import type { TaskContext } from '../task-context.ts';
 import { abandonable } from './abandonable.ts';
 import { noteInClogInfo } from './clog-info.ts';
-import { LogFileSequence } from './file-sequence.ts';
+import { type FileSequenceOptions, LogFileSequence } from './file-sequence.ts';
 import { describeHole, findResumption, type Resumption } from './hole.ts';
 import { keepLookout, type Sight } from './lookout.ts';
 import { checkMountFile, type LogPlace } from './place.ts';
@@ -170,7 +170,7 @@ class Archiver {
       await using instance = await connectInstance(this.#context.instanceConfig(this.#task.instance), begin);
       const server = await readServer(instance, begin);
       this.#waitingFor = 'the destination';
-      const { lastFileId, lastEpoch, log, seal } = await takeOver(
+      const { lastFileId, lastEpoch, log, seal, promise } = await takeOver(
         place,
         createLogInspector,
         begin,
@@ -196,7 +196,8 @@ class Archiver {
       await seal(begin);
       this.#abandoned.length = 0;
       if (log !== undefined) this.#countLogSoFar(log);
-      await using files = this.#openFiles(place, source, lastFileId, log);
+      const unbroken = await promise(source.from, this.#task.epoch, begin);
+      await using files = this.#openFiles(place, source, { lastFileId, unbroken }, log);
       await this.#noteServer(place, source, signal);
       this.#identity = source.identity;
       if (this.#startUs === 0n) this.#startUs = source.identity.clockUs;
@@ -242,7 +243,7 @@ class Archiver {
   #openFiles(
     place: LogPlace,
     source: Source,
-    lastFileId: bigint,
+    { lastFileId, unbroken }: Pick<FileSequenceOptions, 'lastFileId' | 'unbroken'>,
     log: LogSoFar | undefined,
   ): LogFileSequence {
     return new LogFileSequence({
@@ -255,6 +256,7 @@ class Archiver {
       clock: this.#context.clock,
       lastFileId,
       end: source.from.lsn,
+      unbroken,
       maxCommitUs: log?.maxCommitUs,
     });
   }

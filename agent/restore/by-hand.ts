@@ -19,7 +19,7 @@ export async function layLogAndSettings(prepared: Prepared, signal: AbortSignal)
   // The record that recovery stops at must be whole: one more segment is enough for all but the longest.
   const until = target.kind === 'lsn' ? target.lsn + BigInt(log.segmentSizeBytes) : log.path.at(-1)?.end;
   const options = {
-    reader: log.archive,
+    reader: log.lookup,
     path: log.path,
     segmentSizeBytes: log.segmentSizeBytes,
     histories: prepared.groupLog.histories,

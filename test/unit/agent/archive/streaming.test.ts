@@ -13,11 +13,11 @@ import { type Clock, systemClock } from '../../../../foundation/clock.ts';
 import { HoldfastError } from '../../../../foundation/errors.ts';
 import { type Lsn, toLsn, toTimeline } from '../../../../foundation/lsn.ts';
 import { MountFileSchema } from '../../../../proto/gen/holdfast/v1/records_pb.ts';
-import { LogArchive } from '../../../../storage-layout/clog/archive.ts';
 import type { AppendableFile, Medium } from '../../../../storage-layout/media/medium.ts';
 import { openMedium } from '../../../../storage-layout/media/open.ts';
 import { writeOnce } from '../../../../storage-layout/records/info-file.ts';
 import { tree } from '../../../../storage-layout/tree.ts';
+import { LogArchive } from '../../../support/log-archive.ts';
 import { makeTestDirectory } from '../../../support/postgres.ts';
 
 const ROOT = { clusterName: 'hf', clusterId: 1n };
@@ -172,6 +172,7 @@ function newSequence(end: Lsn, lastFileId = 0n, epoch = 1n): LogFileSequence {
     clock: systemClock,
     lastFileId,
     end,
+    unbroken: { since: end, archivers: 0n },
     maxCommitUs: undefined,
   });
 }
