@@ -3,7 +3,7 @@ import { formatLsn, toLsn } from '../../foundation/lsn.ts';
 import { RoundState } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { readTenantHistory } from '../../storage-layout/plan/tenant-history.ts';
 import {
-  changeAt,
+  changesBehind,
   formatInstant,
   isSameLog,
   type MergedWindow,
@@ -62,7 +62,7 @@ export async function* showRestoreWindows(
     const lastRound = last?.windows.at(-1)?.round;
     if (
       last !== undefined &&
-      (endsInHole(history, lastRound) || changeAt(history, last.untilUs + 1n) !== undefined)
+      (endsInHole(history, lastRound) || changesBehind(history, last, undefined) !== undefined)
     )
       rows.push([
         ...common,
@@ -94,9 +94,7 @@ export async function* showRestoreWindows(
 }
 
 function holeReason(history: TenantHistory, before: MergedWindow, nextFromUs: bigint | undefined): string {
-  const change =
-    changeAt(history, before.untilUs + 1n) ??
-    (nextFromUs === undefined ? undefined : changeAt(history, nextFromUs));
+  const change = changesBehind(history, before, nextFromUs);
   if (change !== undefined && nextFromUs !== undefined)
     return `${change}; restorable again from ${formatInstant(nextFromUs)} on`;
   const round = before.windows.at(-1)?.round ?? 0n;

@@ -93,17 +93,33 @@ export function archivedGroups(members: readonly GroupMembership[]): readonly Ro
   return [...starts.values()];
 }
 
-/** What ended a period or began one, for people; undefined when nothing changed at that time. */
-export function describeChange(members: readonly GroupMembership[], timeUs: bigint): string | undefined {
-  const names = (chosen: readonly GroupMembership[]) =>
-    chosen.map(({ partitionGroup }) => partitionGroup).join(', ');
-  const joined = names(members.filter(({ joinedUs }) => joinedUs === timeUs));
-  const left = names(members.filter(({ leftUs }) => leftUs === timeUs));
-  if (timeUs === 0n || (joined === '' && left === '')) return undefined;
-  return [
-    ...(joined === '' ? [] : [`partition group ${joined} joined`]),
-    ...(left === '' ? [] : [`partition group ${left} left`]),
-  ].join(', ');
+export type MembershipChange = {
+  readonly partitionGroup: string;
+  readonly what: 'joined' | 'left';
+  readonly timeUs: bigint;
+};
+
+/**
+ * Who joined or left in (afterUs, untilUs], by time. `untilUs` undefined: who joined since and is a member, which is what
+ * keeps all that follows from being restorable.
+ */
+export function membershipChanges(
+  members: readonly GroupMembership[],
+  afterUs: bigint,
+  untilUs: bigint | undefined,
+): readonly MembershipChange[] {
+  const isIn = (timeUs: bigint) =>
+    timeUs > 0n && timeUs > afterUs && (untilUs === undefined || timeUs <= untilUs);
+  return members
+    .flatMap(({ partitionGroup, joinedUs, leftUs }): MembershipChange[] => [
+      ...(isIn(joinedUs) && (untilUs !== undefined || leftUs === 0n)
+        ? [{ partitionGroup, what: 'joined' as const, timeUs: joinedUs }]
+        : []),
+      ...(isIn(leftUs) && untilUs !== undefined
+        ? [{ partitionGroup, what: 'left' as const, timeUs: leftUs }]
+        : []),
+    ])
+    .sort((a, b) => (a.timeUs < b.timeUs ? -1 : 1));
 }
 
 function leftUsOf(records: readonly MemberRecords[], group: string, membership: number): bigint {

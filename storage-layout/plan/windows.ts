@@ -21,9 +21,9 @@ import type {
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { findLogPath, type GroupLog, type LogPath } from './lineage.ts';
 import {
-  describeChange,
   type GroupMembership,
   type MembershipPeriod,
+  membershipChanges,
   membershipPeriods,
 } from './membership.ts';
 
@@ -375,8 +375,11 @@ function describeRefusal(
           : 'it lies in a hole of the archived log';
     return `to log position ${formatLsn(target.lsn)}: ${why}`;
   }
-  if (target.kind === 'endOfLog')
-    return `to the end of its log: ${changeAt(history, maximum(windows.map((window) => window.untilUs)) + 1n) ?? 'no backup set reaches it'}`;
+  if (target.kind === 'endOfLog') {
+    const last = mergeWindows(windows).at(-1);
+    const why = last === undefined ? undefined : changesBehind(history, last, undefined);
+    return `to the end of its log: ${why ?? 'no backup set reaches it'}`;
+  }
   if (target.kind === 'name')
     return `to restore point "${target.name}": no backup set that ended before it reaches it`;
   if (target.kind !== 'time') return 'to that point';
@@ -388,22 +391,38 @@ function describeRefusal(
   if (first !== undefined && target.timeUs < first.fromUs)
     return `${at}: the first restorable time is ${formatInstant(first.fromUs)}, when the first backup set ended`;
   if (last !== undefined && target.timeUs > last.untilUs)
-    return `${at}: ${changeAt(history, last.untilUs + 1n) ?? `the log is archived up to ${formatInstant(last.untilUs)}`}`;
+    return `${at}: ${changesBehind(history, last, undefined) ?? `the log is archived up to ${formatInstant(last.untilUs)}`}`;
   const before = merged.findLast((window) => window.untilUs < target.timeUs);
   const after = merged.find((window) => window.fromUs > target.timeUs);
-  const why =
-    (before === undefined ? undefined : changeAt(history, before.untilUs + 1n)) ??
-    (after === undefined ? undefined : changeAt(history, after.fromUs));
+  const why = before === undefined ? undefined : changesBehind(history, before, after?.fromUs);
   return `${at}: that time lies in a hole between restorable windows${why === undefined ? '' : `: ${why}`}`;
 }
 
-/** Which partition groups joined or left at that time, for people; undefined when none did. */
-export function changeAt(history: TenantHistory, timeUs: bigint): string | undefined {
-  for (const { members } of history.rounds) {
-    const change = describeChange(members, timeUs);
-    if (change !== undefined) return `${change} at ${formatInstant(timeUs)}`;
-  }
-  return undefined;
+/** Who joined or left behind a window, as describeChanges says it. */
+export function changesBehind(
+  history: TenantHistory,
+  window: MergedWindow,
+  untilUs: bigint | undefined,
+): string | undefined {
+  return describeChanges(history, window.windows.at(-1)?.round, window.untilUs, untilUs);
+}
+
+/**
+ * Which partition groups joined or left in the round between two instants, for people; undefined when none did. Without
+ * `untilUs`: who joined since and is a member.
+ */
+function describeChanges(
+  history: TenantHistory,
+  round: bigint | undefined,
+  afterUs: bigint,
+  untilUs: bigint | undefined,
+): string | undefined {
+  const members = history.rounds.find(({ begin }) => begin.round === round)?.members ?? [];
+  const changes = membershipChanges(members, afterUs, untilUs).map(
+    ({ partitionGroup, what, timeUs }) =>
+      `partition group ${partitionGroup} ${what} at ${formatInstant(timeUs)}`,
+  );
+  return changes.length === 0 ? undefined : changes.join(', ');
 }
 
 function compare(a: bigint, b: bigint): number {

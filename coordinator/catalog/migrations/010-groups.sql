@@ -98,12 +98,13 @@ WITH changes AS (
   SELECT *, lead(from_us) OVER w AS next_from_us, lead(round) OVER w AS next_round
   FROM windows WINDOW w AS (PARTITION BY tenant_id ORDER BY round, from_us)
 ), explained AS (
-  -- Who joined or left where the window ends, or where the next one begins.
+  -- Who joined or left between the window and the next one; behind the last window, who joined and is a member.
   SELECT f.*, (
     SELECT string_agg(format('partition group %s %s at %s', m.partition_group, c.what, holdfast.time_of(c.at_us)), ', '
       ORDER BY c.at_us, m.partition_group)
     FROM holdfast.round_members m CROSS JOIN LATERAL (VALUES ('joined', m.joined_us), ('left', m.left_us)) c (what, at_us)
-    WHERE m.tenant_id = f.tenant_id AND m.round = f.round AND c.at_us > 0 AND c.at_us IN (f.until_us + 1, f.next_from_us)
+    WHERE m.tenant_id = f.tenant_id AND m.round = f.round AND c.at_us > f.until_us
+      AND (c.at_us <= f.next_from_us OR f.next_from_us IS NULL AND c.what = 'joined' AND m.left_us = 0)
   ) AS change
   FROM following f
 ), lost AS (
