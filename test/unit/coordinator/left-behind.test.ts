@@ -90,7 +90,7 @@ const REFUSAL = {
 };
 
 async function expectNothingPublished(): Promise<void> {
-  expect(await coordinator.sets()).toEqual([]);
+  expect(await coordinator.sets()).toMatchObject([{ status: 'FAILED', file_status: 'INCOMPLETE' }]);
   expect(await coordinator.view('cdb_ob_restore_windows')).toEqual([]);
   await using medium = await openMedium(`file://${join(directory, 'destination')}`);
   const info = tree.backupInfo(ROOT, { tenantId: 1001n, fullSetId: 1n, setId: 1n });
