@@ -125,7 +125,7 @@ beforeAll(async () => {
   await mkdir(join(directory, 'dest'));
   coordinator = await start(0);
   agent = new FakeAgent({ address: `127.0.0.1:${coordinator.port}`, tenant: 'orders', token: 'shared' });
-}, 30_000);
+}, 300_000);
 
 afterAll(async () => {
   await agent?.[Symbol.asyncDispose]();
@@ -456,5 +456,5 @@ describe('a coordinator with one agent', () => {
       code: 'INVALID_BACKUP_DEST',
       message: expect.stringContaining('another deployment'),
     });
-  }, 20_000);
+  }, 200_000);
 });
