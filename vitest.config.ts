@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config';
 
-/** Four projects: `unit` (parallel, no servers), `e2e` (real PostgreSQL, one file at a time), `faults` (processes that die) and `soak` (a quarter of an hour; `npm run test:soak`). */
+/** Four projects: `unit` (parallel, no servers), `e2e` (real PostgreSQL, two files at a time: they mostly wait), `faults` (processes that die) and `soak` (a quarter of an hour; `npm run test:soak`). */
 export default defineConfig({
   test: {
     projects: [
@@ -11,7 +11,7 @@ export default defineConfig({
           include: ['test/e2e/**/*.test.ts'],
           testTimeout: 600_000,
           hookTimeout: 300_000,
-          fileParallelism: false,
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
       },

@@ -2,9 +2,20 @@
 import { createServer } from 'node:net';
 import { HoldfastError } from '../../foundation/errors.ts';
 
-/** The lowest free port of [begin, end). Throws RESTORE_FAILED when all are taken. */
+/** The port that was given last, by the begin of its range: ports are the host's, so this is the process's. */
+const lastGiven = new Map<number, number>();
+
+/**
+ * A free port of [begin, end), each in turn: one that was given a moment ago is not listened on yet, and several partition
+ * groups may be restored here at once. Throws RESTORE_FAILED when all are taken.
+ */
 export async function freePortIn(range: { readonly begin: number; readonly end: number }): Promise<number> {
-  for (let port = range.begin; port < range.end; port++) if (await isFree(port)) return port;
+  for (let tries = range.begin; tries < range.end; tries++) {
+    const last = lastGiven.get(range.begin) ?? range.begin - 1;
+    const port = last + 1 < range.end ? last + 1 : range.begin;
+    lastGiven.set(range.begin, port);
+    if (await isFree(port)) return port;
+  }
   throw new HoldfastError(
     'RESTORE_FAILED',
     `no port from ${range.begin} to ${range.end - 1} is free for the restored server`,

@@ -100,19 +100,32 @@ async function claimEmpty(path: string, what: string): Promise<readonly string[]
 
 /**
  * Makes the directory and those above it that are missing; returns them, the innermost first. One after the other: in a
- * place like /proc, where nothing can be made, mkdir with `recursive` never comes back.
+ * place like /proc, where nothing can be made, mkdir with `recursive` never comes back. Those above may be made by another
+ * restore at the same time: partition groups of one tenant share them.
  */
 async function makeDirectories(path: string): Promise<readonly string[]> {
   try {
     await mkdir(path);
     return [path];
   } catch (error) {
-    const absent = (error as NodeJS.ErrnoException).code === 'ENOENT'; // node:fs throws errno errors
-    if (!absent || (await isThere(dirname(path)))) throw error;
+    if (!hasCode(error, 'ENOENT')) throw error;
   }
-  const above = await makeDirectories(dirname(path));
+  const above = (await isThere(dirname(path))) ? [] : await makeAbove(dirname(path));
   await mkdir(path);
   return [path, ...above];
+}
+
+async function makeAbove(path: string): Promise<readonly string[]> {
+  try {
+    return await makeDirectories(path);
+  } catch (error) {
+    if (!hasCode(error, 'EEXIST')) throw error;
+    return []; // another's
+  }
+}
+
+function hasCode(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code;
 }
 
 async function isThere(path: string): Promise<boolean> {
