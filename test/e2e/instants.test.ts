@@ -58,5 +58,5 @@ test.each(majors(17))(
       await rm(dataDirectory, { recursive: true, force: true });
     }
   },
-  280_000,
+  900_000,
 );
