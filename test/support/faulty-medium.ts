@@ -67,11 +67,20 @@ export function seededPlan(random: Random, rate: number, longestDelayMs = 60): S
 }
 
 /** One fault, at the call of that number, counted from 1 over every medium that follows the plan. */
-export function planForCall(number: number, fault: Fault): FaultPlan & { hasFired(): boolean } {
+export function planForCall(
+  number: number,
+  fault: Fault,
+): FaultPlan & { hasFired(): boolean; disarm(): void } {
   let calls = 0;
+  let isArmed = true;
   return {
     hasFired: () => calls >= number,
+    /** Nothing fails any more. */
+    disarm() {
+      isArmed = false;
+    },
     next() {
+      if (!isArmed) return undefined;
       calls += 1;
       return calls === number ? { fault, delayMs: 30, share: (number * 0.37) % 1 } : undefined;
     },
