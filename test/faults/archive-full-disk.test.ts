@@ -43,7 +43,7 @@ test('a full disk: the round says so and goes no further than what is there; wit
   try {
     await beginArchiving(deployment);
     await server.query(
-      'CREATE TABLE filler AS SELECT i, md5(i::text) || md5((i + 1)::text) AS body FROM generate_series(1, 80000) i',
+      'CREATE TABLE filler AS SELECT i, md5(i::text) || md5((i + 1)::text) AS body FROM generate_series(1, 240000) i',
     );
     const fullUs = await clockUs(server);
     const full = await deployment.waitForRow<Progress>(PROGRESS, (row) =>
