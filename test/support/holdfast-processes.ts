@@ -175,7 +175,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     },
     async [Symbol.asyncDispose]() {
       const problems: unknown[] = [];
-      for (const client of [...idle]) await client.end().catch(() => undefined);
+      for (const client of idle) await client.end().catch(() => undefined);
       const attempt = async (work: Promise<void>) => {
         try {
           await work;
