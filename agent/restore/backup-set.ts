@@ -4,7 +4,6 @@
  */
 import { createHash } from 'node:crypto';
 import { CONTROL_FILE_PATH } from '../../engine/postgres/control-file.ts';
-import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import {
   type BackupDirectory,
@@ -18,6 +17,7 @@ import {
   FileListSchema,
   type PartitionGroupBackup,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { EntryStream } from '../../storage-layout/macroblock/entry-stream.ts';
 import {
   MACROBLOCK_BYTES,
   type MacroBlockEntry,
@@ -135,7 +135,7 @@ export async function* readFiles(source: SourceSet, signal: AbortSignal): AsyncG
  * DATA_CORRUPT when a block has no file, or a file's blocks are not all of the file, each byte once.
  */
 export async function* readFileBlocks(source: SourceSet, signal: AbortSignal): AsyncGenerator<FileBlocks> {
-  const index = new EntryStream(source, signal);
+  const index = new EntryStream(readMacroBlockIndex(source.medium, source.indexKey, signal));
   for await (const file of readFiles(source, signal)) {
     let count = 0;
     let part: MacroBlockEntry[] = [];
@@ -171,31 +171,6 @@ export const MAX_BLOCKS = 8;
 /** The control file's place in the list: it is laid down last. */
 export function isControlFile(file: BackupFile): boolean {
   return file.kind === FileKind.CONTROL;
-}
-
-/** The index as a stream of single entries with one step of foresight. */
-class EntryStream {
-  readonly #chunks: AsyncIterator<readonly MacroBlockEntry[]>;
-  #chunk: readonly MacroBlockEntry[] = [];
-  #next = 0;
-
-  constructor(source: SourceSet, signal: AbortSignal) {
-    this.#chunks = readMacroBlockIndex(source.medium, source.indexKey, signal)[Symbol.asyncIterator]();
-  }
-
-  async peek(): Promise<MacroBlockEntry | undefined> {
-    while (this.#next === this.#chunk.length) {
-      const step = await this.#chunks.next();
-      if (step.done === true) return undefined;
-      this.#chunk = step.value;
-      this.#next = 0;
-    }
-    return defined(this.#chunk[this.#next], 'an index entry');
-  }
-
-  take(): void {
-    this.#next += 1;
-  }
 }
 
 function blocksOf(file: BackupFile): number {
