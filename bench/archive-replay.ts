@@ -64,6 +64,7 @@ const streaming = new Streaming({
   checkpointIntervalMs: 1000,
   clock: systemClock,
   checkpoint: NO_CHECKPOINT,
+  sealUpTo: toLsn(0n),
   flushUpTo: toLsn(0n),
   drain: drain.signal,
   changed: () => undefined,

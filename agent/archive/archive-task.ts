@@ -73,6 +73,7 @@ class Archiver {
   #found: { readonly end: LogPoint; readonly checkpointUs: bigint } | undefined;
   #checkpoint: Checkpoint = NO_CHECKPOINT;
   #flushUpTo: Lsn = NO_CHECKPOINT.lsn;
+  #sealUpTo: Lsn = NO_CHECKPOINT.lsn;
   #streaming: Streaming | undefined;
   #files: LogFileSequence | undefined;
   #sight: Sight | undefined;
@@ -91,7 +92,7 @@ class Archiver {
   }
 
   async run(signal: AbortSignal): Promise<ArchiveResult> {
-    this.#context.control.onFlushLog((lsn) => this.#flush(lsn));
+    this.#context.control.onFlushLog((lsn, seal) => this.#flush(lsn, seal));
     const lookoutScope = new AbortController();
     const watching = this.#keepLookout(AbortSignal.any([signal, lookoutScope.signal]));
     try {
@@ -211,6 +212,7 @@ class Archiver {
         // Positions that were polled before may be another timeline's.
         checkpoint: { ...this.#checkpoint, candidates: [] },
         flushUpTo: this.#flushUpTo,
+        sealUpTo: this.#sealUpTo,
         until: log?.until,
         drain: control.drain,
         changed: () => this.#streamed(source.from),
@@ -324,9 +326,10 @@ class Archiver {
     this.#files = undefined;
   }
 
-  #flush(lsn: Lsn): void {
+  #flush(lsn: Lsn, seal: boolean): void {
     if (lsn > this.#flushUpTo) this.#flushUpTo = lsn;
-    this.#streaming?.flush(lsn);
+    if (seal && lsn > this.#sealUpTo) this.#sealUpTo = lsn;
+    this.#streaming?.flush(lsn, seal);
   }
 
   /** The result, when the archiver ends by this error; undefined: try again. Throws when the attempt is over. */

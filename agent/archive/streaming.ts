@@ -41,6 +41,8 @@ export type StreamingInput = {
   readonly checkpoint: Checkpoint;
   /** What a FlushLog asked for before. */
   readonly flushUpTo: Lsn;
+  /** And what one asked to be sealed. */
+  readonly sealUpTo: Lsn;
   /** Where the server's history leaves the timeline: its end. Undefined: the timeline goes on. */
   readonly until?: Lsn | undefined;
   /** Fires when no more is to be received. */
@@ -58,6 +60,7 @@ export class Streaming {
   readonly #room = new WakeUp();
   #checkpoint: Checkpoint;
   #flushUpTo: Lsn;
+  #sealUpTo: Lsn;
   #receiving = true;
   #inputBytes = 0;
   #serverEnd: Lsn;
@@ -73,6 +76,7 @@ export class Streaming {
     this.#lastRecordMs = input.clock.monotonicMs();
     this.#mediumCheckedMs = this.#lastRecordMs;
     this.#flushUpTo = input.flushUpTo;
+    this.#sealUpTo = input.sealUpTo;
     this.#serverEnd = input.files.durable;
   }
 
@@ -87,10 +91,11 @@ export class Streaming {
     return { end: this.#serverEnd, clockUs: this.#serverClockUs };
   }
 
-  /** Makes everything up to `lsn` durable as soon as it is here. */
-  flush(lsn: Lsn): void {
-    if (lsn <= this.#flushUpTo) return;
-    this.#flushUpTo = lsn;
+  /** Makes everything up to `lsn` durable as soon as it is here; with `seal`, in a sealed file. */
+  flush(lsn: Lsn, seal: boolean): void {
+    if (lsn <= this.#flushUpTo && (!seal || lsn <= this.#sealUpTo)) return;
+    if (lsn > this.#flushUpTo) this.#flushUpTo = lsn;
+    if (seal && lsn > this.#sealUpTo) this.#sealUpTo = lsn;
     this.#work.notify();
   }
 
@@ -163,6 +168,7 @@ export class Streaming {
         await files.checkMedium(signal);
         this.#mediumCheckedMs = clock.monotonicMs();
       }
+      await files.sealUpTo(this.#sealUpTo, signal);
       const oldestMs = this.#buffer.oldestReceivedMs;
       const decision = decideFlush({
         bufferedBytes: this.#buffer.sizeBytes,

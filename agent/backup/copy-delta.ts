@@ -45,10 +45,7 @@ export async function copyDelta(
 ): Promise<void> {
   const { fileNumber, path, beginBlock: blockNumber } = piece;
   const pages = Uint8Array.from(wanted);
-  const listedPages = Math.min(
-    MAX_PAGES,
-    (piece.listedBytes - blockNumber * MACROBLOCK_BYTES) / PAGE_BYTES,
-  );
+  const listedPages = Math.min(MAX_PAGES, (piece.listedBytes - blockNumber * MACROBLOCK_BYTES) / PAGE_BYTES);
   const endPage = readPages(context, piece, pages, descriptor) ?? listedPages;
   if (endPage < listedPages) {
     found.ended.push({ fileNumber, endBlock: blockNumber + (endPage === 0 ? 0 : 1) });

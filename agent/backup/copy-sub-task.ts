@@ -103,8 +103,7 @@ async function copyWhole(
     const wanted = Math.min(MACROBLOCK_BYTES, piece.listedBytes - begin);
     const extent = readExtent(piece, descriptor, begin, context.buffer.subarray(0, wanted));
     context.counters.add('readBytes', extent.length);
-    if (extent.length > 0)
-      await copyExtent(context, writer, piece, block, extent, descriptor, found, signal);
+    if (extent.length > 0) await copyExtent(context, writer, piece, block, extent, descriptor, found, signal);
     if (extent.length === wanted) continue;
     // Truncated since it was listed: it ends here.
     found.ended.push({ fileNumber: piece.fileNumber, endBlock: extent.length > 0 ? block + 1 : block });

@@ -6,7 +6,13 @@ import { type Lsn, toLsn } from '../../foundation/lsn.ts';
 import { type MacroBlockEntry, writeMacroBlockIndex } from '../../storage-layout/macroblock/index.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import { copyControlFile } from './control-file-copy.ts';
-import { type BackupCopy, type BegunBackup, checkNewestPage, type IndexedCopy, workerSettings } from './copy.ts';
+import {
+  type BackupCopy,
+  type BegunBackup,
+  checkNewestPage,
+  type IndexedCopy,
+  workerSettings,
+} from './copy.ts';
 import { gatherEntries, gatherFiles, gatherSuspects, judgeSuspects, keptPaths } from './gather.ts';
 import { type BackupPlan, planBackup } from './plan.ts';
 import { copySubTasks } from './worker-pool.ts';

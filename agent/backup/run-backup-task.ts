@@ -114,14 +114,7 @@ async function describe(copied: Copied, signal: AbortSignal): Promise<PartitionG
     files: copied.indexed.files,
     directories: listing.directories.filter(isKept),
   };
-  const meta = await writeMetaFiles(
-    medium,
-    target.root,
-    target.setKey,
-    task.metaTaskId,
-    content,
-    signal,
-  );
+  const meta = await writeMetaFiles(medium, target.root, target.setKey, task.metaTaskId, content, signal);
   return summarizeBackup(copied, [...meta, copied.indexed.index]);
 }
 

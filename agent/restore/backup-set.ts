@@ -185,8 +185,6 @@ function checkEntry(source: SourceSet, file: BackupFile, entry: MacroBlockEntry,
       `${source.indexKey} has a macroblock of file ${entry.fileNumber}, which is not listed`,
     );
   }
-  if (entry.delta !== undefined)
-    throw new HoldfastError('NOT_SUPPORTED', `${source.indexKey} holds an incremental backup's deltas`);
   const begin = BigInt(blockNo) * BigInt(MACROBLOCK_BYTES);
   const left = file.sizeBytes - begin;
   const wantedBytes = left < BigInt(MACROBLOCK_BYTES) ? left : BigInt(MACROBLOCK_BYTES);
@@ -196,10 +194,11 @@ function checkEntry(source: SourceSet, file: BackupFile, entry: MacroBlockEntry,
       `${source.indexKey}: macroblock ${entry.blockNumber} of ${entry.plainBytes} bytes is not the next of ${file.path}, which has ${file.sizeBytes} bytes`,
     );
   }
-  if (entry.storedBytes > MAX_STORED_BYTES) {
+  const storedBytes = Math.max(entry.storedBytes, entry.delta?.storedBytes ?? 0);
+  if (storedBytes > MAX_STORED_BYTES) {
     throw new HoldfastError(
       'DATA_CORRUPT',
-      `${source.indexKey}: macroblock ${entry.blockNumber} of ${file.path} is stored in ${entry.storedBytes} bytes`,
+      `${source.indexKey}: macroblock ${entry.blockNumber} of ${file.path} is stored in ${storedBytes} bytes`,
     );
   }
 }

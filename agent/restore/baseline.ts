@@ -171,7 +171,7 @@ async function* manifestFiles(
       path: file.path,
       sizeBytes: file.sizeBytes,
       modifiedUs: file.modifiedUs,
-      crc32c: file.crc32c,
+      crc32c: file.withoutCrc32c ? undefined : file.crc32c,
     };
   }
 }
@@ -238,6 +238,8 @@ class JobBatch {
         plainBytes: block.plainBytes,
         crc32c: block.crc32c,
         compression: block.compression,
+        ...(block.wholeBytes === undefined ? {} : { wholeBytes: block.wholeBytes }),
+        ...(block.delta === undefined ? {} : { delta: block.delta }),
       });
     }
   }

@@ -11,7 +11,15 @@ export type TargetFile = {
 
 export type StoredBlock = Pick<
   MacroBlockEntry,
-  'setId' | 'subTaskId' | 'offset' | 'storedBytes' | 'plainBytes' | 'crc32c' | 'compression'
+  | 'setId'
+  | 'subTaskId'
+  | 'offset'
+  | 'storedBytes'
+  | 'plainBytes'
+  | 'crc32c'
+  | 'compression'
+  | 'wholeBytes'
+  | 'delta'
 > & {
   /** Index into the job's files. */
   readonly file: number;

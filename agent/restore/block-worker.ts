@@ -16,7 +16,8 @@ import { promisify } from 'node:util';
 import { parentPort, workerData } from 'node:worker_threads';
 import { assert, defined } from '../../foundation/assert.ts';
 import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
-import { MACROBLOCK_BYTES } from '../../storage-layout/macroblock/index.ts';
+import { applyDelta, baseBytes, deltaBytes } from '../../storage-layout/macroblock/delta.ts';
+import { MACROBLOCK_BYTES, type MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
 import { decodeMacroBlock, type PlannedRead, planReads } from '../../storage-layout/macroblock/reader.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
@@ -29,7 +30,7 @@ const MAX_GAP_BYTES = 64 * 1024;
 /** A job's part of a file that is worth a write-back of its own. */
 const WRITE_BACK_BYTES = 4 * 1024 * 1024;
 
-type FileRead = { readonly key: string; readonly read: PlannedRead<StoredBlock> };
+type FileRead<Part> = { readonly key: string; readonly read: PlannedRead<Part> };
 
 /** The file that was written last stays open: blocks come in file order. */
 class OpenTarget {
@@ -129,14 +130,24 @@ class BlockWorker {
     try {
       const filled = new Set(job.blocks.map((block) => block.file));
       for (const index of job.files.keys()) if (!filled.has(index)) target.open(job.files, index);
-      const reads = this.#planJob(job);
+      const deltas = await this.#readDeltas(job);
+      const reads = this.#planReads(job.blocks);
       let bytes = 0;
       let pending = this.#fetch(reads, 0);
       for (const [index, { key, read }] of reads.entries()) {
         const stored = await pending;
         pending = this.#fetch(reads, index + 1);
         pending.catch(() => undefined); // awaited in the next turn, unless this one fails first
-        for (const block of read.entries) bytes += this.#write(job, target, key, read.begin, stored, block);
+        for (const block of read.entries) {
+          const base = this.#decode(
+            key,
+            read.begin,
+            stored,
+            { ...block, plainBytes: baseBytes(block) },
+            this.#plain,
+          );
+          bytes += this.#write(job, target, base, block, deltas.get(block));
+        }
       }
       await this.#writeBack.settle(); // the job before's
       target.close();
@@ -146,23 +157,40 @@ class BlockWorker {
     }
   }
 
-  #planJob(job: BlockJob): readonly FileRead[] {
-    const byFile = Map.groupBy(job.blocks, (block) => `${block.setId}.${block.subTaskId}`);
-    return [...byFile.values()].flatMap((blocks) => {
-      const { setId, subTaskId } = defined(blocks[0], 'a group has a member');
+  /** The plain bytes of the job's deltas: no more than half of its blocks' bytes. */
+  async #readDeltas(job: BlockJob): Promise<ReadonlyMap<StoredBlock, Buffer>> {
+    const deltas = new Map<StoredBlock, Buffer>();
+    const parts = job.blocks.flatMap((block) =>
+      block.delta === undefined ? [] : [{ ...block.delta, block, plainBytes: deltaBytes(block.delta.pages) }],
+    );
+    for (const { key, read } of this.#planReads(parts)) {
+      const stored = await this.#medium.readRange(key, read.begin, read.end);
+      for (const part of read.entries) {
+        const into = Buffer.allocUnsafe(part.plainBytes);
+        deltas.set(part.block, this.#decode(key, read.begin, stored, part, into));
+      }
+    }
+    return deltas;
+  }
+
+  /** Ranges of macroblock files that hold all of `parts`, whole blocks or deltas. */
+  #planReads<Part extends MacroBlockPlace>(parts: readonly Part[]): readonly FileRead<Part>[] {
+    const byFile = Map.groupBy(parts, (part) => `${part.setId}.${part.subTaskId}`);
+    return [...byFile.values()].flatMap((ofFile) => {
+      const { setId, subTaskId } = defined(ofFile[0], 'a group has a member');
       const key = tree.macroBlock(
         { clusterName: this.#data.clusterName, clusterId: this.#data.clusterId },
         { tenantId: this.#data.tenantId, fullSetId: this.#data.fullSetId, setId },
         this.#data.partitionGroup,
         subTaskId,
       );
-      const sorted = blocks.toSorted((a, b) => a.offset - b.offset);
+      const sorted = ofFile.toSorted((a, b) => a.offset - b.offset);
       return planReads(sorted, MAX_GAP_BYTES, READ_BYTES).map((read) => ({ key, read }));
     });
   }
 
   /** Begins the read `index`, if there is one; reads use the two buffers in turn. */
-  async #fetch(reads: readonly FileRead[], index: number): Promise<Buffer> {
+  async #fetch(reads: readonly FileRead<StoredBlock>[], index: number): Promise<Buffer> {
     const next = reads[index];
     if (next === undefined) return this.#plain.subarray(0, 0);
     const { begin, end } = next.read;
@@ -174,27 +202,35 @@ class BlockWorker {
     return await this.#medium.readRange(next.key, begin, end, buffer);
   }
 
-  #write(
-    job: BlockJob,
-    target: OpenTarget,
+  /** The plain bytes of one record of `stored`, which begins at `begin` of the file; mostly in `into`. */
+  #decode(
     key: string,
     begin: number,
     stored: Buffer,
-    block: StoredBlock,
-  ): number {
-    const offset = block.offset - begin;
-    if (offset + block.storedBytes > stored.length) {
+    part: MacroBlockPlace & { readonly plainBytes: number },
+    into: Buffer,
+  ): Buffer {
+    const offset = part.offset - begin;
+    if (offset + part.storedBytes > stored.length) {
       throw new HoldfastError(
         'DATA_CORRUPT',
-        `${key} at offset ${block.offset}: the file ends inside a macroblock of ${block.storedBytes} bytes`,
+        `${key} at offset ${part.offset}: the file ends inside a macroblock of ${part.storedBytes} bytes`,
       );
     }
-    const plain = decodeMacroBlock(
-      stored.subarray(offset, offset + block.storedBytes),
-      block,
-      this.#plain,
-      key,
-    );
+    return decodeMacroBlock(stored.subarray(offset, offset + part.storedBytes), part, into, key);
+  }
+
+  #write(
+    job: BlockJob,
+    target: OpenTarget,
+    base: Buffer,
+    block: StoredBlock,
+    delta: Buffer | undefined,
+  ): number {
+    const pages = block.delta?.pages;
+    const isWhole = block.wholeBytes === undefined && pages === undefined;
+    const change = pages === undefined || delta === undefined ? undefined : { pages, bytes: delta };
+    const plain = isWhole ? base : applyDelta(this.#plain, block, change);
     target.open(job.files, block.file);
     target.write(plain, block.position);
     return plain.length;

@@ -5,12 +5,17 @@
 import { create } from '@bufbuild/protobuf';
 import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors.ts';
 import { parseLsn } from '../../foundation/lsn.ts';
-import { BackupResultSchema, FlushLogSchema } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import {
+  BackupProgressSchema,
+  BackupResultSchema,
+  FlushLogSchema,
+} from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import {
   type PartitionGroupBackup,
   type PartitionGroupList,
   PartitionGroupListSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import type { Medium } from '../../storage-layout/media/medium.ts';
 import {
   commentJob,
   errorOfRow,
@@ -25,19 +30,22 @@ import { findRound, listRoundGroups, type RoundGroup } from '../catalog/rounds.t
 import { listInstancesOf, listServers } from '../catalog/servers.ts';
 import {
   abandonSet,
+  type BackupSet,
   completeSet,
   findSetOfJob,
   highestSet,
   insertSet,
   insertSetGroup,
+  removeSet,
 } from '../catalog/sets.ts';
 import { listGroups } from '../catalog/tenants.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
 import { checkOwner, claimSet } from '../destination/claims.ts';
+import { findBase } from '../destination/increment-base.ts';
 import { checkLogIsThere, publishBackup } from '../destination/publish.ts';
 import { writeDataSummaries } from '../destination/summaries.ts';
 import { BACKUP_TRANSITIONS, type BackupEvent, type BackupState } from './job-states.ts';
-import { backupJobSpec } from './specs.ts';
+import { backupJobSpec, backupTaskSpec } from './specs.ts';
 import { step } from './state-machine.ts';
 import { abandonCancelled, cancelTasks, isEnded, sendCancel } from './task-care.ts';
 import { messageFromJson } from './task-results.ts';
@@ -80,24 +88,30 @@ async function claim(context: CoordinatorContext, job: Job, signal: AbortSignal)
   await checkOwner(medium, context.deployment, signal); // below an unmounted share everything could be written
   const groups = await listGroups(catalog, job.tenant_id);
   const replicas = await replicasOf(context, job.tenant_id);
+  const base = await baseOf(context, job, medium, signal);
   const listFor = (setId: bigint): PartitionGroupList =>
     create(PartitionGroupListSchema, {
       tenantId: job.tenant_id,
       tenantName: job.tenant_name,
       backupSetId: setId,
-      fullSetId: setId,
+      fullSetId: base.fullSetId ?? setId,
+      previousSetId: base.previousSetId,
+      reason: base.fullReason,
       deploymentUuid: context.deployment.deploymentUuid,
       epoch: context.epoch,
       createdUs: context.clock.nowUs(),
       replicas,
     });
   const highest = await highestSet(catalog, job.tenant_id);
-  const setId = await claimSet(medium, root, job.tenant_id, highest, listFor, signal);
+  const setId = await claimSet(medium, root, job.tenant_id, highest, base.fullSetId, listFor, signal);
   await write(context, async (tx) => {
     if (!(await advance(tx, job, 'claimed'))) return; // cancelled meanwhile: the claim is garbage for the clean-up
     await insertSet(tx, {
       tenantId: job.tenant_id,
       setId,
+      fullSetId: base.fullSetId ?? setId,
+      previousSetId: base.previousSetId,
+      fullReason: base.fullReason,
       tenantName: job.tenant_name,
       jobId: job.job_id,
       round: BigInt(spec.round),
@@ -131,9 +145,34 @@ async function claim(context: CoordinatorContext, job: Job, signal: AbortSignal)
       tenantId: job.tenant_id,
       tenantName: job.tenant_name,
       message: `backup set ${setId} of tenant "${job.tenant_name}" has started`,
-      facts: { job_id: job.job_id, backup_set_id: setId },
+      facts: { job_id: job.job_id, backup_set_id: setId, previous_set_id: base.previousSetId },
     });
+    // The agents' reasons were told when they were found.
+    if (base.fullReason !== '' && spec.fullReason === '') await tellBecameFull(tx, job, base.fullReason);
   });
+}
+
+type Base = {
+  /** Undefined: the set will be a full one. */
+  readonly fullSetId: bigint | undefined;
+  readonly previousSetId: bigint;
+  readonly fullReason: string;
+};
+
+/** From which set the backup goes on; from none when it is a full one, or must be. */
+async function baseOf(
+  context: CoordinatorContext,
+  job: Job,
+  medium: Medium,
+  signal: AbortSignal,
+): Promise<Base> {
+  const { mode, round, fullReason } = backupJobSpec.parse(job.spec);
+  const none = { fullSetId: undefined, previousSetId: 0n };
+  if (mode === 'full') return { ...none, fullReason };
+  const groups = (await listGroups(context.catalog, job.tenant_id)).map((group) => group.partition_group);
+  const base = await findBase(medium, context.root, job.tenant_id, BigInt(round), groups, signal);
+  if (base.kind === 'full') return { ...none, fullReason: base.reason };
+  return { fullSetId: base.fullSetId, previousSetId: base.setId, fullReason: '' };
 }
 
 export async function replicasOf(context: CoordinatorContext, tenantId: bigint) {
@@ -153,7 +192,12 @@ export async function replicasOf(context: CoordinatorContext, tenantId: bigint) 
 }
 
 async function awaitCopies(context: CoordinatorContext, job: Job): Promise<void> {
-  const tasks = await listTasks(context.catalog, job.job_id);
+  const { set, tasks } = await setOf(context, job);
+  const refused = tasks.find((task) => errorOfRow(task)?.code === 'FULL_BACKUP_NEEDED');
+  if (refused?.state === 'FAILED') {
+    await becomeFull(context, job, set, refused.error_message);
+    return;
+  }
   const failed = tasks.find((task) => task.state === 'FAILED' || task.state === 'CANCELLED');
   if (failed !== undefined) {
     await failBackup(
@@ -163,16 +207,73 @@ async function awaitCopies(context: CoordinatorContext, job: Job): Promise<void>
     );
     return;
   }
+  await askForSeals(context, job, tasks);
   if (!tasks.every((task) => task.state === 'SUCCEEDED')) return;
   const deadlineUs = context.clock.nowUs() + BigInt(context.timing.logWaitTimeoutMs) * 1000n;
   await write(context, (tx) => advance(tx, job, 'copied', { deadlineUs }));
+}
+
+/** The set that the job makes, and its tasks; those of an increment that became a full backup are none of them. */
+async function setOf(
+  context: CoordinatorContext,
+  job: Job,
+): Promise<{ readonly set: BackupSet; readonly tasks: readonly Task[] }> {
+  const set = await findSetOfJob(context.catalog, job.job_id);
+  if (set === undefined) throw new HoldfastError('INTERNAL', `job ${job.job_id} has no backup set`);
+  const setId = String(set.backup_set_id);
+  const tasks = await listTasks(context.catalog, job.job_id);
+  return { set, tasks: tasks.filter((task) => backupTaskSpec.parse(task.spec).setId === setId) };
+}
+
+/** An agent found that no increment can be made: the job begins again, as a full backup. */
+async function becomeFull(
+  context: CoordinatorContext,
+  job: Job,
+  set: BackupSet,
+  reason: string,
+): Promise<void> {
+  const told = await write(context, async (tx) => {
+    const spec = { ...backupJobSpec.parse(job.spec), mode: 'full', fullReason: reason };
+    const deadlineUs = tx.nowUs + BigInt(context.timing.logWaitTimeoutMs) * 1000n;
+    if (!(await advance(tx, job, 'becomeFull', { spec, deadlineUs }))) return [];
+    await removeSet(tx, set);
+    await tellBecameFull(tx, job, reason);
+    return await cancelTasks(tx, job.job_id);
+  });
+  for (const task of told) sendCancel(context, task, 'a full backup is made instead', false);
+}
+
+async function tellBecameFull(tx: Transaction, job: Job, reason: string): Promise<void> {
+  await tx.event({
+    module: 'backup',
+    event: 'backup_became_full',
+    severity: 'WARNING',
+    tenantId: job.tenant_id,
+    tenantName: job.tenant_name,
+    message: `the incremental backup of tenant "${job.tenant_name}" is made a full one: ${reason}`,
+    facts: { job_id: job.job_id },
+  });
+}
+
+/** The log up to each start is to be sealed: an increment waits for its change map, this one or the next. */
+async function askForSeals(context: CoordinatorContext, job: Job, tasks: readonly Task[]): Promise<void> {
+  const starts = tasks.flatMap((task) => {
+    if (task.state !== 'RUNNING') return [];
+    const { start } = messageFromJson(BackupProgressSchema, task.progress ?? {});
+    return start === undefined ? [] : [{ group: task.partition_group, lsn: start.lsn }];
+  });
+  if (starts.length === 0) return;
+  const round = BigInt(backupJobSpec.parse(job.spec).round);
+  const groups = await listRoundGroups(context.catalog, job.tenant_id, round);
+  for (const { group, lsn } of starts)
+    askForFlush(context, await archiveTaskOf(context, groups, group), lsn, true);
 }
 
 /** J3: the log from each start to each stop must be at the destination, and no page may be newer than its stop. */
 async function awaitLog(context: CoordinatorContext, job: Job, signal: AbortSignal): Promise<void> {
   const { catalog } = context;
   const spec = backupJobSpec.parse(job.spec);
-  const backups = backupsOf(await listTasks(catalog, job.job_id));
+  const backups = backupsOf((await setOf(context, job)).tasks);
   const tooNew = backups.find((backup) => backup.newestPageLsn > (backup.stop?.lsn ?? 0n));
   if (tooNew !== undefined) {
     const message = `partition group ${tooNew.partitionGroup} has a page newer than the end of the backup`;
@@ -191,7 +292,8 @@ async function awaitLog(context: CoordinatorContext, job: Job, signal: AbortSign
   const row = await findRound(catalog, job.tenant_id, round);
   const ended = row === undefined || row.state === 'STOP' || row.state === 'INTERRUPTED';
   if (waiting.length > 0 && !ended) {
-    for (const backup of waiting) askForFlush(context, backup, await archiveTaskOf(context, groups, backup));
+    for (const { partitionGroup, stop } of waiting)
+      askForFlush(context, await archiveTaskOf(context, groups, partitionGroup), stop?.lsn ?? 0n, false);
     const comment = `waiting for the log of ${waiting.map((backup) => backup.partitionGroup).join(', ')}`;
     if (job.comment !== comment) await write(context, (tx) => commentJob(tx, job.job_id, comment));
     await failWhenLate(context, job, comment);
@@ -244,21 +346,17 @@ function isArchived(backup: PartitionGroupBackup, groups: readonly RoundGroup[])
 async function archiveTaskOf(
   context: CoordinatorContext,
   groups: readonly RoundGroup[],
-  backup: PartitionGroupBackup,
+  partitionGroup: string,
 ): Promise<Task | undefined> {
-  const group = groups.find((candidate) => candidate.partition_group === backup.partitionGroup);
+  const group = groups.find((candidate) => candidate.partition_group === partitionGroup);
   return group === undefined ? undefined : await findTask(context.catalog, group.task_id);
 }
 
-function askForFlush(
-  context: CoordinatorContext,
-  backup: PartitionGroupBackup,
-  task: Task | undefined,
-): void {
-  if (task?.state !== 'RUNNING' || backup.stop === undefined) return;
+function askForFlush(context: CoordinatorContext, task: Task | undefined, lsn: bigint, seal: boolean): void {
+  if (task?.state !== 'RUNNING') return;
   context.hub.session(task.server_id)?.send({
     case: 'flushLog',
-    value: create(FlushLogSchema, { taskId: task.task_id, attempt: task.attempt, lsn: backup.stop.lsn }),
+    value: create(FlushLogSchema, { taskId: task.task_id, attempt: task.attempt, lsn, seal }),
   });
 }
 
@@ -269,10 +367,9 @@ function backupsOf(tasks: readonly Task[]): readonly PartitionGroupBackup[] {
 
 async function publish(context: CoordinatorContext, job: Job, signal: AbortSignal): Promise<void> {
   const spec = backupJobSpec.parse(job.spec);
-  const set = await findSetOfJob(context.catalog, job.job_id);
-  if (set === undefined) throw new HoldfastError('INTERNAL', `job ${job.job_id} has no backup set`);
+  const { set, tasks } = await setOf(context, job);
   const medium = await context.destinations.open(context.secrets.decrypt(spec.destination), signal);
-  const backups = backupsOf(await listTasks(context.catalog, job.job_id));
+  const backups = backupsOf(tasks);
   const info = await publishBackup(
     context,
     medium,
@@ -294,8 +391,10 @@ async function publish(context: CoordinatorContext, job: Job, signal: AbortSigna
     context.logger.warn({ err: error }, 'the summaries of the backup sets could not be written'),
   );
   const failures = info.partitionGroups.reduce((sum, group) => sum + group.pageFailures.length, 0);
-  const comment =
-    failures === 0 ? '' : `${failures} pages failed their check: see tenant_diagnose_info and inspect`;
+  const comment = [
+    ...(info.reason === '' ? [] : [`a full backup instead of an increment: ${info.reason}`]),
+    ...(failures === 0 ? [] : [`${failures} pages failed their check: see tenant_diagnose_info and inspect`]),
+  ].join('; ');
   await write(context, async (tx) => {
     await completeSet(tx, info, comment);
     if (!(await advance(tx, job, 'published', { comment }))) return;

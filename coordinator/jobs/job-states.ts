@@ -2,6 +2,7 @@
  * The lives of jobs. A job is one statement's work; its tasks are done by agents, its own steps by the coordinator.
  *
  *   BACKUP:  PREPARE ─claimed─► DOING ─copied─► WAIT_LOG ─covered─► PUBLISH ─published─► COMPLETED
+ *            DOING ─becomeFull─► PREPARE: an increment that cannot be made begins again as a full backup
  *   RESTORE: CREATE_TENANT ─created─► RESTORE ─restored─► RESTORE_SUCCESS
  *   ARCHIVE: RUNNING ─ended─► COMPLETED          CHECK: RUNNING ─ended─► COMPLETED
  *
@@ -28,11 +29,19 @@ export type BackupState =
   | 'FAILED'
   | 'CANCELLING'
   | 'CANCELLED';
-export type BackupEvent = 'claimed' | 'copied' | 'covered' | 'published' | 'fail' | 'cancel' | 'stopped';
+export type BackupEvent =
+  | 'claimed'
+  | 'copied'
+  | 'covered'
+  | 'published'
+  | 'fail'
+  | 'cancel'
+  | 'stopped'
+  | 'becomeFull';
 
 export const BACKUP_TRANSITIONS: TransitionTable<BackupState, BackupEvent> = {
   PREPARE: { claimed: 'DOING', fail: 'FAILED', cancel: 'CANCELLING' },
-  DOING: { copied: 'WAIT_LOG', fail: 'FAILED', cancel: 'CANCELLING' },
+  DOING: { copied: 'WAIT_LOG', becomeFull: 'PREPARE', fail: 'FAILED', cancel: 'CANCELLING' },
   WAIT_LOG: { covered: 'PUBLISH', fail: 'FAILED', cancel: 'CANCELLING' },
   PUBLISH: { published: 'COMPLETED', fail: 'FAILED' },
   COMPLETED: {},

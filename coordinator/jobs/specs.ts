@@ -10,6 +10,9 @@ export const backupJobSpec = z.object({
   destination: z.string(),
   displayDestination: z.string(),
   round: id,
+  /** `incremental` becomes `full`, with the reason, when an increment cannot be made. */
+  mode: z.enum(['full', 'incremental']).default('full'),
+  fullReason: z.string().default(''),
 });
 export type BackupJobSpec = z.infer<typeof backupJobSpec>;
 

@@ -51,7 +51,9 @@ const GLOBAL_TABLESPACE = 1664;
 const DEFAULT_TABLESPACE = 1663;
 
 /** The fork, as the log names it, of the relation file at `path`, and its segment; undefined for any other file. */
-export function parseForkPath(path: string): { readonly fork: ForkId; readonly segmentNo: number } | undefined {
+export function parseForkPath(
+  path: string,
+): { readonly fork: ForkId; readonly segmentNo: number } | undefined {
   const file = parseRelationPath(path);
   if (file === undefined) return undefined;
   const [top, first, , third] = path.split('/');

@@ -70,7 +70,9 @@ export function rangesBetween(
   const lineage = [...ancestors, { timeline: start.timeline, end: start.lsn }];
   const first = lineage.findIndex(({ timeline }) => timeline === from.timeline);
   if (first < 0)
-    return full(`timeline ${start.timeline} does not descend from timeline ${from.timeline} of the backup before`);
+    return full(
+      `timeline ${start.timeline} does not descend from timeline ${from.timeline} of the backup before`,
+    );
   const ranges: LogRange[] = [];
   let begin: bigint = from.lsn;
   for (const { timeline, end } of lineage.slice(first)) {
@@ -78,7 +80,8 @@ export function rangesBetween(
       return full(
         `timeline ${timeline} was left at ${formatLsn(end)}, before the end of the backup before at ${formatLsn(stop.lsn)}`,
       );
-    if (end < begin) return full(`timeline ${timeline} ends at ${formatLsn(end)}, before ${formatLsn(begin)}`);
+    if (end < begin)
+      return full(`timeline ${timeline} ends at ${formatLsn(end)}, before ${formatLsn(begin)}`);
     if (end > begin) ranges.push({ timeline: toTimeline(timeline), begin: toLsn(begin), end });
     begin = end;
   }

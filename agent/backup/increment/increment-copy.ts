@@ -16,11 +16,17 @@ import {
 import { parseHistory } from '../../../storage-layout/plan/lineage.ts';
 import { tree } from '../../../storage-layout/tree.ts';
 import { copyControlFile } from '../control-file-copy.ts';
-import { type BackupCopy, type BegunBackup, checkNewestPage, type IndexedCopy, workerSettings } from '../copy.ts';
+import {
+  type BackupCopy,
+  type BegunBackup,
+  checkNewestPage,
+  type IndexedCopy,
+  workerSettings,
+} from '../copy.ts';
 import { judgeSuspects, keptPaths } from '../gather.ts';
 import { runSubTasks } from '../worker-pool.ts';
 import type { SubTaskCopy, SuspectFound } from '../worker-protocol.ts';
-import { readChangeMaps, needFull } from './change-maps.ts';
+import { needFull, readChangeMaps } from './change-maps.ts';
 import { ChangedPages } from './changed-pages.ts';
 import { differenceOf, rangesBetween } from './decision.ts';
 import { EntrySpill } from './entry-spill.ts';

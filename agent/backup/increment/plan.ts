@@ -8,8 +8,8 @@ import type { DataFile } from '../../../engine/engine.ts';
 import type { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
 import {
   MACROBLOCK_BYTES,
-  type MacroBlockEntry,
   MAX_MACROBLOCKS_PER_FILE,
+  type MacroBlockEntry,
 } from '../../../storage-layout/macroblock/index.ts';
 import {
   addPageMap,

@@ -4,12 +4,7 @@ import type { PartitionGroupBackup } from '../../../proto/gen/holdfast/v1/record
 import { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
 import { readMacroBlockIndex } from '../../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';
-import {
-  openSourceSet,
-  readBackupMeta,
-  readFiles,
-  type SourceSet,
-} from '../../restore/backup-set.ts';
+import { openSourceSet, readBackupMeta, readFiles, type SourceSet } from '../../restore/backup-set.ts';
 import type { BackupTarget } from '../target.ts';
 import { needFull } from './change-maps.ts';
 import type { NumbersBefore } from './file-numbers.ts';
@@ -37,7 +32,8 @@ export async function openSetBefore(
       openIndex: (readSignal) => new EntryStream(readMacroBlockIndex(medium, source.indexKey, readSignal)),
     };
   } catch (error) {
-    if (!isError(error, 'DATA_CORRUPT', 'FORMAT_UNKNOWN', 'FILE_NOT_FOUND', 'INVALID_BACKUP_SET_ID')) throw error;
+    if (!isError(error, 'DATA_CORRUPT', 'FORMAT_UNKNOWN', 'FILE_NOT_FOUND', 'INVALID_BACKUP_SET_ID'))
+      throw error;
     return needFull(`backup set ${setId} cannot be gone on from: ${error.message}`, error);
   }
 }
