@@ -21,7 +21,7 @@ import { EntryStream } from '../../storage-layout/macroblock/entry-stream.ts';
 import {
   MACROBLOCK_BYTES,
   type MacroBlockEntry,
-  readMacroBlockIndex,
+  readIndexChunks,
 } from '../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { RECORD } from '../../storage-layout/records/framing.ts';
@@ -135,7 +135,7 @@ export async function* readFiles(source: SourceSet, signal: AbortSignal): AsyncG
  * DATA_CORRUPT when a block has no file, or a file's blocks are not all of the file, each byte once.
  */
 export async function* readFileBlocks(source: SourceSet, signal: AbortSignal): AsyncGenerator<FileBlocks> {
-  const index = new EntryStream(readMacroBlockIndex(source.medium, source.indexKey, signal));
+  const index = new EntryStream(readIndexChunks(source.medium, source.indexKey, signal));
   for await (const file of readFiles(source, signal)) {
     let count = 0;
     let part: MacroBlockEntry[] = [];

@@ -1,40 +1,68 @@
-/** The entries of an index one by one, with one step of foresight. */
-import type { MacroBlockEntry } from './index.ts';
+/** The entries of an index one by one, decoded when they are asked for: a large index leaves nothing behind in memory. */
+import { corrupt } from '../records/header.ts';
+import { decodeMacroBlockEntry, ENTRY_BYTES, type IndexChunk, type MacroBlockEntry } from './index.ts';
 
 export class EntryStream {
-  readonly #chunks: AsyncIterator<readonly MacroBlockEntry[]>;
-  #chunk: readonly MacroBlockEntry[] = [];
-  #next = 0;
+  readonly #chunks: AsyncIterator<IndexChunk>;
+  #chunk: IndexChunk | undefined;
+  /** Of the next entry in the chunk. */
+  #offset = 0;
+  #lastFile = -1;
+  #lastBlock = -1;
 
-  /** `chunks`: as `readMacroBlockIndex` gives them. */
-  constructor(chunks: AsyncIterable<readonly MacroBlockEntry[]>) {
+  /** `chunks`: as `readIndexChunks` gives them. */
+  constructor(chunks: AsyncIterable<IndexChunk>) {
     this.#chunks = chunks[Symbol.asyncIterator]();
   }
 
-  /** The next entry; undefined behind the last one. */
+  /** The next entry; undefined behind the last one. Throws DATA_CORRUPT (damage, disorder, no end mark), FORMAT_UNKNOWN. */
   async peek(): Promise<MacroBlockEntry | undefined> {
-    while (this.#next === this.#chunk.length) {
-      const step = await this.#chunks.next();
-      if (step.done === true) return undefined;
-      this.#chunk = step.value;
-      this.#next = 0;
-    }
-    return this.#chunk[this.#next];
+    const chunk = this.#loaded() ?? (await this.#load());
+    if (chunk === undefined) return undefined;
+    return decodeMacroBlockEntry(chunk.payload, this.#offset, chunk.recordOffset, chunk.source);
   }
 
+  /** Goes behind the entry that `peek` gave. */
   take(): void {
-    this.#next += 1;
+    const chunk = this.#loaded();
+    if (chunk === undefined) return;
+    const file = chunk.payload.readUInt32LE(this.#offset);
+    const block = chunk.payload.readUInt32LE(this.#offset + 4);
+    if (file < this.#lastFile || (file === this.#lastFile && block <= this.#lastBlock))
+      throw corrupt(chunk.source, chunk.recordOffset, 'the entries of the index are out of order');
+    this.#lastFile = file;
+    this.#lastBlock = block;
+    this.#offset += ENTRY_BYTES;
   }
 
   /** The entry of that block, when there is one. What lies before it is passed over: blocks must be asked for in order. */
   async find(fileNumber: number, blockNumber: number): Promise<MacroBlockEntry | undefined> {
     for (;;) {
-      const entry = this.#chunk[this.#next] ?? (await this.peek());
-      if (entry === undefined) return undefined;
-      const order = entry.fileNumber - fileNumber || entry.blockNumber - blockNumber;
+      const chunk = this.#loaded() ?? (await this.#load());
+      if (chunk === undefined) return undefined;
+      const { payload, recordOffset, source } = chunk;
+      const order =
+        payload.readUInt32LE(this.#offset) - fileNumber ||
+        payload.readUInt32LE(this.#offset + 4) - blockNumber;
       if (order > 0) return undefined;
-      this.#next += 1;
-      if (order === 0) return entry;
+      const found =
+        order === 0 ? decodeMacroBlockEntry(payload, this.#offset, recordOffset, source) : undefined;
+      this.take();
+      if (found !== undefined) return found;
+    }
+  }
+
+  /** The chunk that the next entry is in; undefined: it must be loaded. */
+  #loaded(): IndexChunk | undefined {
+    return this.#chunk !== undefined && this.#offset < this.#chunk.payload.length ? this.#chunk : undefined;
+  }
+
+  async #load(): Promise<IndexChunk | undefined> {
+    for (;;) {
+      const step = await this.#chunks.next();
+      this.#chunk = step.done === true ? undefined : step.value;
+      this.#offset = 0;
+      if (this.#chunk === undefined || this.#chunk.payload.length > 0) return this.#chunk;
     }
   }
 }

@@ -113,18 +113,38 @@ export async function* readMacroBlockIndex(
   key: string,
   signal?: AbortSignal,
 ): AsyncIterable<readonly MacroBlockEntry[]> {
-  const source = { file: key };
   let previous: MacroBlockEntry | undefined;
-  for await (const record of readRecordFile(medium, key, RECORD.macroBlockIndex, signal)) {
-    if (record.type !== RECORD.macroBlockIndex)
-      throw unknown(source, record.offset, `a ${recordName(record.type)} record in a macroblock index`);
-    const entries = decodeMacroBlockEntries(record.payload, record.offset, source);
+  for await (const { payload, recordOffset, source } of readIndexChunks(medium, key, signal)) {
+    const entries = decodeMacroBlockEntries(payload, recordOffset, source);
     for (const entry of entries) {
       if (previous !== undefined && compareEntries(previous, entry) >= 0)
-        throw corrupt(source, record.offset, 'the entries of the index are out of order');
+        throw corrupt(source, recordOffset, 'the entries of the index are out of order');
       previous = entry;
     }
     yield entries;
+  }
+}
+
+/** A whole number of encoded entries, and where they stand. */
+export type IndexChunk = {
+  readonly payload: Buffer;
+  readonly recordOffset: number;
+  readonly source: RecordSource;
+};
+
+/** The chunks of an index, their entries not decoded: for entry-stream.ts. Throws as `readMacroBlockIndex`. */
+export async function* readIndexChunks(
+  medium: Medium,
+  key: string,
+  signal?: AbortSignal,
+): AsyncGenerator<IndexChunk, void, undefined> {
+  const source = { file: key };
+  for await (const record of readRecordFile(medium, key, RECORD.macroBlockIndex, signal)) {
+    const { type, payload, offset: recordOffset } = record;
+    if (type !== RECORD.macroBlockIndex)
+      throw unknown(source, recordOffset, `a ${recordName(type)} record in a macroblock index`);
+    checkWholeEntries(payload, recordOffset, source);
+    yield { payload, recordOffset, source };
   }
 }
 
@@ -157,19 +177,20 @@ export function decodeMacroBlockEntries(
   recordOffset: number,
   source: RecordSource,
 ): MacroBlockEntry[] {
-  if (payload.length % ENTRY_BYTES !== 0)
-    throw corrupt(
-      source,
-      recordOffset,
-      `${payload.length} bytes of index entries are no whole number of them`,
-    );
+  checkWholeEntries(payload, recordOffset, source);
   const entries: MacroBlockEntry[] = [];
   for (let offset = 0; offset < payload.length; offset += ENTRY_BYTES)
-    entries.push(decodeEntry(payload, offset, recordOffset, source));
+    entries.push(decodeMacroBlockEntry(payload, offset, recordOffset, source));
   return entries;
 }
 
-function decodeEntry(
+function checkWholeEntries(payload: Buffer, recordOffset: number, source: RecordSource): void {
+  if (payload.length % ENTRY_BYTES === 0) return;
+  throw corrupt(source, recordOffset, `${payload.length} bytes of index entries are no whole number of them`);
+}
+
+/** One entry, at `offset` of a chunk. */
+export function decodeMacroBlockEntry(
   payload: Buffer,
   offset: number,
   recordOffset: number,

@@ -45,8 +45,7 @@ export async function readChangeMaps(
     const flaw = flawOf(ranges, files);
     if (flaw !== undefined) needFull(flaw);
     for (const file of files)
-      for await (const changes of readChangeMap(place.medium, file.indexKey, signal))
-        for (const change of changes) changed.add(change);
+      for await (const change of readChangeMap(place.medium, file.indexKey, signal)) changed.add(change);
   } catch (error) {
     if (!isError(error, 'DATA_CORRUPT', 'FORMAT_UNKNOWN', 'LOG_CONFLICT', 'FILE_NOT_FOUND')) throw error;
     needFull(`the archived log cannot be read: ${error.message}`, error);

@@ -1,9 +1,5 @@
 /** The index entries of what was copied, kept in a file until the index is written: sub task by sub task, in order. */
-import {
-  decodeMacroBlockEntries,
-  ENTRY_BYTES,
-  type MacroBlockEntry,
-} from '../../../storage-layout/macroblock/index.ts';
+import { ENTRY_BYTES, type IndexChunk } from '../../../storage-layout/macroblock/index.ts';
 import type { SubTaskCopy } from '../worker-protocol.ts';
 import { UnnamedFile } from './unnamed-file.ts';
 
@@ -27,11 +23,11 @@ export class EntrySpill implements Disposable {
   }
 
   /** In the order of the sub tasks' ids, one sub task at a time. */
-  async *entries(): AsyncGenerator<readonly MacroBlockEntry[], void, undefined> {
+  async *chunks(): AsyncGenerator<IndexChunk, void, undefined> {
     for (const [subTaskId, { position, bytes }] of [...this.#places].sort(([a], [b]) => a - b)) {
       const payload = Buffer.alloc(bytes);
       this.#file.read(position, payload);
-      yield decodeMacroBlockEntries(payload, 0, { file: `sub task ${subTaskId}` });
+      yield { payload, recordOffset: 0, source: { file: `sub task ${subTaskId}` } };
     }
   }
 

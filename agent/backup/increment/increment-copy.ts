@@ -105,7 +105,7 @@ export class IncrementCopy implements BackupCopy {
     const merge = new IndexMerge({
       files: this.#files.filter(isKept),
       before: this.#before.openIndex(signal),
-      copied: new EntryStream(this.#spill.entries()),
+      copied: new EntryStream(this.#spill.chunks()),
       control: entriesOf(this.#control),
       gone: this.#gone,
       ends: this.#ends,

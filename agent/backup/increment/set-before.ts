@@ -2,7 +2,7 @@
 import { isError } from '../../../foundation/errors.ts';
 import type { PartitionGroupBackup } from '../../../proto/gen/holdfast/v1/records_pb.ts';
 import { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
-import { readMacroBlockIndex } from '../../../storage-layout/macroblock/index.ts';
+import { readIndexChunks } from '../../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';
 import { openSourceSet, readBackupMeta, readFiles, type SourceSet } from '../../restore/backup-set.ts';
 import type { BackupTarget } from '../target.ts';
@@ -29,7 +29,7 @@ export async function openSetBefore(
     return {
       backup: source.backup,
       numbers: await readNumbers(source, signal),
-      openIndex: (readSignal) => new EntryStream(readMacroBlockIndex(medium, source.indexKey, readSignal)),
+      openIndex: (readSignal) => new EntryStream(readIndexChunks(medium, source.indexKey, readSignal)),
     };
   } catch (error) {
     if (!isError(error, 'DATA_CORRUPT', 'FORMAT_UNKNOWN', 'FILE_NOT_FOUND', 'INVALID_BACKUP_SET_ID'))

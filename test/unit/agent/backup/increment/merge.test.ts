@@ -240,7 +240,12 @@ function throughBytes(entry: MacroBlockEntry): MacroBlockEntry {
 function stream(entries: readonly MacroBlockEntry[]): EntryStream {
   return new EntryStream(
     (async function* chunks() {
-      for (let begin = 0; begin < entries.length; begin += 3) yield entries.slice(begin, begin + 3);
+      for (let begin = 0; begin < entries.length; begin += 3) {
+        const some = entries.slice(begin, begin + 3);
+        const payload = Buffer.alloc(some.length * ENTRY_BYTES);
+        for (const [n, entry] of some.entries()) encodeMacroBlockEntry(payload, n * ENTRY_BYTES, entry);
+        yield { payload, recordOffset: 0, source: { file: 'index' } };
+      }
     })(),
   );
 }
