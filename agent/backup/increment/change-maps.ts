@@ -2,11 +2,12 @@
 import type { Clock } from '../../../foundation/clock.ts';
 import { HoldfastError, isError } from '../../../foundation/errors.ts';
 import { formatLsn, toLsn } from '../../../foundation/lsn.ts';
-import { readChangeMap } from '../../../storage-layout/clog/change-map.ts';
+import { type LogChange, readChangeMap } from '../../../storage-layout/clog/change-map.ts';
 import { LogLookup } from '../../../storage-layout/clog/lookup.ts';
 import type { LogRange } from '../../../storage-layout/clog/ranges.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';
 import { type RoundKey, type TreeRoot, tree } from '../../../storage-layout/tree.ts';
+import { readBoundaryChanges } from './boundary-changes.ts';
 import type { ChangedPages } from './changed-pages.ts';
 import { flawOf, type MappedLog } from './decision.ts';
 
@@ -20,6 +21,14 @@ export type ChangeMapPlace = {
   readonly root: TreeRoot;
   readonly round: RoundKey;
   readonly group: string;
+  /** The server's version. */
+  readonly major: number;
+};
+
+type MapFile = MappedLog & {
+  readonly indexKey: string;
+  readonly segmentSizeBytes: number;
+  readonly systemIdentifier: bigint;
 };
 
 /** Throws FULL_BACKUP_NEEDED. */
@@ -28,9 +37,9 @@ export function needFull(reason: string, cause?: unknown): never {
 }
 
 /**
- * Takes every change map of `ranges` into `changed`. Waits until the log up to the end of the last range is sealed; somebody
- * asks its archiver for it. Throws FULL_BACKUP_NEEDED when the maps do not tell all that was changed, and the medium's
- * errors.
+ * Takes all that the log of `ranges` changes into `changed`. Waits until it is sealed up to the end of the last range;
+ * somebody asks its archiver for that. Throws FULL_BACKUP_NEEDED when the maps do not tell all that was changed, and the
+ * medium's errors.
  */
 export async function readChangeMaps(
   place: ChangeMapPlace,
@@ -42,14 +51,49 @@ export async function readChangeMaps(
   try {
     const lookup = await awaitSealed(place, ranges, clock, signal);
     const files = await filesOf(place, lookup, ranges, signal);
-    const flaw = flawOf(ranges, files);
+    const boundary = await readBoundary(place, lookup, ranges, files, signal);
+    const mapped = boundary === undefined ? files : [boundary.file, ...files.slice(1)];
+    const flaw = flawOf(ranges, mapped);
     if (flaw !== undefined) needFull(flaw);
-    for (const file of files)
-      for await (const change of readChangeMap(place.medium, file.indexKey, signal)) changed.add(change);
+    for (const change of boundary?.changes ?? []) changed.add(change);
+    for (const { indexKey } of boundary === undefined ? files : files.slice(1))
+      for await (const change of readChangeMap(place.medium, indexKey, signal)) changed.add(change);
   } catch (error) {
-    if (!isError(error, 'DATA_CORRUPT', 'FORMAT_UNKNOWN', 'LOG_CONFLICT', 'FILE_NOT_FOUND')) throw error;
+    if (!isError(error, ...UNREADABLE)) throw error;
     needFull(`the archived log cannot be read: ${error.message}`, error);
   }
+}
+
+const UNREADABLE = [
+  'DATA_CORRUPT',
+  'FORMAT_UNKNOWN',
+  'LOG_CONFLICT',
+  'LOG_GAP',
+  'LOG_INDEX_INVALID',
+  'WAL_UNREADABLE',
+  'SYSTEM_IDENTIFIER_MISMATCH',
+  'FILE_NOT_FOUND',
+] as const;
+
+type Boundary = { readonly file: MapFile; readonly changes: Iterable<LogChange> };
+
+/** What the first file changes from where the ranges begin on, when that is inside it. */
+async function readBoundary(
+  place: ChangeMapPlace,
+  lookup: LogLookup,
+  ranges: readonly LogRange[],
+  files: readonly MapFile[],
+  signal: AbortSignal,
+): Promise<Boundary | undefined> {
+  const [first] = files;
+  const begin = ranges[0]?.begin;
+  if (first === undefined || begin === undefined || first.begin >= begin || first.end <= begin)
+    return undefined;
+  const { timeline, end, segmentSizeBytes, systemIdentifier, changes } = first;
+  if (changes === undefined) return undefined;
+  const log = { timeline, begin, segmentSizeBytes, systemIdentifier, major: place.major };
+  const read = await readBoundaryChanges(log, lookup.read(timeline, begin, end, signal));
+  return { file: { ...first, begin, changes: { ...changes, ...read.warnings } }, changes: read.changes };
 }
 
 /** Resolves when a sealed file holds the last byte of the ranges, or something is wrong with the file that has it. */
@@ -77,8 +121,8 @@ async function filesOf(
   lookup: LogLookup,
   ranges: readonly LogRange[],
   signal: AbortSignal,
-): Promise<readonly (MappedLog & { readonly indexKey: string })[]> {
-  const files: (MappedLog & { readonly indexKey: string })[] = [];
+): Promise<readonly MapFile[]> {
+  const files: MapFile[] = [];
   for (const { timeline, begin, end } of ranges)
     for await (const file of lookup.filesBetween(timeline, begin, end, undefined, signal))
       files.push({
@@ -89,6 +133,8 @@ async function filesOf(
         end: file.end,
         hasIndex: file.hasIndex,
         changes: file.changes,
+        segmentSizeBytes: file.segmentSizeBytes,
+        systemIdentifier: file.systemIdentifier,
       });
   return files;
 }

@@ -136,11 +136,11 @@ export class IncrementCopy implements BackupCopy {
   }
 
   async #readChanges(signal: AbortSignal): Promise<void> {
-    const { start, medium, target, task, context } = this.#backup;
+    const { start, medium, target, task, context, identity } = this.#backup;
     const decision = rangesBetween(this.#before.backup, start, await this.#ancestors(start, signal));
     if (decision.kind === 'full') needFull(decision.reason);
     const round = { tenantId: task.tenantId, round: task.round };
-    const place = { medium, root: target.root, round, group: target.group };
+    const place = { medium, root: target.root, round, group: target.group, major: identity.major };
     await readChangeMaps(place, decision.ranges, this.#changed, context.clock, signal);
   }
 
