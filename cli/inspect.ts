@@ -9,6 +9,7 @@ import { formatSize } from '../foundation/units.ts';
 import {
   type BackupInfo,
   BackupType,
+  type PartitionGroupBackup,
   type RoundEnd,
   RoundState,
 } from '../proto/gen/holdfast/v1/records_pb.ts';
@@ -116,12 +117,15 @@ function printSet(set: BackupInfo): void {
     );
     console.log(
       `        ${group.fileCount} files, ${group.macroblockCount} macroblocks, ${formatSize(group.inputBytes)} ` +
-        `${group.previousSetId === 0n ? '' : `of which ${formatSize(group.readBytes)} were read, `}` +
-        `stored as ${formatSize(group.outputBytes)}`,
+        `${readPart(group)}stored as ${formatSize(group.outputBytes)}`,
     );
     for (const failure of group.pageFailures)
       console.log(`        DAMAGED PAGE ${failure.path} block ${failure.block}: ${failure.reason}`);
   }
+}
+
+function readPart(group: PartitionGroupBackup): string {
+  return group.previousSetId === 0n ? '' : `of which ${formatSize(group.readBytes)} were read, `;
 }
 
 function printRound(round: RoundHistory, sizeBytes: number): void {

@@ -67,7 +67,17 @@ export async function runBackupTask(
   const workerCount = task.concurrency === 0 ? automaticWorkers() : task.concurrency;
   const counters = new Counters();
   const begun: BegunBackup = {
-    ...{ context, instance, identity, medium, target, task, start, listing, workerCount, counters, progress },
+    context,
+    instance,
+    identity,
+    medium,
+    target,
+    task,
+    start,
+    listing,
+    workerCount,
+    counters,
+    progress,
   };
   using copy = before === undefined ? new FullCopy(begun) : new IncrementCopy(begun, before);
   const totals = totalsOf(listing);

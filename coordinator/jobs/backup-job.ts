@@ -2,55 +2,23 @@
  * A backup job, step by step (job-states.ts). The reconcile loop calls `stepBackup` again and again; each call does what
  * the job's state asks for, as far as it can be done now.
  */
-import { create } from '@bufbuild/protobuf';
 import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors.ts';
 import { parseLsn } from '../../foundation/lsn.ts';
-import {
-  BackupProgressSchema,
-  BackupResultSchema,
-  FlushLogSchema,
-} from '../../proto/gen/holdfast/v1/agent_pb.ts';
-import {
-  type PartitionGroupBackup,
-  type PartitionGroupList,
-  PartitionGroupListSchema,
-} from '../../proto/gen/holdfast/v1/records_pb.ts';
-import type { Medium } from '../../storage-layout/media/medium.ts';
-import {
-  commentJob,
-  errorOfRow,
-  findTask,
-  insertTask,
-  type Job,
-  listTasks,
-  moveJob,
-  type Task,
-} from '../catalog/jobs.ts';
+import { BackupResultSchema } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import type { PartitionGroupBackup } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { commentJob, errorOfRow, type Job, listTasks, type Task } from '../catalog/jobs.ts';
 import { findRound, listRoundGroups, type RoundGroup } from '../catalog/rounds.ts';
-import { listInstancesOf, listServers } from '../catalog/servers.ts';
-import {
-  abandonSet,
-  type BackupSet,
-  completeSet,
-  findSetOfJob,
-  highestSet,
-  insertSet,
-  insertSetGroup,
-  removeSet,
-} from '../catalog/sets.ts';
-import { listGroups } from '../catalog/tenants.ts';
-import { type CoordinatorContext, type Transaction, write } from '../context.ts';
-import { checkOwner, claimSet } from '../destination/claims.ts';
-import { findBase } from '../destination/increment-base.ts';
+import { abandonSet, completeSet } from '../catalog/sets.ts';
+import { type CoordinatorContext, write } from '../context.ts';
 import { checkLogIsThere, publishBackup } from '../destination/publish.ts';
 import { writeDataSummaries } from '../destination/summaries.ts';
-import { BACKUP_TRANSITIONS, type BackupEvent, type BackupState } from './job-states.ts';
-import { backupJobSpec, backupTaskSpec } from './specs.ts';
+import { advance, archiveTaskOf, askForFlush, askForSeals, setOf } from './backup-parts.ts';
+import { becomeFull, claimBackup, replicasOf } from './begin-backup.ts';
+import { BACKUP_TRANSITIONS, type BackupState } from './job-states.ts';
+import { backupJobSpec } from './specs.ts';
 import { step } from './state-machine.ts';
 import { abandonCancelled, cancelTasks, isEnded, sendCancel } from './task-care.ts';
 import { messageFromJson } from './task-results.ts';
-
-const TASK_LIMIT_US = 86_400_000_000n;
 
 export async function stepBackup(context: CoordinatorContext, job: Job, signal: AbortSignal): Promise<void> {
   const state = job.state as BackupState; // a BACKUP job's state
@@ -60,7 +28,7 @@ export async function stepBackup(context: CoordinatorContext, job: Job, signal: 
   }
   switch (state) {
     case 'PREPARE':
-      await claim(context, job, signal);
+      await claimBackup(context, job, signal);
       return;
     case 'DOING':
       await awaitCopies(context, job);
@@ -78,117 +46,6 @@ export async function stepBackup(context: CoordinatorContext, job: Job, signal: 
     case 'FAILED':
     case 'CANCELLED':
   }
-}
-
-/** J2: the set's id is claimed at the destination by its pg_list, then the set and its tasks become rows. */
-async function claim(context: CoordinatorContext, job: Job, signal: AbortSignal): Promise<void> {
-  const { catalog, root } = context;
-  const spec = backupJobSpec.parse(job.spec);
-  const medium = await context.destinations.open(context.secrets.decrypt(spec.destination), signal);
-  await checkOwner(medium, context.deployment, signal); // below an unmounted share everything could be written
-  const groups = await listGroups(catalog, job.tenant_id);
-  const replicas = await replicasOf(context, job.tenant_id);
-  const base = await baseOf(context, job, medium, signal);
-  const listFor = (setId: bigint): PartitionGroupList =>
-    create(PartitionGroupListSchema, {
-      tenantId: job.tenant_id,
-      tenantName: job.tenant_name,
-      backupSetId: setId,
-      fullSetId: base.fullSetId ?? setId,
-      previousSetId: base.previousSetId,
-      reason: base.fullReason,
-      deploymentUuid: context.deployment.deploymentUuid,
-      epoch: context.epoch,
-      createdUs: context.clock.nowUs(),
-      replicas,
-    });
-  const highest = await highestSet(catalog, job.tenant_id);
-  const setId = await claimSet(medium, root, job.tenant_id, highest, base.fullSetId, listFor, signal);
-  await write(context, async (tx) => {
-    if (!(await advance(tx, job, 'claimed'))) return; // cancelled meanwhile: the claim is garbage for the clean-up
-    await insertSet(tx, {
-      tenantId: job.tenant_id,
-      setId,
-      fullSetId: base.fullSetId ?? setId,
-      previousSetId: base.previousSetId,
-      fullReason: base.fullReason,
-      tenantName: job.tenant_name,
-      jobId: job.job_id,
-      round: BigInt(spec.round),
-      epoch: context.epoch,
-      destination: spec.destination,
-      displayDestination: spec.displayDestination,
-      description: spec.description,
-      plusArchivelog: spec.plusArchivelog,
-      nowUs: tx.nowUs,
-    });
-    for (const [index, group] of groups.entries()) {
-      const taskId = await insertTask(tx, {
-        jobId: job.job_id,
-        kind: 'BACKUP',
-        tenantId: job.tenant_id,
-        partitionGroup: group.partition_group,
-        spec: { setId: String(setId), ordinal: index + 1 },
-        deadlineUs: tx.nowUs + TASK_LIMIT_US,
-        nowUs: tx.nowUs,
-      });
-      await insertSetGroup(tx, {
-        tenantId: job.tenant_id,
-        setId,
-        partitionGroup: group.partition_group,
-        taskId,
-      });
-    }
-    await tx.event({
-      module: 'backup',
-      event: 'backup_started',
-      tenantId: job.tenant_id,
-      tenantName: job.tenant_name,
-      message: `backup set ${setId} of tenant "${job.tenant_name}" has started`,
-      facts: { job_id: job.job_id, backup_set_id: setId, previous_set_id: base.previousSetId },
-    });
-    // The agents' reasons were told when they were found.
-    if (base.fullReason !== '' && spec.fullReason === '') await tellBecameFull(tx, job, base.fullReason);
-  });
-}
-
-type Base = {
-  /** Undefined: the set will be a full one. */
-  readonly fullSetId: bigint | undefined;
-  readonly previousSetId: bigint;
-  readonly fullReason: string;
-};
-
-/** From which set the backup goes on; from none when it is a full one, or must be. */
-async function baseOf(
-  context: CoordinatorContext,
-  job: Job,
-  medium: Medium,
-  signal: AbortSignal,
-): Promise<Base> {
-  const { mode, round, fullReason } = backupJobSpec.parse(job.spec);
-  const none = { fullSetId: undefined, previousSetId: 0n };
-  if (mode === 'full') return { ...none, fullReason };
-  const groups = (await listGroups(context.catalog, job.tenant_id)).map((group) => group.partition_group);
-  const base = await findBase(medium, context.root, job.tenant_id, BigInt(round), groups, signal);
-  if (base.kind === 'full') return { ...none, fullReason: base.reason };
-  return { fullSetId: base.fullSetId, previousSetId: base.setId, fullReason: '' };
-}
-
-export async function replicasOf(context: CoordinatorContext, tenantId: bigint) {
-  const servers = await listServers(context.catalog);
-  const instances = await listInstancesOf(context.catalog, tenantId);
-  return instances.map((instance) => {
-    const server = servers.find((candidate) => candidate.server_id === instance.server_id);
-    return {
-      partitionGroup: instance.partition_group,
-      serverId: instance.server_id,
-      ip: server?.ip ?? '',
-      port: server?.port ?? 0,
-      instance: instance.instance,
-      role: instance.role,
-    };
-  });
 }
 
 async function awaitCopies(context: CoordinatorContext, job: Job): Promise<void> {
@@ -211,62 +68,6 @@ async function awaitCopies(context: CoordinatorContext, job: Job): Promise<void>
   if (!tasks.every((task) => task.state === 'SUCCEEDED')) return;
   const deadlineUs = context.clock.nowUs() + BigInt(context.timing.logWaitTimeoutMs) * 1000n;
   await write(context, (tx) => advance(tx, job, 'copied', { deadlineUs }));
-}
-
-/** The set that the job makes, and its tasks; those of an increment that became a full backup are none of them. */
-async function setOf(
-  context: CoordinatorContext,
-  job: Job,
-): Promise<{ readonly set: BackupSet; readonly tasks: readonly Task[] }> {
-  const set = await findSetOfJob(context.catalog, job.job_id);
-  if (set === undefined) throw new HoldfastError('INTERNAL', `job ${job.job_id} has no backup set`);
-  const setId = String(set.backup_set_id);
-  const tasks = await listTasks(context.catalog, job.job_id);
-  return { set, tasks: tasks.filter((task) => backupTaskSpec.parse(task.spec).setId === setId) };
-}
-
-/** An agent found that no increment can be made: the job begins again, as a full backup. */
-async function becomeFull(
-  context: CoordinatorContext,
-  job: Job,
-  set: BackupSet,
-  reason: string,
-): Promise<void> {
-  const told = await write(context, async (tx) => {
-    const spec = { ...backupJobSpec.parse(job.spec), mode: 'full', fullReason: reason };
-    const deadlineUs = tx.nowUs + BigInt(context.timing.logWaitTimeoutMs) * 1000n;
-    if (!(await advance(tx, job, 'becomeFull', { spec, deadlineUs }))) return [];
-    await removeSet(tx, set);
-    await tellBecameFull(tx, job, reason);
-    return await cancelTasks(tx, job.job_id);
-  });
-  for (const task of told) sendCancel(context, task, 'a full backup is made instead', false);
-}
-
-async function tellBecameFull(tx: Transaction, job: Job, reason: string): Promise<void> {
-  await tx.event({
-    module: 'backup',
-    event: 'backup_became_full',
-    severity: 'WARNING',
-    tenantId: job.tenant_id,
-    tenantName: job.tenant_name,
-    message: `the incremental backup of tenant "${job.tenant_name}" is made a full one: ${reason}`,
-    facts: { job_id: job.job_id },
-  });
-}
-
-/** The log up to each start is to be sealed: an increment waits for its change map, this one or the next. */
-async function askForSeals(context: CoordinatorContext, job: Job, tasks: readonly Task[]): Promise<void> {
-  const starts = tasks.flatMap((task) => {
-    if (task.state !== 'RUNNING') return [];
-    const { start } = messageFromJson(BackupProgressSchema, task.progress ?? {});
-    return start === undefined ? [] : [{ group: task.partition_group, lsn: start.lsn }];
-  });
-  if (starts.length === 0) return;
-  const round = BigInt(backupJobSpec.parse(job.spec).round);
-  const groups = await listRoundGroups(context.catalog, job.tenant_id, round);
-  for (const { group, lsn } of starts)
-    askForFlush(context, await archiveTaskOf(context, groups, group), lsn, true);
 }
 
 /** J3: the log from each start to each stop must be at the destination, and no page may be newer than its stop. */
@@ -341,23 +142,6 @@ function isArchived(backup: PartitionGroupBackup, groups: readonly RoundGroup[])
     (group.checkpoint_timeline === BigInt(backup.stop.timeline) &&
       parseLsn(group.checkpoint_lsn) >= backup.stop.lsn)
   );
-}
-
-async function archiveTaskOf(
-  context: CoordinatorContext,
-  groups: readonly RoundGroup[],
-  partitionGroup: string,
-): Promise<Task | undefined> {
-  const group = groups.find((candidate) => candidate.partition_group === partitionGroup);
-  return group === undefined ? undefined : await findTask(context.catalog, group.task_id);
-}
-
-function askForFlush(context: CoordinatorContext, task: Task | undefined, lsn: bigint, seal: boolean): void {
-  if (task?.state !== 'RUNNING') return;
-  context.hub.session(task.server_id)?.send({
-    case: 'flushLog',
-    value: create(FlushLogSchema, { taskId: task.task_id, attempt: task.attempt, lsn, seal }),
-  });
 }
 
 /** The parts of the set, as the agents reported them. */
@@ -456,18 +240,6 @@ async function finishCancel(context: CoordinatorContext, job: Job): Promise<void
       facts: { job_id: job.job_id },
     });
   });
-}
-
-/** Moves the job along its table. False when the table or the row says no. */
-async function advance(
-  tx: Transaction,
-  job: Job,
-  event: BackupEvent,
-  more: Parameters<typeof moveJob>[5] = {},
-): Promise<boolean> {
-  const state = job.state as BackupState; // a BACKUP job's state
-  const next = step(BACKUP_TRANSITIONS, state, event);
-  return next !== undefined && (await moveJob(tx, job.job_id, state, next, tx.nowUs, more));
 }
 
 /** Errors that end a step for good, by state. While agents copy, and past the commit point, only time may tell. */

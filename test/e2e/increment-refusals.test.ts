@@ -224,7 +224,10 @@ async function noteUnknownSpecial(destination: string, key: string): Promise<voi
       if (info.changes === undefined) throw new Error('an index without a change map');
       info.changes.unknownSpecial = {
         $typeName: 'holdfast.v1.LogUnknownSpecial',
-        ...{ count: 1n, first: BigInt(parseLsn('0/1234')), rmgr: 200, info: 1 },
+        count: 1n,
+        first: BigInt(parseLsn('0/1234')),
+        rmgr: 200,
+        info: 1,
       };
       records.push(encodeRecord({ type: RECORD.logIndex, payload: toBinary(LogIndexInfoSchema, info) }));
     }

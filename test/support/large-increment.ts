@@ -38,7 +38,7 @@ try {
   const before = await writeMacroBlockIndex(medium, 'before', entriesBefore());
   const { deltas, entries } = await makeIncrement(medium);
   const peakBytes = process.resourceUsage().maxRSS * 1024;
-  console.log(JSON.stringify({ blocks: before.entryCount, deltas, entries, peakBytes }));
+  process.stdout.write(`${JSON.stringify({ blocks: before.entryCount, deltas, entries, peakBytes })}\n`);
 } finally {
   await rm(directory, { recursive: true, force: true });
 }
@@ -63,9 +63,17 @@ async function makeIncrement(medium: Medium): Promise<{ readonly deltas: number;
     const encoded = Buffer.alloc(task.pieces.length * ENTRY_BYTES);
     for (const [index, { fileNumber, beginBlock, pages }] of task.pieces.entries())
       encodeMacroBlockEntry(encoded, index * ENTRY_BYTES, {
-        ...{ setId: 0n, subTaskId: 0, offset: 0, storedBytes: 0, crc32c: 0, compression: 'none' },
-        ...{ fileNumber, blockNumber: beginBlock, plainBytes: MACROBLOCK_BYTES },
-        ...{ newestPageLsn: toLsn(7n), pageCheckFailed: false },
+        setId: 0n,
+        subTaskId: 0,
+        offset: 0,
+        storedBytes: 0,
+        crc32c: 0,
+        compression: 'none',
+        fileNumber,
+        blockNumber: beginBlock,
+        plainBytes: MACROBLOCK_BYTES,
+        newestPageLsn: toLsn(7n),
+        pageCheckFailed: false,
         ...(pages === undefined ? {} : { delta: { ...PLACE, offset: index, pages } }),
       });
     spill.add({ subTaskId: task.subTaskId, entries: encoded });
@@ -86,9 +94,13 @@ async function makeIncrement(medium: Medium): Promise<{ readonly deltas: number;
 function* entriesBefore(): Generator<MacroBlockEntry> {
   for (let block = 0; block < segments * SEGMENT_BLOCKS; block += 1)
     yield {
-      ...{ ...PLACE, offset: block * 700_000, fileNumber: 1 + Math.floor(block / SEGMENT_BLOCKS) },
-      ...{ blockNumber: block % SEGMENT_BLOCKS, plainBytes: MACROBLOCK_BYTES },
-      ...{ newestPageLsn: toLsn(BigInt(block)), pageCheckFailed: false },
+      ...PLACE,
+      offset: block * 700_000,
+      fileNumber: 1 + Math.floor(block / SEGMENT_BLOCKS),
+      blockNumber: block % SEGMENT_BLOCKS,
+      plainBytes: MACROBLOCK_BYTES,
+      newestPageLsn: toLsn(BigInt(block)),
+      pageCheckFailed: false,
     };
 }
 
@@ -113,8 +125,13 @@ function addChanges(changed: ChangedPages): void {
     for (const [relation, macroblocks] of byRelation)
       changed.add({
         kind: 'fork',
-        ...{ tablespace: 1663, database: 5, relation: 1 + relation, fork: 0 },
-        ...{ created: false, truncatedTo: undefined, macroblocks },
+        tablespace: 1663,
+        database: 5,
+        relation: 1 + relation,
+        fork: 0,
+        created: false,
+        truncatedTo: undefined,
+        macroblocks,
       });
   }
 }

@@ -50,9 +50,9 @@ export class ChangedPages implements Disposable {
       this.#byPath.set(path, tracked);
       const relations = this.#relationsOf(fork) ?? new Map<number, Tracked[]>();
       this.#databases.set(keyOf(fork), relations);
-      const files = relations.get(fork.relation);
-      if (files === undefined) relations.set(fork.relation, [tracked]);
-      else files.push(tracked);
+      const ofRelation = relations.get(fork.relation);
+      if (ofRelation === undefined) relations.set(fork.relation, [tracked]);
+      else ofRelation.push(tracked);
     }
   }
 

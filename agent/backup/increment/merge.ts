@@ -93,7 +93,13 @@ function onBase(own: MacroBlockEntry, old: MacroBlockEntry | undefined): MacroBl
   const newestPageLsn = own.newestPageLsn > old.newestPageLsn ? own.newestPageLsn : old.newestPageLsn;
   return {
     ...own,
-    ...{ setId, subTaskId, offset, storedBytes, crc32c, compression, newestPageLsn },
+    setId,
+    subTaskId,
+    offset,
+    storedBytes,
+    crc32c,
+    compression,
+    newestPageLsn,
     ...wholeBytes(old, own.plainBytes),
   };
 }

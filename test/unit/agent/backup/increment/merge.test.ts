@@ -134,8 +134,16 @@ class Store {
     const offset = this.#blocks.size;
     this.#blocks.set(`${setId}.${offset}`, pages);
     return {
-      ...{ setId, subTaskId: 1, offset, storedBytes: 1, crc32c: offset, compression: 'zstd' as const },
-      ...{ fileNumber: 0, blockNumber: 0, newestPageLsn: toLsn(0n), pageCheckFailed: false },
+      setId,
+      subTaskId: 1,
+      offset,
+      storedBytes: 1,
+      crc32c: offset,
+      compression: 'zstd' as const,
+      fileNumber: 0,
+      blockNumber: 0,
+      newestPageLsn: toLsn(0n),
+      pageCheckFailed: false,
       plainBytes: pages.length * PAGE_BYTES,
     };
   }
