@@ -328,8 +328,9 @@ export class FakeAgent implements AsyncDisposable {
   }
 }
 
-async function fakeCopy(task: BackupTask): Promise<PartitionGroupBackup> {
+export async function fakeCopy(task: BackupTask): Promise<PartitionGroupBackup> {
   return create(PartitionGroupBackupSchema, {
+    previousSetId: task.previousSetId,
     partitionGroup: task.partitionGroup,
     serverVersion: '17.0',
     postgresMajor: 17,
