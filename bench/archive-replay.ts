@@ -47,6 +47,7 @@ await using files = new LogFileSequence({
   clock: systemClock,
   lastFileId: 0n,
   end: begin,
+  unbroken: { since: begin, archivers: 0n },
   maxCommitUs: undefined,
 });
 const drain = new AbortController();
@@ -66,6 +67,7 @@ const streaming = new Streaming({
   checkpoint: NO_CHECKPOINT,
   sealUpTo: toLsn(0n),
   flushUpTo: toLsn(0n),
+  synchronous: false,
   drain: drain.signal,
   changed: () => undefined,
 });
@@ -112,6 +114,7 @@ function idleInstance(): Instance {
         walStatus: 'reserved',
         invalidationReason: '',
         retainedBytes: 0n,
+        synchronous: false,
       }),
   };
   return partial as Instance; // streaming uses nothing else of it

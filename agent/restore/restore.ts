@@ -17,12 +17,13 @@ import type { TablespaceTarget } from '../../engine/postgres/restore/tablespaces
 import { openMedium } from '../../storage-layout/media/open.ts';
 import {
   type BaselinePlace,
+  type BaselineProgress,
   layControlFile,
   layDirectories,
   layFiles,
   layLabelAndManifest,
 } from './baseline.ts';
-import { layLogAndSettings } from './by-hand.ts';
+import { layLog, laySettings } from './by-hand.ts';
 import { syncTrees } from './durability.ts';
 import { type Prepared, prepareRestore, type RestoreRequest } from './prepare.ts';
 import { RestoreReporter, type RestoreStep } from './progress.ts';
@@ -116,14 +117,38 @@ async function layBaseline(
   reporter.set({ phase: 'SYSTEM_DATA' });
   await layDirectories(source, place, signal);
   reporter.set({ phase: 'USER_DATA' });
-  const control = await layFiles(
-    source,
-    place,
-    ({ bytesDone, blocksDone }) => reporter.set({ bytesDone, blocksDone }),
+  const progress = ({ bytesDone, blocksDone }: BaselineProgress) => reporter.set({ bytesDone, blocksDone });
+  const [control] = await runTogether(
+    (linked) => layFiles(source, place, progress, linked),
+    async (linked) => {
+      await layLabelAndManifest(source, meta, place, linked);
+      if (!request.start) await layLog(prepared, linked);
+    },
     signal,
   );
-  await layLabelAndManifest(source, meta, place, signal);
-  if (!request.start) await layLogAndSettings(prepared, signal);
+  if (!request.start) await laySettings(prepared, signal);
   await syncTrees(claimed.paths, signal);
   await layControlFile(source, place, control, signal);
+}
+
+/** Runs both. When one fails the other is aborted and awaited: nothing is written behind a failure. Throws the first. */
+async function runTogether<A, B>(
+  first: (linked: AbortSignal) => Promise<A>,
+  second: (linked: AbortSignal) => Promise<B>,
+  signal: AbortSignal,
+): Promise<[A, B]> {
+  const stop = new AbortController();
+  const linked = AbortSignal.any([signal, stop.signal]);
+  const orStop = async <T>(task: (linked: AbortSignal) => Promise<T>): Promise<T> => {
+    try {
+      return await task(linked);
+    } catch (error) {
+      stop.abort(error);
+      throw error;
+    }
+  };
+  const running = [orStop(first), orStop(second)] as const;
+  await Promise.allSettled(running);
+  if (stop.signal.aborted) throw stop.signal.reason;
+  return await Promise.all(running);
 }

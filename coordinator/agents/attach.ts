@@ -5,15 +5,19 @@ import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
 import {
   type AgentMessage,
   CancelTaskSchema,
+  type DeclaredInstance,
   type Hello,
   type TaskResult,
   WelcomeSchema,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { checkName } from '../../storage-layout/tree.ts';
 import { findTask } from '../catalog/jobs.ts';
-import { attachServer, declareInstance, keepInstances } from '../catalog/servers.ts';
+import { deleteOwedSlot, insertOwedSlot, listOwedSlots } from '../catalog/owed-slots.ts';
+import { findLastRound } from '../catalog/rounds.ts';
+import { attachServer, declareInstance, keepInstances, listInstances } from '../catalog/servers.ts';
 import { findTenant, insertTenant, joinGroup, listTenants, nextTenantId } from '../catalog/tenants.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
+import { slotName } from '../jobs/dispatch.ts';
 import { applyResult } from '../jobs/task-results.ts';
 import { AgentSession, type AgentStream } from './hub.ts';
 
@@ -83,8 +87,9 @@ function checkToken(expected: string | undefined, given: string): void {
 async function register(context: CoordinatorContext, hello: Hello): Promise<bigint> {
   if (hello.agentUuid === '') throw new HoldfastError('INVALID_ARGUMENT', 'the agent has no uuid');
   for (const declared of hello.instances) {
+    if (declared.tenant === '') continue; // only watched
     checkName('partition group', declared.partitionGroup);
-    if (declared.tenant === '' || declared.tenant.length > 128)
+    if (declared.tenant.length > 128)
       throw new HoldfastError('INVALID_ARGUMENT', `not a tenant name: ${JSON.stringify(declared.tenant)}`);
   }
   return await write(context, async (tx) => {
@@ -94,21 +99,18 @@ async function register(context: CoordinatorContext, hello: Hello): Promise<bigi
       tx.nowUs,
     );
     for (const declared of hello.instances) {
-      const tenantId = await tenantOf(tx, declared.tenant, declared.restored ? declared.tenantId : 0n);
-      await joinGroup(tx, tenantId, declared.partitionGroup, tx.nowUs);
-      await declareInstance(tx, {
+      const tenantId = await joinDeclared(tx, declared);
+      const member = {
         serverId,
         instance: declared.instance,
         tenantId,
         partitionGroup: declared.partitionGroup,
-        restored: declared.restored,
-      });
+      };
+      await oweSlotOfEarlierGroup(context, tx, member);
+      await declareInstance(tx, { ...member, restored: declared.restored });
     }
-    await keepInstances(
-      tx,
-      serverId,
-      hello.instances.map(({ instance }) => instance),
-    );
+    const declared = hello.instances.map(({ instance }) => instance);
+    await tellSlotsLeftBehind(context, tx, serverId, declared);
     await tx.event({
       module: 'agent',
       event: 'agent_attached',
@@ -117,6 +119,67 @@ async function register(context: CoordinatorContext, hello: Hello): Promise<bigi
     });
     return serverId;
   });
+}
+
+/** An instance that was another group's has that group's slot, and its agent still reaches it. */
+async function oweSlotOfEarlierGroup(
+  context: CoordinatorContext,
+  tx: Transaction,
+  member: {
+    readonly serverId: bigint;
+    readonly instance: string;
+    readonly tenantId: bigint | undefined;
+    readonly partitionGroup: string;
+  },
+): Promise<void> {
+  const earlier = (await listInstances(tx)).find(
+    (row) => row.server_id === member.serverId && row.instance === member.instance,
+  );
+  if (earlier === undefined || earlier.tenant_id === null) return;
+  if (earlier.tenant_id === member.tenantId && earlier.partition_group === member.partitionGroup) return;
+  if ((await findLastRound(tx, earlier.tenant_id)) === undefined) return;
+  const slot_name = slotName(context, earlier.tenant_id, earlier.partition_group);
+  await insertOwedSlot(tx, { server_id: member.serverId, instance: member.instance, slot_name }, tx.nowUs);
+}
+
+/**
+ * An agent reaches only what it declares. A slot on a member that it declares no more stays there and keeps log: it is
+ * told with the statement that drops it, once.
+ */
+async function tellSlotsLeftBehind(
+  context: CoordinatorContext,
+  tx: Transaction,
+  serverId: bigint,
+  declared: readonly string[],
+): Promise<void> {
+  const left: { instance: string; slot: string }[] = [];
+  for (const removed of await keepInstances(tx, serverId, declared))
+    if (removed.tenant_id !== null && (await findLastRound(tx, removed.tenant_id)) !== undefined)
+      left.push({
+        instance: removed.instance,
+        slot: slotName(context, removed.tenant_id, removed.partition_group),
+      });
+  for (const owed of await listOwedSlots(tx)) {
+    if (owed.server_id !== serverId || declared.includes(owed.instance)) continue;
+    await deleteOwedSlot(tx, owed);
+    left.push({ instance: owed.instance, slot: owed.slot_name });
+  }
+  for (const { instance, slot } of left)
+    await tx.event({
+      module: 'archive',
+      event: 'slot_left_behind',
+      severity: 'WARNING',
+      message: `instance "${instance}" of server ${serverId} is declared no more; its replication slot may still keep log there. Unless another agent declares that instance now, run on it: SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '${slot}';`,
+      facts: { server_id: serverId, instance, slot_name: slot },
+    });
+}
+
+/** The declared tenant's id, its partition group joined; undefined: the instance belongs to nobody. */
+async function joinDeclared(tx: Transaction, declared: DeclaredInstance): Promise<bigint | undefined> {
+  if (declared.tenant === '') return undefined;
+  const tenantId = await tenantOf(tx, declared.tenant, declared.restored ? declared.tenantId : 0n);
+  await joinGroup(tx, tenantId, declared.partitionGroup, tx.nowUs);
+  return tenantId;
 }
 
 /** The declared tenant's id; a tenant appears with the first agent that declares it. `givenId`: of a restored one. */

@@ -13,26 +13,43 @@ export type Server = {
   readonly heartbeat_us: bigint;
 };
 export type InstanceRoleName = 'UNKNOWN' | 'PRIMARY' | 'STANDBY' | 'DOWN';
+/** What an instance is found to be (agents/membership.ts): only a MEMBER is given tasks. */
+export type Membership = 'MEMBER' | 'UNASSIGNED' | 'UNASSIGNED CLONE';
 export type InstanceRow = {
   readonly server_id: bigint;
   readonly instance: string;
-  readonly tenant_id: bigint;
+  /** Null: it is declared for no tenant, and only watched. */
+  readonly tenant_id: bigint | null;
   readonly partition_group: string;
   readonly restored: boolean;
   readonly role: InstanceRoleName;
   readonly system_identifier: string;
   /** 0: not known. */
   readonly timeline: bigint;
+  /** `X/X`; null: not known. */
+  readonly lsn: string | null;
   readonly server_version: string;
   readonly error: string;
   readonly host: string;
   readonly port: number;
   readonly data_directory: string;
+  /** As the server shows them; empty: not known. */
+  readonly max_slot_wal_keep_size: string;
+  readonly idle_slot_timeout: string;
+  /** What must be changed there for the log to be kept as wanted; empty: nothing. */
+  readonly advice: string;
+  /** As it was found when it was last judged. */
+  readonly membership: Membership;
+  /** `tenant.group`; empty: it is no clone. */
+  readonly clone_of: string;
 };
+/** An instance that is declared for a tenant. */
+export type MemberInstance = InstanceRow & { readonly tenant_id: bigint };
 
 const SERVER_COLUMNS = 'server_id, agent_uuid, ip, port, zone, status, heartbeat_us';
 const INSTANCE_COLUMNS = `server_id, instance, tenant_id, partition_group, restored, role, system_identifier,
-  timeline, server_version, error, host, port, data_directory`;
+  timeline, lsn::text AS lsn, server_version, error, host, port, data_directory, max_slot_wal_keep_size,
+  idle_slot_timeout, advice, membership, clone_of`;
 
 export async function listServers(db: Queryable): Promise<readonly Server[]> {
   return await db.query<Server>(`SELECT ${SERVER_COLUMNS} FROM holdfast.servers ORDER BY server_id`);
@@ -94,8 +111,8 @@ export async function listInstances(db: Queryable): Promise<readonly InstanceRow
   );
 }
 
-export async function listInstancesOf(db: Queryable, tenantId: bigint): Promise<readonly InstanceRow[]> {
-  return await db.query<InstanceRow>(
+export async function listInstancesOf(db: Queryable, tenantId: bigint): Promise<readonly MemberInstance[]> {
+  return await db.query<MemberInstance>(
     `SELECT ${INSTANCE_COLUMNS} FROM holdfast.instances WHERE tenant_id = $1 ORDER BY server_id, instance`,
     [tenantId],
   );
@@ -106,7 +123,8 @@ export async function declareInstance(
   instance: {
     readonly serverId: bigint;
     readonly instance: string;
-    readonly tenantId: bigint;
+    /** Undefined: it is only watched, and belongs to nobody. */
+    readonly tenantId: bigint | undefined;
     readonly partitionGroup: string;
     readonly restored: boolean;
   },
@@ -116,21 +134,52 @@ export async function declareInstance(
      VALUES ($1, $2, $3, $4, $5)
      ON CONFLICT (server_id, instance) DO UPDATE SET tenant_id = EXCLUDED.tenant_id,
        partition_group = EXCLUDED.partition_group, restored = EXCLUDED.restored`,
-    [instance.serverId, instance.instance, instance.tenantId, instance.partitionGroup, instance.restored],
+    [
+      instance.serverId,
+      instance.instance,
+      instance.tenantId ?? null,
+      instance.partitionGroup,
+      instance.restored,
+    ],
   );
 }
 
-/** Forgets the instances of a server that it declares no more. */
+export async function recordMembership(
+  tx: Queryable,
+  instance: Pick<InstanceRow, 'server_id' | 'instance'>,
+  membership: Membership,
+  cloneOf: string,
+): Promise<void> {
+  await updateRows(
+    tx,
+    'instances',
+    { server_id: instance.server_id, instance: instance.instance },
+    { membership, clone_of: cloneOf },
+  );
+}
+
+/** Forgets the instances of a server that it declares no more, and returns them. */
 export async function keepInstances(
   tx: Queryable,
   serverId: bigint,
   declared: readonly string[],
-): Promise<void> {
-  await tx.query(
+): Promise<readonly Pick<InstanceRow, 'instance' | 'tenant_id' | 'partition_group'>[]> {
+  return await tx.query<InstanceRow>(
     `DELETE FROM holdfast.instances WHERE server_id = $1
-     AND instance NOT IN (SELECT jsonb_array_elements_text($2::jsonb))`,
+     AND instance NOT IN (SELECT jsonb_array_elements_text($2::jsonb))
+     RETURNING instance, tenant_id, partition_group`,
     [serverId, JSON.stringify(declared)],
   );
+}
+
+/** True when it was another one before. */
+export async function setAdvice(
+  tx: Queryable,
+  member: Pick<InstanceRow, 'server_id' | 'instance' | 'advice'>,
+  advice: string,
+): Promise<boolean> {
+  const where = { server_id: member.server_id, instance: member.instance, advice: member.advice };
+  return (await updateRows(tx, 'instances', where, { advice })) > 0;
 }
 
 export async function forgetInstances(tx: Queryable, tenantId: bigint): Promise<void> {
@@ -148,6 +197,8 @@ export type InstanceFacts = {
   readonly port: number;
   readonly dataDirectory: string;
   readonly error: string;
+  readonly maxSlotWalKeepSize: string;
+  readonly idleReplicationSlotTimeout: string;
 };
 
 export async function recordInstance(
@@ -173,6 +224,9 @@ export async function recordInstance(
       port: facts.port === 0 ? undefined : facts.port,
       data_directory: facts.dataDirectory === '' ? undefined : facts.dataDirectory,
       error: facts.error,
+      max_slot_wal_keep_size: facts.maxSlotWalKeepSize === '' ? undefined : facts.maxSlotWalKeepSize,
+      idle_slot_timeout:
+        facts.idleReplicationSlotTimeout === '' ? undefined : facts.idleReplicationSlotTimeout,
       seen_us: nowUs,
     },
   );

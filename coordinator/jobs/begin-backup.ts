@@ -2,8 +2,9 @@
 import { create } from '@bufbuild/protobuf';
 import { type PartitionGroupList, PartitionGroupListSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
+import { listMembersOf } from '../agents/membership.ts';
 import { insertTask, type Job } from '../catalog/jobs.ts';
-import { listInstancesOf, listServers } from '../catalog/servers.ts';
+import { listServers } from '../catalog/servers.ts';
 import { type BackupSet, highestSet, insertSet, insertSetGroup, removeSet } from '../catalog/sets.ts';
 import { listGroups } from '../catalog/tenants.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
@@ -112,7 +113,7 @@ async function baseOf(
 
 export async function replicasOf(context: CoordinatorContext, tenantId: bigint) {
   const servers = await listServers(context.catalog);
-  const instances = await listInstancesOf(context.catalog, tenantId);
+  const instances = await listMembersOf(context.catalog, tenantId);
   return instances.map((instance) => {
     const server = servers.find((candidate) => candidate.server_id === instance.server_id);
     return {

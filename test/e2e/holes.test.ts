@@ -1,5 +1,5 @@
 /** What happens when log is lost: the round ends by name, a new one begins, and the hole is shown and refused. */
-import { readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
@@ -22,6 +22,7 @@ import {
 } from '../support/scenario.ts';
 import { judgeRestore } from '../support/workload.ts';
 
+const MEBIBYTE = 2n ** 20n;
 const ROUND = `SELECT * FROM CDB_OB_BACKUP_ARCHIVELOG WHERE tenant_name = '${TENANT}'`;
 type RoundRow = { readonly status: string; readonly log_archive_round: string; readonly comment: string };
 type WindowRow = {
@@ -49,6 +50,25 @@ async function restoreTo({ deployment }: Scenario, name: string, timeUs: bigint)
   await deployment.sql(
     `ALTER SYSTEM RESTORE TENANT ${name} FROM ${TENANT} UNTIL TIME = '${formatInstant(timeUs)}' WITH 'pool_list=spare' WAIT`,
   );
+}
+
+/** What the server's log takes on its disk. */
+async function logDiskBytes({ dataDirectory }: Scenario['server']): Promise<bigint> {
+  const directory = join(dataDirectory, 'pg_wal');
+  let bytes = 0n;
+  for (const name of await readdir(directory))
+    bytes += (await stat(join(directory, name), { bigint: true }).catch(() => undefined))?.size ?? 0n;
+  return bytes;
+}
+
+/** Every file with what is in it. */
+async function filesBelow(directory: string): Promise<ReadonlyMap<string, string>> {
+  const found = new Map<string, string>();
+  for (const entry of await readdir(directory, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name);
+    found.set(path, entry.isFile() ? await readFile(path, 'utf8') : 'a directory');
+  }
+  return found;
 }
 
 /** The slot is dropped and the server gives up what it kept, while nobody archives. */
@@ -154,6 +174,9 @@ describe('a hole in the log', () => {
     await using scenario = await startArchivedShop();
     const { deployment } = scenario;
     await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
+    const [first] = await deployment.sql<{ start_lsn: string }>(
+      'SELECT start_lsn FROM CDB_OB_BACKUP_ARCHIVELOG_PROGRESS',
+    );
     const directory = deployment.destinationDirectory;
     for (const name of await readdir(directory)) await rm(join(directory, name), { recursive: true });
     const row = await deployment.waitForRow<RoundRow>(
@@ -172,7 +195,59 @@ describe('a hole in the log', () => {
       { file_status: 'BROKEN' },
     ]);
     expect(await windows(scenario)).toEqual([]);
+    // With the medium all that the round had is lost: from its first byte to the first of the round that follows.
+    const [next] = await deployment.sql<{ start_lsn: string }>(
+      'SELECT start_lsn FROM CDB_OB_BACKUP_ARCHIVELOG_PROGRESS WHERE log_archive_round = 2',
+    );
+    const [interrupted] = await deployment.sql<{ facts: Record<string, string> }>(
+      "SELECT facts FROM CDB_OB_EVENT_HISTORY WHERE event = 'round_interrupted'",
+    );
+    expect(interrupted?.facts).toMatchObject({
+      partition_group: 'p0',
+      hole_timeline: '1',
+      hole_begin: first?.start_lsn,
+      hole_end: next?.start_lsn,
+    });
   }, 180_000);
+
+  test('another medium at the destination is refused and left as it is; the round goes on in a new one when its own is back', async () => {
+    await using scenario = await startArchivedShop();
+    const { server, deployment } = scenario;
+    await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
+    const beforeUs = await clockUs(server);
+    await archivedUpTo(scenario, beforeUs);
+    const directory = deployment.destinationDirectory;
+    await rename(directory, `${directory}.own`);
+    // Somebody's files, and a tree of another deployment under our cluster's very name.
+    const foreign = join(directory, 'test', '1', 'incarnation_1', '1001', 'clog', '1');
+    await mkdir(foreign, { recursive: true });
+    await writeFile(join(foreign, 'of-another-deployment'), 'not ours');
+    await writeFile(join(directory, 'holiday.jpg'), 'a picture');
+    const before = await filesBelow(directory);
+    const row = await deployment.waitForRow<RoundRow>(
+      ROUND,
+      (each) => each.status === 'INTERRUPTED' && each.comment.includes('cluster_owner'),
+      120_000,
+    );
+    expect(row.comment).toMatch(/BACKUP_MOUNT_FILE_NOT_VALID: .*mount_file/);
+    await expect(
+      deployment.sql(`ALTER SYSTEM SET backup_dest = '${deployment.destination}'`),
+    ).rejects.toMatchObject({ message: expect.stringMatching(/holiday\.jpg/) });
+    await expect(deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT')).rejects.toThrow();
+    expect(await filesBelow(directory)).toEqual(before);
+    await rm(directory, { recursive: true });
+    await rename(`${directory}.own`, directory);
+    await deployment.waitForRow<RoundRow>(
+      ROUND,
+      (each) => each.log_archive_round === '2' && each.status === 'DOING',
+    );
+    expect(await windows(scenario)).toMatchObject([
+      { status: 'RESTORABLE' },
+      { status: 'HOLE', until_time: null, comment: expect.stringMatching(/BACKUP_MOUNT_FILE_NOT_VALID/) },
+    ]);
+    await createPool(deployment);
+    await restoreTo(scenario, 'kept', beforeUs);
+  }, 240_000);
 
   test('another database at the address ends the round; its log goes into a new one', async () => {
     await using scenario = await startArchivedShop();
@@ -238,4 +313,63 @@ describe('a hole in the log', () => {
     const key = tree.roundEnd({ clusterName: 'test', clusterId: 1n }, { tenantId: 1001n, round: 1n });
     expect((await readInfo(medium, key, RoundEndSchema)).groups[0]?.hole?.end).toBeGreaterThan(0n);
   }, 300_000);
+
+  test('OPTIONAL: the agent is dead for good; the server gives log up at its limit and stays up, a new agent names the hole', async () => {
+    const limitBytes = 32n * MEBIBYTE;
+    await using scenario = await startArchivedShop({
+      settings: {
+        max_slot_wal_keep_size: "'32MB'",
+        min_wal_size: "'32MB'",
+        max_wal_size: "'32MB'",
+        wal_recycle: 'off',
+      },
+    });
+    const { server, deployment } = scenario;
+    await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
+    await archivedUpTo(scenario, await clockUs(server));
+    await deployment.agent.kill();
+    await rm(join(deployment.directory, 'agent'), { recursive: true });
+    let mostBytes = 0n;
+    for (let segment = 0; segment < 16; segment += 1) {
+      await server.query("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1000000))");
+      await server.query('SELECT pg_switch_wal()');
+      await server.query('CHECKPOINT');
+      const bytes = await logDiskBytes(server);
+      if (bytes > mostBytes) mostBytes = bytes;
+    }
+    const [slot] = await server.query<{ wal_status: string }>('SELECT wal_status FROM pg_replication_slots');
+    expect(slot?.wal_status).toBe('lost');
+    // 16 segments of 16 MiB were written: the slot's limit, as much for the checkpoints, and a few segments around them.
+    expect(mostBytes).toBeLessThan(limitBytes * 2n + 5n * 16n * MEBIBYTE);
+    const stale = await deployment.waitForRow<{ comment: string; stale: boolean }>(
+      'SELECT * FROM CDB_OB_BACKUP_ARCHIVELOG_PROGRESS',
+      (row) => row.stale,
+    );
+    expect(stale.comment).toMatch(/the agent of server 1 is lost: backlog, slot and free disk are as of /);
+
+    await deployment.agent.start();
+    const row = await deployment.waitForRow<RoundRow>(
+      ROUND,
+      (each) => each.log_archive_round === '2' && each.status === 'DOING',
+      120_000,
+    );
+    expect(row.comment).not.toMatch(/LOG_GAP/);
+    await using medium = await openMedium(deployment.destination);
+    const key = tree.roundEnd({ clusterName: 'test', clusterId: 1n }, { tenantId: 1001n, round: 1n });
+    const end = await readInfo(medium, key, RoundEndSchema);
+    const lost = end.groups[0]?.hole;
+    expect(end).toMatchObject({ state: RoundState.INTERRUPTED, reason: expect.stringContaining('LOG_GAP') });
+    expect(lost?.begin?.lsn).toBe(end.groups[0]?.end?.lsn);
+    expect((lost?.end ?? 0n) - (lost?.begin?.lsn ?? 0n)).toBeGreaterThan(limitBytes);
+    await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
+    expect(await windows(scenario)).toMatchObject([
+      { status: 'RESTORABLE' },
+      { status: 'HOLE', lost_log: expect.stringMatching(/^p0: 0\/[0-9A-F]+ to 0\/[0-9A-F]+ of timeline 1$/) },
+      { status: 'RESTORABLE' },
+    ]);
+    const told = await deployment.sql<{ event: string }>('SELECT event FROM CDB_OB_EVENT_HISTORY');
+    expect(told.map(({ event }) => event)).toEqual(
+      expect.arrayContaining(['agent_lost', 'round_interrupted', 'full_backup_needed']),
+    );
+  }, 600_000);
 });

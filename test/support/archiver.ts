@@ -18,10 +18,10 @@ import {
   ArchiveTaskSchema,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { MountFileSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { LogArchive } from '../../storage-layout/clog/archive.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import { writeOnce } from '../../storage-layout/records/info-file.ts';
 import { tree } from '../../storage-layout/tree.ts';
+import { LogArchive } from './log-archive.ts';
 import type { TestServer } from './postgres.ts';
 
 export const ARCHIVE_ROOT = { clusterName: 'hf', clusterId: 1n };
@@ -36,6 +36,8 @@ export type ArchiverOptions = {
   readonly fresh: boolean;
   readonly checkpointIntervalMs?: number;
   readonly compression?: string;
+  /** Default ARCHIVE_ROUND's. */
+  readonly round?: bigint;
 };
 
 /** What only an archiver in this process can be given. */
@@ -102,6 +104,7 @@ export function startArchiver(options: ArchiverOptions, hooks: ArchiverHooks = {
   const task = create(ArchiveTaskSchema, {
     destination: { uri: `file://${options.destination}`, ...ARCHIVE_ROOT },
     ...ARCHIVE_ROUND,
+    round: options.round ?? ARCHIVE_ROUND.round,
     partitionGroup: ARCHIVE_GROUP,
     instance: 'a',
     epoch: BigInt(options.epoch),

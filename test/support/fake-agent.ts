@@ -17,7 +17,9 @@ import {
   BackupResultSchema,
   type BackupTask,
   type CoordinatorMessage,
+  type DestinationReach,
   InstanceRole,
+  type KeptSlot,
   type StartTask,
   type TaskProgress,
   type TaskResult,
@@ -40,7 +42,7 @@ import { openMedium } from '../../storage-layout/media/open.ts';
 import { tree } from '../../storage-layout/tree.ts';
 
 const SEGMENT_BYTES = 16 * 2 ** 20;
-const SYSTEM = 7_000_000_000_000_000_001n;
+const FIRST_SYSTEM = 7_000_000_000_000_000_000n;
 export const LOG_BEGIN = toLsn(0x3000000n);
 const BACKUP_START = toLsn(0x3000100n);
 const BACKUP_STOP = toLsn(0x3000200n);
@@ -49,12 +51,27 @@ export type FakeAgentOptions = {
   readonly address: string;
   readonly tenant: string;
   readonly token?: string;
+  /** Default `p0`. */
+  readonly partitionGroup?: string;
+  /** Its name; default `main`. */
+  readonly instance?: string;
+  /** Default: each tenant's is its own. */
+  readonly systemIdentifier?: bigint;
   /** A backup's result waits for it. */
   holdBackup?: Promise<void>;
   /** Makes the files of a backup and says what it made, system identifier 0: this agent's; default: three files with nothing in them. */
   copy?: (task: BackupTask) => Promise<PartitionGroupBackup>;
   /** What the checks find wrong. */
   failedCheck?: string;
+  /** What heartbeats and archive reports say besides what every fake agent says; may change at any time. */
+  instanceStatus?: { readonly maxSlotWalKeepSize?: string; readonly idleReplicationSlotTimeout?: string };
+  archiveProgress?: {
+    readonly destination?: DestinationReach;
+    readonly destinationAwayUs?: bigint;
+    readonly slotState?: string;
+    readonly backlogBytes?: bigint;
+    readonly lastError?: string;
+  };
 };
 
 type Stream = MessageStream<CoordinatorMessage, AgentMessage>;
@@ -66,6 +83,8 @@ export class FakeAgent implements AsyncDisposable {
   readonly started: StartTask[] = [];
   /** Reasons of every CancelTask that came. */
   readonly cancelled: string[] = [];
+  /** Slots that were ordered to be kept (their position) or dropped (0): instance and slot. */
+  readonly slotOrders: KeptSlot[] = [];
   welcome: Welcome | undefined;
   refusal: HoldfastError | undefined;
   readonly #stop = new AbortController();
@@ -78,9 +97,11 @@ export class FakeAgent implements AsyncDisposable {
   #outbox: TaskResult[] = [];
   #isDown = false;
   readonly #running: Promise<void>;
+  readonly systemIdentifier: bigint;
 
   constructor(options: FakeAgentOptions) {
     this.options = options;
+    this.systemIdentifier = options.systemIdentifier ?? systemOf(options.tenant);
     this.#client = makeClient(AgentService, options.address);
     this.#running = this.#stayAttached();
   }
@@ -140,7 +161,7 @@ export class FakeAgent implements AsyncDisposable {
   }
 
   #hello(): AgentMessage['kind'] {
-    const { tenant, token } = this.options;
+    const { tenant, token, instance, partitionGroup } = this.options;
     return create(AgentMessageSchema, {
       kind: {
         case: 'hello',
@@ -150,7 +171,7 @@ export class FakeAgent implements AsyncDisposable {
           port: 2889,
           zone: 'zone1',
           version: '0.0.0',
-          instances: [{ tenant, partitionGroup: 'p0', instance: 'main' }],
+          instances: [{ tenant, partitionGroup: partitionGroup ?? 'p0', instance: instance ?? 'main' }],
           runningTasks: [...this.#tasks.values(), ...this.#results.values()].map(({ taskId, attempt }) => ({
             taskId,
             attempt,
@@ -164,7 +185,7 @@ export class FakeAgent implements AsyncDisposable {
   async #beat(stream: Stream): Promise<void> {
     while (this.#stream === stream && !this.#stop.signal.aborted) {
       try {
-        await this.#send(heartbeat(this.options.tenant));
+        await this.#send(heartbeat(this.options, this.systemIdentifier, this.slotOrders));
         for (const [taskId, archive] of this.#archives) await this.#report(taskId, archive);
         for (const value of this.#outbox.splice(0)) await this.#send({ case: 'taskResult', value });
       } catch {
@@ -193,6 +214,9 @@ export class FakeAgent implements AsyncDisposable {
         return;
       case 'flushLog':
         await this.#flush(message.kind.value.taskId, toLsn(message.kind.value.lsn));
+        return;
+      case 'keepSlots':
+        this.slotOrders.push(...message.kind.value.slots);
         return;
       default:
     }
@@ -244,7 +268,7 @@ export class FakeAgent implements AsyncDisposable {
         timeline: toTimeline(1),
         begin: LOG_BEGIN,
         segmentSizeBytes: SEGMENT_BYTES,
-        systemIdentifier: SYSTEM,
+        systemIdentifier: this.systemIdentifier,
         compression: 'none',
       },
     );
@@ -262,7 +286,10 @@ export class FakeAgent implements AsyncDisposable {
         taskId,
         attempt,
         timeUs: nowUs(),
-        kind: { case: 'archive', value: progressOf(archive) },
+        kind: {
+          case: 'archive',
+          value: { ...progressOf(archive, this.systemIdentifier), ...this.options.archiveProgress },
+        },
       } satisfies TaskProgress,
     });
   }
@@ -279,7 +306,7 @@ export class FakeAgent implements AsyncDisposable {
     if (this.#tasks.get(task.taskId)?.attempt !== task.attempt) return; // cancelled meanwhile
     try {
       const made = await (this.options.copy ?? fakeCopy)(backup);
-      const systemIdentifier = made.systemIdentifier === 0n ? SYSTEM : made.systemIdentifier;
+      const systemIdentifier = made.systemIdentifier === 0n ? this.systemIdentifier : made.systemIdentifier;
       const value = create(BackupResultSchema, { backup: { ...made, systemIdentifier } });
       if (this.#tasks.get(task.taskId)?.attempt === task.attempt) this.#end(task, { case: 'backup', value });
     } catch (error) {
@@ -299,7 +326,11 @@ export class FakeAgent implements AsyncDisposable {
     if (archive !== undefined && drain) {
       this.#end(task, {
         case: 'archive',
-        value: { $typeName: 'holdfast.v1.ArchiveResult', final: progressOf(archive), interruptedReason: '' },
+        value: {
+          $typeName: 'holdfast.v1.ArchiveResult',
+          final: progressOf(archive, this.systemIdentifier),
+          interruptedReason: '',
+        },
       });
     } else {
       this.#end(task, { case: 'error', value: toErrorDetail(new HoldfastError('CANCELLED', 'cancelled')) });
@@ -375,11 +406,15 @@ async function describingFiles(task: BackupTask): Promise<FileDigest[]> {
   );
 }
 
+function systemOf(tenant: string): bigint {
+  return FIRST_SYSTEM + createHash('sha256').update(tenant).digest().readBigUInt64BE() / 65_536n;
+}
+
 function nowUs(): bigint {
   return BigInt(Date.now()) * 1000n;
 }
 
-function progressOf(archive: RunningArchive): ArchiveProgress {
+function progressOf(archive: RunningArchive, systemIdentifier: bigint): ArchiveProgress {
   return create(ArchiveProgressSchema, {
     state: 'DOING',
     start: { timeline: 1, lsn: LOG_BEGIN },
@@ -389,14 +424,19 @@ function progressOf(archive: RunningArchive): ArchiveProgress {
     serverUs: archive.checkpointUs,
     inputBytes: BigInt(archive.writer.logBytes),
     outputBytes: BigInt(archive.writer.logBytes),
-    systemIdentifier: SYSTEM,
+    systemIdentifier,
     segmentSizeBytes: SEGMENT_BYTES,
     postgresMajor: 17,
     startUs: 1_000_000n,
   });
 }
 
-function heartbeat(tenant: string): AgentMessage['kind'] {
+/** It drops at once what it is ordered to drop. */
+function heartbeat(
+  { tenant, partitionGroup, instance, instanceStatus }: FakeAgentOptions,
+  systemIdentifier: bigint,
+  orders: readonly KeptSlot[],
+): AgentMessage['kind'] {
   return create(AgentMessageSchema, {
     kind: {
       case: 'heartbeat',
@@ -405,10 +445,10 @@ function heartbeat(tenant: string): AgentMessage['kind'] {
         instances: [
           {
             tenant,
-            partitionGroup: 'p0',
-            instance: 'main',
+            partitionGroup: partitionGroup ?? 'p0',
+            instance: instance ?? 'main',
             role: InstanceRole.PRIMARY,
-            systemIdentifier: SYSTEM,
+            systemIdentifier,
             timeline: 1,
             lsn: LOG_BEGIN,
             serverVersion: '17.0',
@@ -416,8 +456,13 @@ function heartbeat(tenant: string): AgentMessage['kind'] {
             host: '127.0.0.1',
             port: 5432,
             dataDirectory: '/data',
+            ...instanceStatus,
           },
         ],
+        droppedSlots: orders
+          .filter(({ lsn }) => lsn === 0n)
+          .slice(-10)
+          .map((order) => ({ instance: order.instance, slotName: order.slotName })),
       },
     },
   }).kind;

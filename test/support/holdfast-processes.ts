@@ -17,11 +17,14 @@ import { logTail, serverPid } from '../../engine/postgres/server-process.ts';
 import { binDirectory, MAJORS, makeTestDirectory, serverUser } from './postgres.ts';
 
 const run = promisify(execFile);
+/** A catalog that is made anew takes most of a minute on a busy machine. */
+const START_LIMIT_MS = 180_000;
 const ROOT = join(import.meta.dirname, '..', '..');
 
 export type DeclaredServer = {
   readonly name: string;
-  readonly tenant: string;
+  /** Undefined: it belongs to nobody, and is only watched. */
+  readonly tenant: string | undefined;
   readonly partitionGroup?: string;
   readonly port: number;
   /** Default `postgres`. */
@@ -166,11 +169,14 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     await coordinator.start();
     await agent.start();
     const groups = new Set(
-      options.servers.map(({ tenant, partitionGroup }) => `${tenant} ${partitionGroup ?? ''}`),
+      options.servers.flatMap(({ tenant, partitionGroup }) =>
+        tenant === undefined ? [] : [`${tenant} ${partitionGroup ?? ''}`],
+      ),
     ).size;
     await deployment.waitForRow<{ count: string }>(
       "SELECT count(*) AS count FROM DBA_OB_PARTITION_GROUPS WHERE role = 'LEADER'",
       (row) => Number(row.count) >= groups,
+      START_LIMIT_MS,
     );
   } catch (error) {
     await deployment[Symbol.asyncDispose]().catch(() => undefined); // the first error is the one to see
@@ -257,8 +263,9 @@ function agentConfig(
     state_directory: join(directory, 'agent'),
     instances: servers.map((server) => ({
       name: server.name,
-      tenant: server.tenant,
-      partition_group: server.partitionGroup ?? 'p0',
+      ...(server.tenant === undefined
+        ? {}
+        : { tenant: server.tenant, partition_group: server.partitionGroup ?? 'p0' }),
       port: server.port,
       user: server.user ?? 'postgres',
     })),

@@ -143,6 +143,12 @@ describe('placement', () => {
     host: '',
     port: 0,
     data_directory: '',
+    lsn: null,
+    max_slot_wal_keep_size: '',
+    idle_slot_timeout: '',
+    advice: '',
+    membership: 'MEMBER' as const,
+    clone_of: '',
   });
   const server = (server_id: bigint, zone: string) => ({
     server_id,

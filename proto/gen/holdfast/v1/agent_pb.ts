@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file holdfast/v1/agent.proto.
  */
 export const file_holdfast_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("Chdob2xkZmFzdC92MS9hZ2VudC5wcm90bxILaG9sZGZhc3QudjEigAIKDEFnZW50TWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmhvbGRmYXN0LnYxLkhlbGxvSAASKwoJaGVhcnRiZWF0GAIgASgLMhYuaG9sZGZhc3QudjEuSGVhcnRiZWF0SAASMgoNdGFza19hY2NlcHRlZBgDIAEoCzIZLmhvbGRmYXN0LnYxLlRhc2tBY2NlcHRlZEgAEjIKDXRhc2tfcHJvZ3Jlc3MYBCABKAsyGS5ob2xkZmFzdC52MS5UYXNrUHJvZ3Jlc3NIABIuCgt0YXNrX3Jlc3VsdBgFIAEoCzIXLmhvbGRmYXN0LnYxLlRhc2tSZXN1bHRIAEIGCgRraW5kIq8CChJDb29yZGluYXRvck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmhvbGRmYXN0LnYxLldlbGNvbWVIABIsCgpzdGFydF90YXNrGAIgASgLMhYuaG9sZGZhc3QudjEuU3RhcnRUYXNrSAASLgoLY2FuY2VsX3Rhc2sYAyABKAsyFy5ob2xkZmFzdC52MS5DYW5jZWxUYXNrSAASKgoJZmx1c2hfbG9nGAQgASgLMhUuaG9sZGZhc3QudjEuRmx1c2hMb2dIABIwCgxyZXBvcnRfdGFza3MYBSABKAsyGC5ob2xkZmFzdC52MS5SZXBvcnRUYXNrc0gAEiwKCmtlZXBfc2xvdHMYBiABKAsyFi5ob2xkZmFzdC52MS5LZWVwU2xvdHNIAEIGCgRraW5kIsYBCgVIZWxsbxISCgphZ2VudF91dWlkGAEgASgJEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SDAoEem9uZRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEjAKCWluc3RhbmNlcxgGIAMoCzIdLmhvbGRmYXN0LnYxLkRlY2xhcmVkSW5zdGFuY2USLwoNcnVubmluZ190YXNrcxgHIAMoCzIYLmhvbGRmYXN0LnYxLlJ1bm5pbmdUYXNrEg0KBXRva2VuGAggASgJInIKEERlY2xhcmVkSW5zdGFuY2USDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRIQCghyZXN0b3JlZBgEIAEoCBIRCgl0ZW5hbnRfaWQYBSABKAQiLwoLUnVubmluZ1Rhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNIpQBCgdXZWxjb21lEhEKCXNlcnZlcl9pZBgBIAEoBBIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBIXCg9kZXBsb3ltZW50X3V1aWQYBCABKAkSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAUgASgNEhQKDGxlYWRlcl9lcG9jaBgGIAEoBCKEAQoJSGVhcnRiZWF0Eg8KB3RpbWVfdXMYASABKAMSLgoJaW5zdGFuY2VzGAIgAygLMhsuaG9sZGZhc3QudjEuSW5zdGFuY2VTdGF0dXMSHQoVcmVzaWRlbnRfbWVtb3J5X2J5dGVzGAMgASgEEhcKD2ZyZWVfZGlza19ieXRlcxgEIAEoBCLGAgoOSW5zdGFuY2VTdGF0dXMSDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRInCgRyb2xlGAQgASgOMhkuaG9sZGZhc3QudjEuSW5zdGFuY2VSb2xlEhkKEXN5c3RlbV9pZGVudGlmaWVyGAUgASgGEhAKCHRpbWVsaW5lGAYgASgNEgsKA2xzbhgHIAEoBhIWCg5zZXJ2ZXJfdmVyc2lvbhgIIAEoCRIWCg5wb3N0Z3Jlc19tYWpvchgJIAEoDRINCgVlcnJvchgKIAEoCRIMCgRob3N0GAsgASgJEgwKBHBvcnQYDCABKA0SFgoOZGF0YV9kaXJlY3RvcnkYDSABKAkSEAoIcmVzdG9yZWQYDiABKAgSEQoJdGVuYW50X2lkGA8gASgEIkQKC0Rlc3RpbmF0aW9uEgsKA3VyaRgBIAEoCRIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBCKIAgoJU3RhcnRUYXNrEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIOCgZqb2JfaWQYAyABKAQSEwoLZGVhZGxpbmVfbXMYBCABKA0SKwoHYXJjaGl2ZRgFIAEoCzIYLmhvbGRmYXN0LnYxLkFyY2hpdmVUYXNrSAASKQoGYmFja3VwGAYgASgLMhcuaG9sZGZhc3QudjEuQmFja3VwVGFza0gAEisKB3Jlc3RvcmUYByABKAsyGC5ob2xkZmFzdC52MS5SZXN0b3JlVGFza0gAEicKBWNoZWNrGAggASgLMhYuaG9sZGZhc3QudjEuQ2hlY2tUYXNrSABCBgoEa2luZCJNCgpDYW5jZWxUYXNrEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIOCgZyZWFzb24YAyABKAkSDQoFZHJhaW4YBCABKAgiRwoIRmx1c2hMb2cSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEgsKA2xzbhgDIAEoBhIMCgRzZWFsGAQgASgIIjEKCUtlZXBTbG90cxIkCgVzbG90cxgBIAMoCzIVLmhvbGRmYXN0LnYxLktlcHRTbG90IjwKCEtlcHRTbG90EhAKCGluc3RhbmNlGAEgASgJEhEKCXNsb3RfbmFtZRgCIAEoCRILCgNsc24YAyABKAYiDQoLUmVwb3J0VGFza3MiMAoMVGFza0FjY2VwdGVkEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDSLaAQoMVGFza1Byb2dyZXNzEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIPCgd0aW1lX3VzGAMgASgDEi8KB2FyY2hpdmUYBCABKAsyHC5ob2xkZmFzdC52MS5BcmNoaXZlUHJvZ3Jlc3NIABItCgZiYWNrdXAYBSABKAsyGy5ob2xkZmFzdC52MS5CYWNrdXBQcm9ncmVzc0gAEi8KB3Jlc3RvcmUYBiABKAsyHC5ob2xkZmFzdC52MS5SZXN0b3JlUHJvZ3Jlc3NIAEIGCgRraW5kIpcCCgpUYXNrUmVzdWx0Eg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIpCgVlcnJvchgDIAEoCzIYLmhvbGRmYXN0LnYxLkVycm9yRGV0YWlsSAASLQoHYXJjaGl2ZRgEIAEoCzIaLmhvbGRmYXN0LnYxLkFyY2hpdmVSZXN1bHRIABIrCgZiYWNrdXAYBSABKAsyGS5ob2xkZmFzdC52MS5CYWNrdXBSZXN1bHRIABItCgdyZXN0b3JlGAYgASgLMhouaG9sZGZhc3QudjEuUmVzdG9yZVJlc3VsdEgAEikKBWNoZWNrGAcgASgLMhguaG9sZGZhc3QudjEuQ2hlY2tSZXN1bHRIAEIGCgRraW5kIl0KCUNoZWNrVGFzaxIQCghpbnN0YW5jZRgBIAEoCRItCgtkZXN0aW5hdGlvbhgCIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEg8KB3B1cnBvc2UYAyABKAkiNAoLQ2hlY2tSZXN1bHQSJQoFaXRlbXMYASADKAsyFi5ob2xkZmFzdC52MS5DaGVja0l0ZW0iVQoJQ2hlY2tJdGVtEgwKBG5hbWUYASABKAkSDgoGcGFzc2VkGAIgASgIEg0KBWZvdW5kGAMgASgJEg4KBndhbnRlZBgEIAEoCRILCgNmaXgYBSABKAkiwQIKC0FyY2hpdmVUYXNrEi0KC2Rlc3RpbmF0aW9uGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SEQoJdGVuYW50X2lkGAIgASgEEg0KBXJvdW5kGAMgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgEIAEoCRIQCghpbnN0YW5jZRgFIAEoCRINCgVlcG9jaBgGIAEoBBIRCglzbG90X25hbWUYByABKAkSDQoFZnJlc2gYCCABKAgSHgoWY2hlY2twb2ludF9pbnRlcnZhbF9tcxgJIAEoDRITCgtjb21wcmVzc2lvbhgKIAEoCRIiChpleHBlY3RlZF9zeXN0ZW1faWRlbnRpZmllchgLIAEoBhIRCglzZXJ2ZXJfaWQYDCABKAQSGQoRbmV3X3JvdW5kX2ZvbGxvd3MYDSABKAgi6gMKD0FyY2hpdmVQcm9ncmVzcxINCgVzdGF0ZRgBIAEoCRInCgVzdGFydBgCIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEikKB2R1cmFibGUYAyABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIVCg1jaGVja3BvaW50X3VzGAQgASgDEhIKCnNlcnZlcl9sc24YBSABKAYSEQoJc2VydmVyX3VzGAYgASgDEhMKC2lucHV0X2J5dGVzGAcgASgEEhQKDG91dHB1dF9ieXRlcxgIIAEoBBIZChFzeXN0ZW1faWRlbnRpZmllchgJIAEoBhIaChJzZWdtZW50X3NpemVfYnl0ZXMYCiABKA0SFgoOcG9zdGdyZXNfbWFqb3IYCyABKA0SDwoHZmlsZV9pZBgMIAEoBBITCgt3YWl0aW5nX2ZvchgNIAEoCRISCgpsYXN0X2Vycm9yGA4gASgJEhAKCHN0YXJ0X3VzGA8gASgDEhUKDWJhY2tsb2dfYnl0ZXMYECABKAQSEgoKc2xvdF9zdGF0ZRgRIAEoCRIbChNzbG90X3JldGFpbmVkX2J5dGVzGBIgASgEEhYKDndhbF9mcmVlX2J5dGVzGBMgASgEEhAKCHRpbWVsaW5lGBQgASgNInwKDUFyY2hpdmVSZXN1bHQSKwoFZmluYWwYASABKAsyHC5ob2xkZmFzdC52MS5BcmNoaXZlUHJvZ3Jlc3MSGgoSaW50ZXJydXB0ZWRfcmVhc29uGAIgASgJEiIKBGhvbGUYAyABKAsyFC5ob2xkZmFzdC52MS5Mb2dIb2xlIu8CCgpCYWNrdXBUYXNrEi0KC2Rlc3RpbmF0aW9uGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SEQoJdGVuYW50X2lkGAIgASgEEhUKDWJhY2t1cF9zZXRfaWQYAyABKAQSEwoLZnVsbF9zZXRfaWQYBCABKAQSFwoPcGFydGl0aW9uX2dyb3VwGAUgASgJEhAKCGluc3RhbmNlGAYgASgJEg0KBXJldHJ5GAcgASgNEhkKEWZpcnN0X3N1Yl90YXNrX2lkGAggASgNEhMKC2NvbXByZXNzaW9uGAkgASgJEhMKC2NvbmN1cnJlbmN5GAogASgNEhIKCnBhZ2VfY2hlY2sYCyABKAgSFAoMbWV0YV90YXNrX2lkGAwgASgNEiIKGm5ldF9saW1pdF9ieXRlc19wZXJfc2Vjb25kGA0gASgEEhcKD3ByZXZpb3VzX3NldF9pZBgOIAEoBBINCgVyb3VuZBgPIAEoBCLlAQoOQmFja3VwUHJvZ3Jlc3MSDQoFcGhhc2UYASABKAkSEgoKYnl0ZXNfZG9uZRgCIAEoBBITCgtieXRlc190b3RhbBgDIAEoBBIUCgxvdXRwdXRfYnl0ZXMYBCABKAQSEgoKZmlsZXNfZG9uZRgFIAEoBBITCgtmaWxlc190b3RhbBgGIAEoBBIYChBtYWNyb2Jsb2Nrc19kb25lGAcgASgEEhkKEW1hY3JvYmxvY2tzX3RvdGFsGAggASgEEicKBXN0YXJ0GAkgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24iQQoMQmFja3VwUmVzdWx0EjEKBmJhY2t1cBgBIAEoCzIhLmhvbGRmYXN0LnYxLlBhcnRpdGlvbkdyb3VwQmFja3VwIssDCgtSZXN0b3JlVGFzaxIoCgZzb3VyY2UYASABKAsyGC5ob2xkZmFzdC52MS5EZXN0aW5hdGlvbhIYChBzb3VyY2VfdGVuYW50X2lkGAIgASgEEhUKDWJhY2t1cF9zZXRfaWQYAyABKAQSEwoLZnVsbF9zZXRfaWQYBCABKAQSDQoFcm91bmQYBSABKAQSFwoPcGFydGl0aW9uX2dyb3VwGAYgASgJEhUKDW5ld190ZW5hbnRfaWQYByABKAQSEgoKbmV3X3RlbmFudBgIIAEoCRIUCgxuZXdfaW5zdGFuY2UYCSABKAkSKgoGdGFyZ2V0GAogASgLMhouaG9sZGZhc3QudjEuUmVzdG9yZVRhcmdldBJDCg50YWJsZXNwYWNlX21hcBgLIAMoCzIrLmhvbGRmYXN0LnYxLlJlc3RvcmVUYXNrLlRhYmxlc3BhY2VNYXBFbnRyeRITCgtjb25jdXJyZW5jeRgMIAEoDRInCgR1bml0GA0gASgLMhkuaG9sZGZhc3QudjEuUmVzb3VyY2VVbml0GjQKElRhYmxlc3BhY2VNYXBFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIqgBCg1SZXN0b3JlVGFyZ2V0EhQKCmVuZF9vZl9sb2cYASABKAhIABIRCgd0aW1lX3VzGAIgASgDSAASDQoDbHNuGAMgASgGSAASEwoJaW1tZWRpYXRlGAQgASgISAASDQoDeGlkGAcgASgNSAASDgoEbmFtZRgIIAEoCUgAEhEKCWV4Y2x1c2l2ZRgFIAEoCBIQCgh0aW1lbGluZRgGIAEoDUIGCgRraW5kIlIKDFJlc291cmNlVW5pdBIYChBtYXhfbWVtb3J5X2J5dGVzGAEgASgEEhcKD21heF9zZXNzaW9uX251bRgCIAEoDRIPCgdtYXhfY3B1GAMgASgBIqYBCg9SZXN0b3JlUHJvZ3Jlc3MSDQoFcGhhc2UYASABKAkSEgoKYnl0ZXNfZG9uZRgCIAEoBBITCgtieXRlc190b3RhbBgDIAEoBBIYChBtYWNyb2Jsb2Nrc19kb25lGAQgASgEEhkKEW1hY3JvYmxvY2tzX3RvdGFsGAUgASgEEhIKCnJlcGxheV9sc24YBiABKAYSEgoKdGFyZ2V0X2xzbhgHIAEoBiLWAQoNUmVzdG9yZVJlc3VsdBIMCgRob3N0GAEgASgJEgwKBHBvcnQYAiABKA0SFgoOZGF0YV9kaXJlY3RvcnkYAyABKAkSKQoHcmVhY2hlZBgEIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhYKDnNlcnZlcl92ZXJzaW9uGAUgASgJEhYKDmJ5dGVzX3Jlc3RvcmVkGAYgASgEEh4KFnRhYmxlc3BhY2VfZGlyZWN0b3JpZXMYByADKAkSFgoObGFzdF9jb21taXRfdXMYCCABKAMqewoMSW5zdGFuY2VSb2xlEh0KGUlOU1RBTkNFX1JPTEVfVU5TUEVDSUZJRUQQABIZChVJTlNUQU5DRV9ST0xFX1BSSU1BUlkQARIZChVJTlNUQU5DRV9ST0xFX1NUQU5EQlkQAhIWChJJTlNUQU5DRV9ST0xFX0RPV04QAzJYCgxBZ2VudFNlcnZpY2USSAoGQXR0YWNoEhkuaG9sZGZhc3QudjEuQWdlbnRNZXNzYWdlGh8uaG9sZGZhc3QudjEuQ29vcmRpbmF0b3JNZXNzYWdlKAEwAWIGcHJvdG8z", [file_holdfast_v1_admin, file_holdfast_v1_records]);
+  fileDesc("Chdob2xkZmFzdC92MS9hZ2VudC5wcm90bxILaG9sZGZhc3QudjEigAIKDEFnZW50TWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmhvbGRmYXN0LnYxLkhlbGxvSAASKwoJaGVhcnRiZWF0GAIgASgLMhYuaG9sZGZhc3QudjEuSGVhcnRiZWF0SAASMgoNdGFza19hY2NlcHRlZBgDIAEoCzIZLmhvbGRmYXN0LnYxLlRhc2tBY2NlcHRlZEgAEjIKDXRhc2tfcHJvZ3Jlc3MYBCABKAsyGS5ob2xkZmFzdC52MS5UYXNrUHJvZ3Jlc3NIABIuCgt0YXNrX3Jlc3VsdBgFIAEoCzIXLmhvbGRmYXN0LnYxLlRhc2tSZXN1bHRIAEIGCgRraW5kIq8CChJDb29yZGluYXRvck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmhvbGRmYXN0LnYxLldlbGNvbWVIABIsCgpzdGFydF90YXNrGAIgASgLMhYuaG9sZGZhc3QudjEuU3RhcnRUYXNrSAASLgoLY2FuY2VsX3Rhc2sYAyABKAsyFy5ob2xkZmFzdC52MS5DYW5jZWxUYXNrSAASKgoJZmx1c2hfbG9nGAQgASgLMhUuaG9sZGZhc3QudjEuRmx1c2hMb2dIABIwCgxyZXBvcnRfdGFza3MYBSABKAsyGC5ob2xkZmFzdC52MS5SZXBvcnRUYXNrc0gAEiwKCmtlZXBfc2xvdHMYBiABKAsyFi5ob2xkZmFzdC52MS5LZWVwU2xvdHNIAEIGCgRraW5kIsYBCgVIZWxsbxISCgphZ2VudF91dWlkGAEgASgJEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SDAoEem9uZRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEjAKCWluc3RhbmNlcxgGIAMoCzIdLmhvbGRmYXN0LnYxLkRlY2xhcmVkSW5zdGFuY2USLwoNcnVubmluZ190YXNrcxgHIAMoCzIYLmhvbGRmYXN0LnYxLlJ1bm5pbmdUYXNrEg0KBXRva2VuGAggASgJInIKEERlY2xhcmVkSW5zdGFuY2USDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRIQCghyZXN0b3JlZBgEIAEoCBIRCgl0ZW5hbnRfaWQYBSABKAQiLwoLUnVubmluZ1Rhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNIpQBCgdXZWxjb21lEhEKCXNlcnZlcl9pZBgBIAEoBBIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBIXCg9kZXBsb3ltZW50X3V1aWQYBCABKAkSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAUgASgNEhQKDGxlYWRlcl9lcG9jaBgGIAEoBCK1AQoJSGVhcnRiZWF0Eg8KB3RpbWVfdXMYASABKAMSLgoJaW5zdGFuY2VzGAIgAygLMhsuaG9sZGZhc3QudjEuSW5zdGFuY2VTdGF0dXMSHQoVcmVzaWRlbnRfbWVtb3J5X2J5dGVzGAMgASgEEhcKD2ZyZWVfZGlza19ieXRlcxgEIAEoBBIvCg1kcm9wcGVkX3Nsb3RzGAogAygLMhguaG9sZGZhc3QudjEuRHJvcHBlZFNsb3QiMgoLRHJvcHBlZFNsb3QSEAoIaW5zdGFuY2UYASABKAkSEQoJc2xvdF9uYW1lGAIgASgJIo0DCg5JbnN0YW5jZVN0YXR1cxIOCgZ0ZW5hbnQYASABKAkSFwoPcGFydGl0aW9uX2dyb3VwGAIgASgJEhAKCGluc3RhbmNlGAMgASgJEicKBHJvbGUYBCABKA4yGS5ob2xkZmFzdC52MS5JbnN0YW5jZVJvbGUSGQoRc3lzdGVtX2lkZW50aWZpZXIYBSABKAYSEAoIdGltZWxpbmUYBiABKA0SCwoDbHNuGAcgASgGEhYKDnNlcnZlcl92ZXJzaW9uGAggASgJEhYKDnBvc3RncmVzX21ham9yGAkgASgNEg0KBWVycm9yGAogASgJEgwKBGhvc3QYCyABKAkSDAoEcG9ydBgMIAEoDRIWCg5kYXRhX2RpcmVjdG9yeRgNIAEoCRIQCghyZXN0b3JlZBgOIAEoCBIRCgl0ZW5hbnRfaWQYDyABKAQSHgoWbWF4X3Nsb3Rfd2FsX2tlZXBfc2l6ZRgUIAEoCRIlCh1pZGxlX3JlcGxpY2F0aW9uX3Nsb3RfdGltZW91dBgVIAEoCSJECgtEZXN0aW5hdGlvbhILCgN1cmkYASABKAkSFAoMY2x1c3Rlcl9uYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAQiiAIKCVN0YXJ0VGFzaxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDgoGam9iX2lkGAMgASgEEhMKC2RlYWRsaW5lX21zGAQgASgNEisKB2FyY2hpdmUYBSABKAsyGC5ob2xkZmFzdC52MS5BcmNoaXZlVGFza0gAEikKBmJhY2t1cBgGIAEoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cFRhc2tIABIrCgdyZXN0b3JlGAcgASgLMhguaG9sZGZhc3QudjEuUmVzdG9yZVRhc2tIABInCgVjaGVjaxgIIAEoCzIWLmhvbGRmYXN0LnYxLkNoZWNrVGFza0gAQgYKBGtpbmQiTQoKQ2FuY2VsVGFzaxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDgoGcmVhc29uGAMgASgJEg0KBWRyYWluGAQgASgIIkcKCEZsdXNoTG9nEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRILCgNsc24YAyABKAYSDAoEc2VhbBgEIAEoCCIxCglLZWVwU2xvdHMSJAoFc2xvdHMYASADKAsyFS5ob2xkZmFzdC52MS5LZXB0U2xvdCI8CghLZXB0U2xvdBIQCghpbnN0YW5jZRgBIAEoCRIRCglzbG90X25hbWUYAiABKAkSCwoDbHNuGAMgASgGIg0KC1JlcG9ydFRhc2tzIjAKDFRhc2tBY2NlcHRlZBIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0i2gEKDFRhc2tQcm9ncmVzcxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDwoHdGltZV91cxgDIAEoAxIvCgdhcmNoaXZlGAQgASgLMhwuaG9sZGZhc3QudjEuQXJjaGl2ZVByb2dyZXNzSAASLQoGYmFja3VwGAUgASgLMhsuaG9sZGZhc3QudjEuQmFja3VwUHJvZ3Jlc3NIABIvCgdyZXN0b3JlGAYgASgLMhwuaG9sZGZhc3QudjEuUmVzdG9yZVByb2dyZXNzSABCBgoEa2luZCKXAgoKVGFza1Jlc3VsdBIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SKQoFZXJyb3IYAyABKAsyGC5ob2xkZmFzdC52MS5FcnJvckRldGFpbEgAEi0KB2FyY2hpdmUYBCABKAsyGi5ob2xkZmFzdC52MS5BcmNoaXZlUmVzdWx0SAASKwoGYmFja3VwGAUgASgLMhkuaG9sZGZhc3QudjEuQmFja3VwUmVzdWx0SAASLQoHcmVzdG9yZRgGIAEoCzIaLmhvbGRmYXN0LnYxLlJlc3RvcmVSZXN1bHRIABIpCgVjaGVjaxgHIAEoCzIYLmhvbGRmYXN0LnYxLkNoZWNrUmVzdWx0SABCBgoEa2luZCJdCglDaGVja1Rhc2sSEAoIaW5zdGFuY2UYASABKAkSLQoLZGVzdGluYXRpb24YAiABKAsyGC5ob2xkZmFzdC52MS5EZXN0aW5hdGlvbhIPCgdwdXJwb3NlGAMgASgJIjQKC0NoZWNrUmVzdWx0EiUKBWl0ZW1zGAEgAygLMhYuaG9sZGZhc3QudjEuQ2hlY2tJdGVtIlUKCUNoZWNrSXRlbRIMCgRuYW1lGAEgASgJEg4KBnBhc3NlZBgCIAEoCBINCgVmb3VuZBgDIAEoCRIOCgZ3YW50ZWQYBCABKAkSCwoDZml4GAUgASgJIsECCgtBcmNoaXZlVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBINCgVyb3VuZBgDIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBCABKAkSEAoIaW5zdGFuY2UYBSABKAkSDQoFZXBvY2gYBiABKAQSEQoJc2xvdF9uYW1lGAcgASgJEg0KBWZyZXNoGAggASgIEh4KFmNoZWNrcG9pbnRfaW50ZXJ2YWxfbXMYCSABKA0SEwoLY29tcHJlc3Npb24YCiABKAkSIgoaZXhwZWN0ZWRfc3lzdGVtX2lkZW50aWZpZXIYCyABKAYSEQoJc2VydmVyX2lkGAwgASgEEhkKEW5ld19yb3VuZF9mb2xsb3dzGA0gASgIIrsECg9BcmNoaXZlUHJvZ3Jlc3MSDQoFc3RhdGUYASABKAkSJwoFc3RhcnQYAiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIpCgdkdXJhYmxlGAMgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFQoNY2hlY2twb2ludF91cxgEIAEoAxISCgpzZXJ2ZXJfbHNuGAUgASgGEhEKCXNlcnZlcl91cxgGIAEoAxITCgtpbnB1dF9ieXRlcxgHIAEoBBIUCgxvdXRwdXRfYnl0ZXMYCCABKAQSGQoRc3lzdGVtX2lkZW50aWZpZXIYCSABKAYSGgoSc2VnbWVudF9zaXplX2J5dGVzGAogASgNEhYKDnBvc3RncmVzX21ham9yGAsgASgNEg8KB2ZpbGVfaWQYDCABKAQSEwoLd2FpdGluZ19mb3IYDSABKAkSEgoKbGFzdF9lcnJvchgOIAEoCRIQCghzdGFydF91cxgPIAEoAxIVCg1iYWNrbG9nX2J5dGVzGBAgASgEEhIKCnNsb3Rfc3RhdGUYESABKAkSGwoTc2xvdF9yZXRhaW5lZF9ieXRlcxgSIAEoBBIWCg53YWxfZnJlZV9ieXRlcxgTIAEoBBIQCgh0aW1lbGluZRgUIAEoDRIyCgtkZXN0aW5hdGlvbhgeIAEoDjIdLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uUmVhY2gSGwoTZGVzdGluYXRpb25fYXdheV91cxgfIAEoAyJ8Cg1BcmNoaXZlUmVzdWx0EisKBWZpbmFsGAEgASgLMhwuaG9sZGZhc3QudjEuQXJjaGl2ZVByb2dyZXNzEhoKEmludGVycnVwdGVkX3JlYXNvbhgCIAEoCRIiCgRob2xlGAMgASgLMhQuaG9sZGZhc3QudjEuTG9nSG9sZSLvAgoKQmFja3VwVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgFIAEoCRIQCghpbnN0YW5jZRgGIAEoCRINCgVyZXRyeRgHIAEoDRIZChFmaXJzdF9zdWJfdGFza19pZBgIIAEoDRITCgtjb21wcmVzc2lvbhgJIAEoCRITCgtjb25jdXJyZW5jeRgKIAEoDRISCgpwYWdlX2NoZWNrGAsgASgIEhQKDG1ldGFfdGFza19pZBgMIAEoDRIiChpuZXRfbGltaXRfYnl0ZXNfcGVyX3NlY29uZBgNIAEoBBIXCg9wcmV2aW91c19zZXRfaWQYDiABKAQSDQoFcm91bmQYDyABKAQi5QEKDkJhY2t1cFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSFAoMb3V0cHV0X2J5dGVzGAQgASgEEhIKCmZpbGVzX2RvbmUYBSABKAQSEwoLZmlsZXNfdG90YWwYBiABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgHIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgIIAEoBBInCgVzdGFydBgJIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uIkEKDEJhY2t1cFJlc3VsdBIxCgZiYWNrdXAYASABKAsyIS5ob2xkZmFzdC52MS5QYXJ0aXRpb25Hcm91cEJhY2t1cCLLAwoLUmVzdG9yZVRhc2sSKAoGc291cmNlGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SGAoQc291cmNlX3RlbmFudF9pZBgCIAEoBBIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEg0KBXJvdW5kGAUgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgGIAEoCRIVCg1uZXdfdGVuYW50X2lkGAcgASgEEhIKCm5ld190ZW5hbnQYCCABKAkSFAoMbmV3X2luc3RhbmNlGAkgASgJEioKBnRhcmdldBgKIAEoCzIaLmhvbGRmYXN0LnYxLlJlc3RvcmVUYXJnZXQSQwoOdGFibGVzcGFjZV9tYXAYCyADKAsyKy5ob2xkZmFzdC52MS5SZXN0b3JlVGFzay5UYWJsZXNwYWNlTWFwRW50cnkSEwoLY29uY3VycmVuY3kYDCABKA0SJwoEdW5pdBgNIAEoCzIZLmhvbGRmYXN0LnYxLlJlc291cmNlVW5pdBo0ChJUYWJsZXNwYWNlTWFwRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKoAQoNUmVzdG9yZVRhcmdldBIUCgplbmRfb2ZfbG9nGAEgASgISAASEQoHdGltZV91cxgCIAEoA0gAEg0KA2xzbhgDIAEoBkgAEhMKCWltbWVkaWF0ZRgEIAEoCEgAEg0KA3hpZBgHIAEoDUgAEg4KBG5hbWUYCCABKAlIABIRCglleGNsdXNpdmUYBSABKAgSEAoIdGltZWxpbmUYBiABKA1CBgoEa2luZCJSCgxSZXNvdXJjZVVuaXQSGAoQbWF4X21lbW9yeV9ieXRlcxgBIAEoBBIXCg9tYXhfc2Vzc2lvbl9udW0YAiABKA0SDwoHbWF4X2NwdRgDIAEoASKmAQoPUmVzdG9yZVByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgEIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgFIAEoBBISCgpyZXBsYXlfbHNuGAYgASgGEhIKCnRhcmdldF9sc24YByABKAYi1gEKDVJlc3RvcmVSZXN1bHQSDAoEaG9zdBgBIAEoCRIMCgRwb3J0GAIgASgNEhYKDmRhdGFfZGlyZWN0b3J5GAMgASgJEikKB3JlYWNoZWQYBCABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIWCg5zZXJ2ZXJfdmVyc2lvbhgFIAEoCRIWCg5ieXRlc19yZXN0b3JlZBgGIAEoBBIeChZ0YWJsZXNwYWNlX2RpcmVjdG9yaWVzGAcgAygJEhYKDmxhc3RfY29tbWl0X3VzGAggASgDKnsKDEluc3RhbmNlUm9sZRIdChlJTlNUQU5DRV9ST0xFX1VOU1BFQ0lGSUVEEAASGQoVSU5TVEFOQ0VfUk9MRV9QUklNQVJZEAESGQoVSU5TVEFOQ0VfUk9MRV9TVEFOREJZEAISFgoSSU5TVEFOQ0VfUk9MRV9ET1dOEAMqcAoQRGVzdGluYXRpb25SZWFjaBIhCh1ERVNUSU5BVElPTl9SRUFDSF9VTlNQRUNJRklFRBAAEh0KGURFU1RJTkFUSU9OX1JFQUNIX1JFQUNIRUQQARIaChZERVNUSU5BVElPTl9SRUFDSF9BV0FZEAIyWAoMQWdlbnRTZXJ2aWNlEkgKBkF0dGFjaBIZLmhvbGRmYXN0LnYxLkFnZW50TWVzc2FnZRofLmhvbGRmYXN0LnYxLkNvb3JkaW5hdG9yTWVzc2FnZSgBMAFiBnByb3RvMw", [file_holdfast_v1_admin, file_holdfast_v1_records]);
 
 /**
  * @generated from message holdfast.v1.AgentMessage
@@ -187,6 +187,8 @@ export const HelloSchema: GenMessage<Hello> = /*@__PURE__*/
  */
 export type DeclaredInstance = Message<"holdfast.v1.DeclaredInstance"> & {
   /**
+   * empty: it belongs to nobody, and is only watched
+   *
    * @generated from field: string tenant = 1;
    */
   tenant: string;
@@ -312,6 +314,13 @@ export type Heartbeat = Message<"holdfast.v1.Heartbeat"> & {
    * @generated from field: uint64 free_disk_bytes = 4;
    */
   freeDiskBytes: bigint;
+
+  /**
+   * that KeepSlots ordered to drop, for a while
+   *
+   * @generated from field: repeated holdfast.v1.DroppedSlot dropped_slots = 10;
+   */
+  droppedSlots: DroppedSlot[];
 };
 
 /**
@@ -320,6 +329,28 @@ export type Heartbeat = Message<"holdfast.v1.Heartbeat"> & {
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
   messageDesc(file_holdfast_v1_agent, 6);
+
+/**
+ * @generated from message holdfast.v1.DroppedSlot
+ */
+export type DroppedSlot = Message<"holdfast.v1.DroppedSlot"> & {
+  /**
+   * @generated from field: string instance = 1;
+   */
+  instance: string;
+
+  /**
+   * @generated from field: string slot_name = 2;
+   */
+  slotName: string;
+};
+
+/**
+ * Describes the message holdfast.v1.DroppedSlot.
+ * Use `create(DroppedSlotSchema)` to create a new message.
+ */
+export const DroppedSlotSchema: GenMessage<DroppedSlot> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 7);
 
 /**
  * @generated from message holdfast.v1.InstanceStatus
@@ -403,6 +434,20 @@ export type InstanceStatus = Message<"holdfast.v1.InstanceStatus"> & {
    * @generated from field: uint64 tenant_id = 15;
    */
   tenantId: bigint;
+
+  /**
+   * as the server shows it; empty: not known
+   *
+   * @generated from field: string max_slot_wal_keep_size = 20;
+   */
+  maxSlotWalKeepSize: string;
+
+  /**
+   * 0 before 18
+   *
+   * @generated from field: string idle_replication_slot_timeout = 21;
+   */
+  idleReplicationSlotTimeout: string;
 };
 
 /**
@@ -410,7 +455,7 @@ export type InstanceStatus = Message<"holdfast.v1.InstanceStatus"> & {
  * Use `create(InstanceStatusSchema)` to create a new message.
  */
 export const InstanceStatusSchema: GenMessage<InstanceStatus> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 7);
+  messageDesc(file_holdfast_v1_agent, 8);
 
 /**
  * Where a task reads and writes. The URI may hold credentials: never log it, mask it first.
@@ -439,7 +484,7 @@ export type Destination = Message<"holdfast.v1.Destination"> & {
  * Use `create(DestinationSchema)` to create a new message.
  */
 export const DestinationSchema: GenMessage<Destination> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 8);
+  messageDesc(file_holdfast_v1_agent, 9);
 
 /**
  * @generated from message holdfast.v1.StartTask
@@ -502,7 +547,7 @@ export type StartTask = Message<"holdfast.v1.StartTask"> & {
  * Use `create(StartTaskSchema)` to create a new message.
  */
 export const StartTaskSchema: GenMessage<StartTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 9);
+  messageDesc(file_holdfast_v1_agent, 10);
 
 /**
  * @generated from message holdfast.v1.CancelTask
@@ -536,7 +581,7 @@ export type CancelTask = Message<"holdfast.v1.CancelTask"> & {
  * Use `create(CancelTaskSchema)` to create a new message.
  */
 export const CancelTaskSchema: GenMessage<CancelTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 10);
+  messageDesc(file_holdfast_v1_agent, 11);
 
 /**
  * Make everything up to `lsn` of this archive task durable now.
@@ -572,7 +617,7 @@ export type FlushLog = Message<"holdfast.v1.FlushLog"> & {
  * Use `create(FlushLogSchema)` to create a new message.
  */
 export const FlushLogSchema: GenMessage<FlushLog> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 11);
+  messageDesc(file_holdfast_v1_agent, 12);
 
 /**
  * Standbys keep their log as far as it is not archived, so that nothing is missing after a promotion.
@@ -591,7 +636,7 @@ export type KeepSlots = Message<"holdfast.v1.KeepSlots"> & {
  * Use `create(KeepSlotsSchema)` to create a new message.
  */
 export const KeepSlotsSchema: GenMessage<KeepSlots> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 12);
+  messageDesc(file_holdfast_v1_agent, 13);
 
 /**
  * @generated from message holdfast.v1.KeptSlot
@@ -608,7 +653,7 @@ export type KeptSlot = Message<"holdfast.v1.KeptSlot"> & {
   slotName: string;
 
   /**
-   * archived up to here; 0: nothing is archived any more, the slot is dropped
+   * archived up to here; 0: nothing is archived any more, the slot is dropped, also a leader's
    *
    * @generated from field: fixed64 lsn = 3;
    */
@@ -620,7 +665,7 @@ export type KeptSlot = Message<"holdfast.v1.KeptSlot"> & {
  * Use `create(KeptSlotSchema)` to create a new message.
  */
 export const KeptSlotSchema: GenMessage<KeptSlot> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 13);
+  messageDesc(file_holdfast_v1_agent, 14);
 
 /**
  * Ask for a RunningTask-like TaskProgress of every running task, now.
@@ -635,7 +680,7 @@ export type ReportTasks = Message<"holdfast.v1.ReportTasks"> & {
  * Use `create(ReportTasksSchema)` to create a new message.
  */
 export const ReportTasksSchema: GenMessage<ReportTasks> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 14);
+  messageDesc(file_holdfast_v1_agent, 15);
 
 /**
  * @generated from message holdfast.v1.TaskAccepted
@@ -657,7 +702,7 @@ export type TaskAccepted = Message<"holdfast.v1.TaskAccepted"> & {
  * Use `create(TaskAcceptedSchema)` to create a new message.
  */
 export const TaskAcceptedSchema: GenMessage<TaskAccepted> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 15);
+  messageDesc(file_holdfast_v1_agent, 16);
 
 /**
  * @generated from message holdfast.v1.TaskProgress
@@ -707,7 +752,7 @@ export type TaskProgress = Message<"holdfast.v1.TaskProgress"> & {
  * Use `create(TaskProgressSchema)` to create a new message.
  */
 export const TaskProgressSchema: GenMessage<TaskProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 16);
+  messageDesc(file_holdfast_v1_agent, 17);
 
 /**
  * @generated from message holdfast.v1.TaskResult
@@ -764,7 +809,7 @@ export type TaskResult = Message<"holdfast.v1.TaskResult"> & {
  * Use `create(TaskResultSchema)` to create a new message.
  */
 export const TaskResultSchema: GenMessage<TaskResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 17);
+  messageDesc(file_holdfast_v1_agent, 18);
 
 /**
  * ---- check: what the coordinator asks before ARCHIVELOG or BACKUP -----------------------------------------------
@@ -797,7 +842,7 @@ export type CheckTask = Message<"holdfast.v1.CheckTask"> & {
  * Use `create(CheckTaskSchema)` to create a new message.
  */
 export const CheckTaskSchema: GenMessage<CheckTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 18);
+  messageDesc(file_holdfast_v1_agent, 19);
 
 /**
  * @generated from message holdfast.v1.CheckResult
@@ -814,7 +859,7 @@ export type CheckResult = Message<"holdfast.v1.CheckResult"> & {
  * Use `create(CheckResultSchema)` to create a new message.
  */
 export const CheckResultSchema: GenMessage<CheckResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 19);
+  messageDesc(file_holdfast_v1_agent, 20);
 
 /**
  * @generated from message holdfast.v1.CheckItem
@@ -853,7 +898,7 @@ export type CheckItem = Message<"holdfast.v1.CheckItem"> & {
  * Use `create(CheckItemSchema)` to create a new message.
  */
 export const CheckItemSchema: GenMessage<CheckItem> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 20);
+  messageDesc(file_holdfast_v1_agent, 21);
 
 /**
  * ---- archive ----------------------------------------------------------------------------------------------------
@@ -942,7 +987,7 @@ export type ArchiveTask = Message<"holdfast.v1.ArchiveTask"> & {
  * Use `create(ArchiveTaskSchema)` to create a new message.
  */
 export const ArchiveTaskSchema: GenMessage<ArchiveTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 21);
+  messageDesc(file_holdfast_v1_agent, 22);
 
 /**
  * @generated from message holdfast.v1.ArchiveProgress
@@ -1065,6 +1110,18 @@ export type ArchiveProgress = Message<"holdfast.v1.ArchiveProgress"> & {
    * @generated from field: uint32 timeline = 20;
    */
   timeline: number;
+
+  /**
+   * @generated from field: holdfast.v1.DestinationReach destination = 30;
+   */
+  destination: DestinationReach;
+
+  /**
+   * the agent's clock: since when it is AWAY
+   *
+   * @generated from field: int64 destination_away_us = 31;
+   */
+  destinationAwayUs: bigint;
 };
 
 /**
@@ -1072,7 +1129,7 @@ export type ArchiveProgress = Message<"holdfast.v1.ArchiveProgress"> & {
  * Use `create(ArchiveProgressSchema)` to create a new message.
  */
 export const ArchiveProgressSchema: GenMessage<ArchiveProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 22);
+  messageDesc(file_holdfast_v1_agent, 23);
 
 /**
  * @generated from message holdfast.v1.ArchiveResult
@@ -1103,7 +1160,7 @@ export type ArchiveResult = Message<"holdfast.v1.ArchiveResult"> & {
  * Use `create(ArchiveResultSchema)` to create a new message.
  */
 export const ArchiveResultSchema: GenMessage<ArchiveResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 23);
+  messageDesc(file_holdfast_v1_agent, 24);
 
 /**
  * ---- backup -----------------------------------------------------------------------------------------------------
@@ -1200,7 +1257,7 @@ export type BackupTask = Message<"holdfast.v1.BackupTask"> & {
  * Use `create(BackupTaskSchema)` to create a new message.
  */
 export const BackupTaskSchema: GenMessage<BackupTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 24);
+  messageDesc(file_holdfast_v1_agent, 25);
 
 /**
  * @generated from message holdfast.v1.BackupProgress
@@ -1261,7 +1318,7 @@ export type BackupProgress = Message<"holdfast.v1.BackupProgress"> & {
  * Use `create(BackupProgressSchema)` to create a new message.
  */
 export const BackupProgressSchema: GenMessage<BackupProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 25);
+  messageDesc(file_holdfast_v1_agent, 26);
 
 /**
  * @generated from message holdfast.v1.BackupResult
@@ -1278,7 +1335,7 @@ export type BackupResult = Message<"holdfast.v1.BackupResult"> & {
  * Use `create(BackupResultSchema)` to create a new message.
  */
 export const BackupResultSchema: GenMessage<BackupResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 26);
+  messageDesc(file_holdfast_v1_agent, 27);
 
 /**
  * ---- restore ----------------------------------------------------------------------------------------------------
@@ -1357,7 +1414,7 @@ export type RestoreTask = Message<"holdfast.v1.RestoreTask"> & {
  * Use `create(RestoreTaskSchema)` to create a new message.
  */
 export const RestoreTaskSchema: GenMessage<RestoreTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 27);
+  messageDesc(file_holdfast_v1_agent, 28);
 
 /**
  * @generated from message holdfast.v1.RestoreTarget
@@ -1428,7 +1485,7 @@ export type RestoreTarget = Message<"holdfast.v1.RestoreTarget"> & {
  * Use `create(RestoreTargetSchema)` to create a new message.
  */
 export const RestoreTargetSchema: GenMessage<RestoreTarget> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 28);
+  messageDesc(file_holdfast_v1_agent, 29);
 
 /**
  * @generated from message holdfast.v1.ResourceUnit
@@ -1455,7 +1512,7 @@ export type ResourceUnit = Message<"holdfast.v1.ResourceUnit"> & {
  * Use `create(ResourceUnitSchema)` to create a new message.
  */
 export const ResourceUnitSchema: GenMessage<ResourceUnit> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 29);
+  messageDesc(file_holdfast_v1_agent, 30);
 
 /**
  * @generated from message holdfast.v1.RestoreProgress
@@ -1504,7 +1561,7 @@ export type RestoreProgress = Message<"holdfast.v1.RestoreProgress"> & {
  * Use `create(RestoreProgressSchema)` to create a new message.
  */
 export const RestoreProgressSchema: GenMessage<RestoreProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 30);
+  messageDesc(file_holdfast_v1_agent, 31);
 
 /**
  * @generated from message holdfast.v1.RestoreResult
@@ -1558,7 +1615,7 @@ export type RestoreResult = Message<"holdfast.v1.RestoreResult"> & {
  * Use `create(RestoreResultSchema)` to create a new message.
  */
 export const RestoreResultSchema: GenMessage<RestoreResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 31);
+  messageDesc(file_holdfast_v1_agent, 32);
 
 /**
  * @generated from enum holdfast.v1.InstanceRole
@@ -1595,6 +1652,41 @@ export type InstanceRole = (typeof InstanceRole)[keyof typeof InstanceRole] | Un
  */
 export const InstanceRoleSchema: GenEnum<InstanceRole> = /*@__PURE__*/
   enumDesc(file_holdfast_v1_agent, 0);
+
+/**
+ * @generated from enum holdfast.v1.DestinationReach
+ */
+export const DestinationReach = {
+  /**
+   * not known yet
+   *
+   * @generated from enum value: DESTINATION_REACH_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * @generated from enum value: DESTINATION_REACH_REACHED = 1;
+   */
+  REACHED: 1,
+
+  /**
+   * it fails, or has not answered for a while
+   *
+   * @generated from enum value: DESTINATION_REACH_AWAY = 2;
+   */
+  AWAY: 2,
+} as const;
+
+/**
+ * @generated from enum holdfast.v1.DestinationReach
+ */
+export type DestinationReach = (typeof DestinationReach)[keyof typeof DestinationReach] | UnknownEnum;
+
+/**
+ * Describes the enum holdfast.v1.DestinationReach.
+ */
+export const DestinationReachSchema: GenEnum<DestinationReach> = /*@__PURE__*/
+  enumDesc(file_holdfast_v1_agent, 1);
 
 /**
  * @generated from service holdfast.v1.AgentService
