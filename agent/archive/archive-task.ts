@@ -86,8 +86,7 @@ class Archiver {
   /** What was read at the destination; it counts as durable when it is sealed. */
   #found: { readonly end: LogPoint; readonly checkpointUs: bigint } | undefined;
   #checkpoint: Checkpoint = NO_CHECKPOINT;
-  #flushUpTo: Lsn = NO_CHECKPOINT.lsn;
-  #sealUpTo: Lsn = NO_CHECKPOINT.lsn;
+  #asked = { flushUpTo: NO_CHECKPOINT.lsn, sealUpTo: NO_CHECKPOINT.lsn };
   #streaming: Streaming | undefined;
   #files: LogFileSequence | undefined;
   #sight: Sight | undefined;
@@ -232,8 +231,7 @@ class Archiver {
         clock: this.#context.clock,
         // Positions that were polled before may be another timeline's.
         checkpoint: { ...this.#checkpoint, candidates: [] },
-        flushUpTo: this.#flushUpTo,
-        sealUpTo: this.#sealUpTo,
+        ...this.#asked,
         synchronous: this.#sight?.synchronous ?? false,
         until: log?.until,
         drain: control.drain,
@@ -362,8 +360,8 @@ class Archiver {
   }
 
   #flush(lsn: Lsn, seal: boolean): void {
-    if (lsn > this.#flushUpTo) this.#flushUpTo = lsn;
-    if (seal && lsn > this.#sealUpTo) this.#sealUpTo = lsn;
+    if (lsn > this.#asked.flushUpTo) this.#asked.flushUpTo = lsn;
+    if (seal && lsn > this.#asked.sealUpTo) this.#asked.sealUpTo = lsn;
     this.#streaming?.flush(lsn, seal);
   }
 
