@@ -30,7 +30,7 @@ beforeAll(async () => {
   coordinator = await CoordinatorInTest.start(join(directory, 'state'));
   agent = new FakeAgent({ address: `127.0.0.1:${coordinator.port}`, tenant: 'orders', token: 'shared' });
   await coordinator.until('the leader', async () =>
-    (await coordinator.view('dba_ob_partition_groups')).some((row) => row['role'] === 'LEADER'),
+    (await coordinator.view('dba_ob_partition_groups')).some((group) => group['role'] === 'LEADER'),
   );
   const value = `file://${directory}/dest`;
   await coordinator.run({ kind: 'setParameter', name: 'backup_dest', value });
