@@ -134,6 +134,10 @@ function printRound(round: RoundHistory, sizeBytes: number): void {
     `    Archive round ${round.begin.round}, ${state}, since ${formatInstant(round.begin.beginUs)}, ` +
       `${formatSize(sizeBytes)} at the destination`,
   );
+  for (const { partitionGroup, joinedUs, leftUs } of round.members) {
+    if (joinedUs > 0n) console.log(`      ${partitionGroup}: joined ${formatInstant(joinedUs)}`);
+    if (leftUs > 0n) console.log(`      ${partitionGroup}: left ${formatInstant(leftUs)}`);
+  }
   for (const group of round.groups) {
     for (const range of group.coverage) {
       const until = range.checkpointUs === undefined ? '' : `, until ${formatInstant(range.checkpointUs)}`;

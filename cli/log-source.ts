@@ -5,6 +5,8 @@ import { RoundBeginSchema, type RoundGroupStart } from '../proto/gen/holdfast/v1
 import { LogLookup } from '../storage-layout/clog/lookup.ts';
 import type { Medium } from '../storage-layout/media/medium.ts';
 import { findRoot, findTenant, findTenants } from '../storage-layout/plan/discovery.ts';
+import { archivedGroups } from '../storage-layout/plan/membership.ts';
+import { readMembers } from '../storage-layout/plan/read-members.ts';
 import { listRounds } from '../storage-layout/plan/tenant-history.ts';
 import { readInfoIfThere } from '../storage-layout/records/info-file.ts';
 import { type RoundKey, type TreeRoot, tree } from '../storage-layout/tree.ts';
@@ -51,7 +53,8 @@ export async function findLogSources(
     const round = { tenantId, round: id };
     const begin = await readInfoIfThere(medium, tree.roundBegin(root, round), RoundBeginSchema, signal);
     if (begin === undefined) continue;
-    const start = groupOf(begin.groups, options.group);
+    const groups = archivedGroups(await readMembers(medium, root, round, begin, signal));
+    const start = groupOf(groups, options.group);
     if (start !== undefined) sources.push({ medium, root, round, group: start.partitionGroup, start });
   }
   if (sources.length > 0) return sources;

@@ -105,7 +105,6 @@ async function reading(
   let hasAnswered = false;
   // A stretch may lie in earlier rounds, or in several; without one the newest round is read.
   for (const source of isBounded ? sources.toReversed() : sources.slice(0, 1)) {
-    if (beginsBehind(source, stretch)) continue;
     const context = await contextOf(source, stretch, signal);
     if (isBounded && context.ranges.length === 0) continue;
     hasAnswered = true;
@@ -120,11 +119,6 @@ async function contextOf(source: LogSource, stretch: LogStretch, signal: AbortSi
   const coverage = await log.coverage(signal);
   const ranges = await findStretch(log, coverage, stretch, source.start.segmentSizeBytes, signal);
   return { source, log, coverage, stretch, ranges };
-}
-
-/** True when the round began after the stretch. Nothing of the stretch can be in it. */
-function beginsBehind({ start }: LogSource, { until }: LogStretch): boolean {
-  return until?.kind === 'time' && start.startUs > until.timeUs;
 }
 
 type ReadContext = {

@@ -192,9 +192,18 @@ function wantedTarget(target: RestoreTarget, inclusive: boolean): WantedTarget {
 }
 
 function groupOf(options: RestoreOptions, chosen: ChosenSet): string {
-  const names = chosen.set.partitionGroups.map((group) => group.partitionGroup);
+  const names = chosen.window.groups.map((group) => group.partitionGroup);
   const [only] = names;
-  if (options.partitionGroup !== undefined) return options.partitionGroup;
+  const wanted = options.partitionGroup;
+  if (wanted !== undefined && names.includes(wanted)) return wanted;
+  if (wanted !== undefined)
+    throw new HoldfastError(
+      'INVALID_ARGUMENT',
+      `partition group "${wanted}" is none of the tenant's at the target`,
+      {
+        detail: `There are: ${names.join(', ')}.`,
+      },
+    );
   if (only !== undefined && names.length === 1) return only;
   throw new HoldfastError('INVALID_ARGUMENT', `the tenant has ${names.length} partition groups`, {
     hint: `Restore one after the other with --partition-group: ${names.join(', ')}.`,

@@ -28,6 +28,9 @@ const TEMPLATES = {
   mountFile: '{tenantId}/clog/{round}/mount_file',
   roundBegin: '{tenantId}/clog/{round}/round_begin',
   roundEnd: '{tenantId}/clog/{round}/round_end',
+  memberJoined: '{tenantId}/clog/{round}/members/{group}/{membership}.joined',
+  memberBegin: '{tenantId}/clog/{round}/members/{group}/{membership}.begin',
+  memberLeft: '{tenantId}/clog/{round}/members/{group}/{membership}.left',
   history: '{tenantId}/clog/{round}/history/{group}/{timeline}.history',
   logData: '{tenantId}/clog/{round}/data/{group}/{fileId}.{epoch}',
   logDataPart: '{tenantId}/clog/{round}/data/{group}/{fileId}.{epoch}.part_{part}',
@@ -57,6 +60,7 @@ type FieldTypes = {
   readonly port: number;
   readonly ordinal: number;
   readonly timeline: number;
+  readonly membership: number;
   readonly part: number;
   readonly taskId: number;
   readonly subTaskId: number;
@@ -118,6 +122,16 @@ export const tree = {
   mountFile: (r: TreeRoot, key: RoundKey): string => build(r, 'mountFile', key),
   roundBegin: (r: TreeRoot, key: RoundKey): string => build(r, 'roundBegin', key),
   roundEnd: (r: TreeRoot, key: RoundKey): string => build(r, 'roundEnd', key),
+  /** One directory per partition group that joined or left while the round ran. */
+  membersDirectory: (r: TreeRoot, key: RoundKey): string => `${tree.roundDirectory(r, key)}/members`,
+  memberDirectory: (r: TreeRoot, key: RoundKey, group: string): string =>
+    parent(tree.memberJoined(r, key, group, 1)),
+  memberJoined: (r: TreeRoot, key: RoundKey, group: string, membership: number): string =>
+    build(r, 'memberJoined', { ...key, group, membership }),
+  memberBegin: (r: TreeRoot, key: RoundKey, group: string, membership: number): string =>
+    build(r, 'memberBegin', { ...key, group, membership }),
+  memberLeft: (r: TreeRoot, key: RoundKey, group: string, membership: number): string =>
+    build(r, 'memberLeft', { ...key, group, membership }),
   historyDirectory: (r: TreeRoot, key: RoundKey, group: string): string =>
     parent(tree.history(r, key, group, 1)),
   history: (r: TreeRoot, key: RoundKey, group: string, timeline: number): string =>

@@ -14,8 +14,21 @@ import { checkName } from '../../storage-layout/tree.ts';
 import { findTask } from '../catalog/jobs.ts';
 import { deleteOwedSlot, insertOwedSlot, listOwedSlots } from '../catalog/owed-slots.ts';
 import { findLastRound } from '../catalog/rounds.ts';
-import { attachServer, declareInstance, keepInstances, listInstances } from '../catalog/servers.ts';
-import { findTenant, insertTenant, joinGroup, listTenants, nextTenantId } from '../catalog/tenants.ts';
+import {
+  attachServer,
+  declareInstance,
+  type InstanceRow,
+  keepInstances,
+  listInstances,
+} from '../catalog/servers.ts';
+import {
+  findTenant,
+  insertTenant,
+  joinGroup,
+  listTenants,
+  nextTenantId,
+  noteUndeclared,
+} from '../catalog/tenants.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
 import { slotName } from '../jobs/dispatch.ts';
 import { applyResult } from '../jobs/task-results.ts';
@@ -98,6 +111,7 @@ async function register(context: CoordinatorContext, hello: Hello): Promise<bigi
       { uuid: hello.agentUuid, ip: hello.ip, port: hello.port, zone: hello.zone, version: hello.version },
       tx.nowUs,
     );
+    const before = (await listInstances(tx)).filter((row) => row.server_id === serverId);
     for (const declared of hello.instances) {
       const tenantId = await joinDeclared(tx, declared);
       const member = {
@@ -111,6 +125,7 @@ async function register(context: CoordinatorContext, hello: Hello): Promise<bigi
     }
     const declared = hello.instances.map(({ instance }) => instance);
     await tellSlotsLeftBehind(context, tx, serverId, declared);
+    await noteUndeclaredGroups(tx, before);
     await tx.event({
       module: 'agent',
       event: 'agent_attached',
@@ -180,6 +195,14 @@ async function joinDeclared(tx: Transaction, declared: DeclaredInstance): Promis
   const tenantId = await tenantOf(tx, declared.tenant, declared.restored ? declared.tenantId : 0n);
   await joinGroup(tx, tenantId, declared.partitionGroup, tx.nowUs);
   return tenantId;
+}
+
+/** Groups that this agent declared and that no agent declares now are on their way out. Who is away declares what it did. */
+async function noteUndeclaredGroups(tx: Transaction, before: readonly InstanceRow[]): Promise<void> {
+  const now = await listInstances(tx);
+  for (const { tenant_id: tenantId, partition_group: group } of before)
+    if (tenantId !== null && !now.some((row) => row.tenant_id === tenantId && row.partition_group === group))
+      await noteUndeclared(tx, tenantId, group, tx.nowUs);
 }
 
 /** The declared tenant's id; a tenant appears with the first agent that declares it. `givenId`: of a restored one. */

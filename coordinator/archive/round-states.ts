@@ -12,6 +12,7 @@
  * R4. At most one round of a tenant is BEGINNING, DOING or STOPPING.
  * R5. A round's checkpoint never goes back, and its start never changes once it is DOING.
  * R6. Stopping needs no destination: round_end is then owed, and paid when the destination is back.
+ * R7 to R9, of groups that join or leave while it runs: round-members.ts.
  */
 import type { TransitionTable } from '../jobs/state-machine.ts';
 

@@ -3,10 +3,12 @@ import { create } from '@bufbuild/protobuf';
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
 import { parseLsn } from '../../foundation/lsn.ts';
-import { type RoundBegin, RoundBeginSchema, RoundEndSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { RoundBeginSchema, RoundEndSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { readMembers } from '../../storage-layout/plan/read-members.ts';
 import { formatInstant } from '../../storage-layout/plan/windows.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import { errorOfRow, listTasks, moveJob, type Task } from '../catalog/jobs.ts';
+import { replaceRoundMembers } from '../catalog/members.ts';
 import {
   listRoundGroups,
   moveRound,
@@ -24,21 +26,31 @@ import { readRetention } from '../jobs/check-job.ts';
 import { step } from '../jobs/state-machine.ts';
 import { abandonCancelled, cancelTasks, isEnded, sendCancel } from '../jobs/task-care.ts';
 import { isFollowed } from './keep-slots.ts';
+import { followLineages } from './lineages.ts';
+import { roundBegin } from './round-begin.ts';
+import { isNewcomer, type RoundMembers } from './round-members.ts';
 import { ROUND_TRANSITIONS, type RoundStateName } from './round-states.ts';
 
 /** One step of a round that is running, or owes its round_end. */
 export async function stepRound(
   context: CoordinatorContext,
   round: Round,
+  members: RoundMembers,
   signal: AbortSignal,
 ): Promise<void> {
-  const tasks = await listTasks(context.catalog, round.job_id);
+  const tasks = await tasksOf(context, round);
   switch (round.state) {
     case 'BEGINNING':
     case 'DOING': {
       const failed = tasks.find((task) => task.state === 'FAILED');
-      if (failed !== undefined) await interruptRound(context, round, failed);
-      else if (round.state === 'BEGINNING') await beginWhenAllStarted(context, round, signal);
+      if (failed !== undefined) {
+        await interruptRound(context, round, failed);
+        return;
+      }
+      // What changed is for the next step to look at.
+      if (await members.step(context, { ...round, state: round.state }, signal)) return;
+      if (round.state === 'BEGINNING') await beginWhenAllStarted(context, round, signal);
+      else await followLineages(context, round, signal);
       return;
     }
     case 'STOPPING':
@@ -50,14 +62,26 @@ export async function stepRound(
   }
 }
 
+/** The archive tasks that the round hangs on: not those of groups that left, or that have not begun in it yet. */
+async function tasksOf(context: CoordinatorContext, round: Round): Promise<readonly Task[]> {
+  const rows = await listRoundGroups(context.catalog, round.tenant_id, round.round);
+  const ids = new Set(
+    rows.filter((row) => row.left_us === 0n && !isNewcomer(round, row)).map((row) => row.task_id),
+  );
+  return (await listTasks(context.catalog, round.job_id)).filter((task) => ids.has(task.task_id));
+}
+
 /** R2: round_begin is at the destination before the round is DOING. */
 async function beginWhenAllStarted(
   context: CoordinatorContext,
   round: Round,
   signal: AbortSignal,
 ): Promise<void> {
-  const groups = await listRoundGroups(context.catalog, round.tenant_id, round.round);
+  const groups = (await listRoundGroups(context.catalog, round.tenant_id, round.round)).filter(
+    (group) => group.left_us === 0n,
+  );
   if (!groups.every((group) => group.state === 'DOING' && group.start_lsn !== null)) return;
+  if (groups.length === 0) return; // all have left: nothing is archived until one joins
   const medium = await context.destinations.open(context.secrets.decrypt(round.destination), signal);
   const key = { tenantId: round.tenant_id, round: round.round };
   if (!(await hasRound(medium, context.deployment, key, signal)))
@@ -72,10 +96,12 @@ async function beginWhenAllStarted(
     roundBegin(round, groups),
     signal,
   );
+  const members = await readMembers(medium, context.root, key, begin, signal);
   const next = step(ROUND_TRANSITIONS, round.state, 'allStarted');
   if (next === undefined) return;
   await write(context, async (tx) => {
     if (!(await moveRound(tx, round, next, { startUs: begin.beginUs }))) return;
+    await replaceRoundMembers(tx, round, members);
     for (const group of groups)
       await setGroupSystemIdentifier(
         tx,
@@ -94,23 +120,6 @@ async function beginWhenAllStarted(
     });
   });
   await writeClogSummaries(medium, context.root, context.catalog, round.tenant_id, signal);
-}
-
-function roundBegin(round: Round, groups: readonly RoundGroup[]): RoundBegin {
-  return create(RoundBeginSchema, {
-    tenantId: round.tenant_id,
-    tenantName: round.tenant_name,
-    round: round.round,
-    beginUs: groups.reduce((latest, group) => (group.start_us > latest ? group.start_us : latest), 0n),
-    groups: groups.map((group) => ({
-      partitionGroup: group.partition_group,
-      systemIdentifier: BigInt(group.system_identifier),
-      start: { timeline: Number(group.start_timeline), lsn: parseLsn(group.start_lsn ?? '0/0') },
-      segmentSizeBytes: Number(group.segment_size_bytes),
-      postgresMajor: group.postgres_major,
-      startUs: group.start_us,
-    })),
-  });
 }
 
 /** R3: a hole, or a start that cannot be, ends the round. */

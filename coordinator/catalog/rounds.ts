@@ -64,6 +64,12 @@ export type RoundGroup = {
   readonly hole_begin_us: bigint;
   readonly hole_end_us: bigint;
   readonly hole_reason: string;
+  /** False: it joined the running round, and its own start is not at the destination yet. */
+  readonly begun: boolean;
+  /** 0: its log is archived as long as the round goes on. */
+  readonly left_us: bigint;
+  readonly lineage_timeline: bigint;
+  readonly waiting_for: string;
 };
 
 const ROUND_COLUMNS = `tenant_id, round, tenant_name, job_id, state, destination, display_destination, start_us,
@@ -73,7 +79,7 @@ const GROUP_COLUMNS = `tenant_id, round, partition_group, task_id, epoch, state,
   checkpoint_lsn::text AS checkpoint_lsn, checkpoint_us, earlier_input_bytes, earlier_output_bytes, input_bytes,
   output_bytes, last_error, backlog_bytes, slot_state, slot_retained_bytes, wal_free_bytes, updated_us,
   destination_away_us, overdue, hole_timeline, hole_begin::text AS hole_begin, hole_end::text AS hole_end, hole_begin_us,
-  hole_end_us, hole_reason`;
+  hole_end_us, hole_reason, begun, left_us, lineage_timeline, waiting_for`;
 
 export async function insertRound(
   tx: Queryable,
@@ -111,6 +117,8 @@ export async function insertRoundGroup(
     readonly round: bigint;
     readonly partitionGroup: string;
     readonly taskId: bigint;
+    /** It joins a round that is DOING: it has no start at the destination yet. */
+    readonly late?: boolean;
   },
 ): Promise<void> {
   await insertRow(
@@ -121,9 +129,51 @@ export async function insertRoundGroup(
       round: group.round,
       partition_group: group.partitionGroup,
       task_id: group.taskId,
+      begun: group.late !== true,
     },
     'round',
   );
+}
+
+/** A group that left the round joins it again, or one that could not begin begins anew: by another task. */
+export async function renewRoundGroup(
+  tx: Queryable,
+  group: Pick<RoundGroup, 'tenant_id' | 'round' | 'partition_group'>,
+  change: { readonly taskId: bigint; readonly begun: boolean },
+): Promise<void> {
+  await updateRows(tx, 'round_groups', keyOf(group), {
+    task_id: change.taskId,
+    begun: change.begun,
+    left_us: 0n,
+    state: 'BEGINNING',
+    waiting_for: '',
+  });
+}
+
+/** The group's own start in the running round is at the destination. */
+export async function setRoundGroupBegun(
+  tx: Queryable,
+  group: Pick<RoundGroup, 'tenant_id' | 'round' | 'partition_group'>,
+): Promise<void> {
+  await updateRows(tx, 'round_groups', keyOf(group), { begun: true });
+}
+
+export async function setRoundGroupLeft(
+  tx: Queryable,
+  group: Pick<RoundGroup, 'tenant_id' | 'round' | 'partition_group'>,
+  leftUs: bigint,
+): Promise<void> {
+  await updateRows(tx, 'round_groups', keyOf(group), {
+    left_us: leftUs,
+    state: 'STOP',
+    waiting_for: '',
+    last_error: '',
+    backlog_bytes: 0n,
+  });
+}
+
+function keyOf(group: Pick<RoundGroup, 'tenant_id' | 'round' | 'partition_group'>) {
+  return { tenant_id: group.tenant_id, round: group.round, partition_group: group.partition_group };
 }
 
 /** The tenant's newest round. */
@@ -262,7 +312,8 @@ export type GroupProgress = {
 
 /**
  * What an archiver reported. The start is kept once it is known (R5), the checkpoint only grows; `lineage_us` is the
- * checkpoint's time on the newest timeline alone.
+ * checkpoint's time on the newest timeline alone. The round's checkpoint is the earliest of the groups that are in it: those
+ * that left, and those that join and have not begun, hold nothing up.
  */
 export async function recordGroupProgress(
   tx: Queryable,
@@ -322,7 +373,8 @@ export async function recordGroupProgress(
   );
   await tx.query(
     `UPDATE holdfast.rounds r SET checkpoint_us = greatest(r.checkpoint_us, g.checkpoint_us)
-     FROM (SELECT min(checkpoint_us) AS checkpoint_us FROM holdfast.round_groups WHERE tenant_id = $1 AND round = $2) g
+     FROM (SELECT min(checkpoint_us) AS checkpoint_us FROM holdfast.round_groups
+       WHERE tenant_id = $1 AND round = $2 AND begun AND left_us = 0) g
      WHERE r.tenant_id = $1 AND r.round = $2`,
     [group.tenant_id, group.round],
   );

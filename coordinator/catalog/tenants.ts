@@ -18,13 +18,24 @@ export type PartitionGroup = {
   readonly partition_group: string;
   readonly joined_us: bigint;
   readonly left_us: bigint;
+  /** Since when no agent declares it, 0: declared. It leaves when the destination knows that. */
+  readonly undeclared_us: bigint;
+  /** False: the destination's tenant_info does not say yet what this row does. */
+  readonly recorded: boolean;
   /** Decimal; 0: not known. */
   readonly system_identifier: string;
 };
+/** A membership that is over, of a group that joined again. */
+export type EarlierMembership = Pick<
+  PartitionGroup,
+  'tenant_id' | 'partition_group' | 'joined_us' | 'left_us' | 'system_identifier'
+>;
 
 /** Tenants' ids begin here, as OceanBase's do. */
 export const FIRST_TENANT_ID = 1001n;
 const COLUMNS = 'tenant_id, tenant_name, status, created_us, dropped_us, restored_by_job';
+const GROUP_COLUMNS =
+  'tenant_id, partition_group, joined_us, left_us, undeclared_us, recorded, system_identifier';
 
 export async function listTenants(db: Queryable): Promise<readonly Tenant[]> {
   return await db.query<Tenant>(`SELECT ${COLUMNS} FROM holdfast.tenants ORDER BY tenant_id`);
@@ -98,23 +109,29 @@ export async function setTenantStatus(
   );
 }
 
-/** The groups of a tenant that have not left. */
+/** The groups that a tenant has now: those that have not left and that an agent declares. */
 export async function listGroups(db: Queryable, tenantId: bigint): Promise<readonly PartitionGroup[]> {
   return await db.query<PartitionGroup>(
-    `SELECT tenant_id, partition_group, joined_us, left_us, system_identifier FROM holdfast.partition_groups
-     WHERE tenant_id = $1 AND left_us = 0 ORDER BY partition_group`,
+    `SELECT ${GROUP_COLUMNS} FROM holdfast.partition_groups
+     WHERE tenant_id = $1 AND left_us = 0 AND undeclared_us = 0 ORDER BY partition_group`,
     [tenantId],
   );
 }
 
 export async function listAllGroups(db: Queryable): Promise<readonly PartitionGroup[]> {
   return await db.query<PartitionGroup>(
-    `SELECT tenant_id, partition_group, joined_us, left_us, system_identifier FROM holdfast.partition_groups
-     ORDER BY tenant_id, partition_group`,
+    `SELECT ${GROUP_COLUMNS} FROM holdfast.partition_groups ORDER BY tenant_id, partition_group`,
   );
 }
 
-/** Adds the group if it is not there; one that had left joins again. */
+export async function listEarlierMemberships(db: Queryable): Promise<readonly EarlierMembership[]> {
+  return await db.query<EarlierMembership>(
+    `SELECT tenant_id, partition_group, joined_us, left_us, system_identifier FROM holdfast.earlier_memberships
+     ORDER BY tenant_id, partition_group, joined_us`,
+  );
+}
+
+/** Adds the group if it is not there. One that has left joins again by `rejoinGroup`, when it is declared. */
 export async function joinGroup(
   tx: Queryable,
   tenantId: bigint,
@@ -122,14 +139,76 @@ export async function joinGroup(
   nowUs: bigint,
 ): Promise<void> {
   await tx.query(
-    `INSERT INTO holdfast.partition_groups (tenant_id, partition_group, joined_us) VALUES ($1, $2, $3)
-     ON CONFLICT (tenant_id, partition_group) DO UPDATE SET left_us = 0`,
+    `INSERT INTO holdfast.partition_groups (tenant_id, partition_group, joined_us, recorded) VALUES ($1, $2, $3, false)
+     ON CONFLICT (tenant_id, partition_group) DO NOTHING`,
     [tenantId, group, nowUs],
   );
 }
 
+/** Groups of tenants that are there, that have left and that an agent declares again. */
+export async function listReturningGroups(db: Queryable): Promise<readonly PartitionGroup[]> {
+  return await db.query<PartitionGroup>(
+    `SELECT ${GROUP_COLUMNS} FROM holdfast.partition_groups g WHERE left_us > 0
+     AND EXISTS (SELECT FROM holdfast.tenants t WHERE t.tenant_id = g.tenant_id AND t.status = 'NORMAL')
+     AND EXISTS (SELECT FROM holdfast.instances i
+       WHERE i.tenant_id = g.tenant_id AND i.partition_group = g.partition_group)`,
+  );
+}
+
+/** Begins a new membership; the one before is kept. */
+export async function rejoinGroup(tx: Queryable, group: PartitionGroup, nowUs: bigint): Promise<void> {
+  const key = { tenant_id: group.tenant_id, partition_group: group.partition_group };
+  const { joined_us, left_us, system_identifier } = group;
+  const changed = await updateRows(
+    tx,
+    'partition_groups',
+    { ...key, left_us },
+    // Another server may stand under the name now.
+    { joined_us: nowUs, left_us: 0n, undeclared_us: 0n, recorded: false, system_identifier: '0' },
+  );
+  if (changed === 0) return;
+  await insertRow(tx, 'earlier_memberships', { ...key, joined_us, left_us, system_identifier }, 'joined_us');
+}
+
+/** The last agent that declared the group declares it no more. */
+export async function noteUndeclared(
+  tx: Queryable,
+  tenantId: bigint,
+  group: string,
+  nowUs: bigint,
+): Promise<void> {
+  await updateRows(
+    tx,
+    'partition_groups',
+    { tenant_id: tenantId, partition_group: group, left_us: 0n, undeclared_us: 0n },
+    { undeclared_us: nowUs, recorded: false },
+  );
+}
+
+/** The destination says what the row, as it was read, does: one that was not declared any more has left now. */
+export async function settleGroup(tx: Queryable, group: PartitionGroup): Promise<boolean> {
+  const { tenant_id, partition_group, joined_us, left_us, undeclared_us } = group;
+  const changed = await updateRows(
+    tx,
+    'partition_groups',
+    { tenant_id, partition_group, joined_us, left_us, undeclared_us },
+    { recorded: true, left_us: leftUsOf(group) },
+  );
+  return changed > 0;
+}
+
+/** When the group left, or will have left; 0: it stays. */
+export function leftUsOf(group: Pick<PartitionGroup, 'left_us' | 'undeclared_us'>): bigint {
+  return group.left_us === 0n ? group.undeclared_us : group.left_us;
+}
+
 export async function leaveGroups(tx: Queryable, tenantId: bigint, nowUs: bigint): Promise<void> {
-  await updateRows(tx, 'partition_groups', { tenant_id: tenantId }, { left_us: nowUs });
+  await updateRows(
+    tx,
+    'partition_groups',
+    { tenant_id: tenantId, left_us: 0n },
+    { left_us: nowUs, recorded: false },
+  );
 }
 
 export async function setGroupSystemIdentifier(

@@ -1,5 +1,6 @@
 /** BACKUP and CANCEL BACKUP. */
 import { HoldfastError } from '../../foundation/errors.ts';
+import { requireMembers } from '../archive/require-members.ts';
 import { findLastJob, findRunningJob, insertJob, type Job, requestCancel } from '../catalog/jobs.ts';
 import { backupProgress } from '../catalog/progress.ts';
 import { findLastRound, type Round } from '../catalog/rounds.ts';
@@ -44,6 +45,7 @@ export async function* backup(
     yield { kind: 'notice', severity: 'WARNING', message: `not backed up: ${refused.message}` };
   }
   if (chosen.length === 0 && refused !== undefined) throw refused;
+  for (const { tenant, round } of chosen) await requireMembers(context.catalog, tenant, round.round);
   for (const { tenant } of chosen) {
     const running = await findRunningJob(context.catalog, 'BACKUP', tenant.tenant_name);
     if (running !== undefined) throw inProgress(tenant, running);

@@ -11,6 +11,7 @@ import {
   chooseSet,
   formatInstant,
   type RestoreTarget,
+  restorableWindows,
   type TenantHistory,
 } from '../../storage-layout/plan/windows.ts';
 import type { TreeRoot } from '../../storage-layout/tree.ts';
@@ -218,11 +219,13 @@ async function mayCome(
     return false;
   const round = await findLastRound(context.catalog, source.tenantId);
   if (round?.state !== 'DOING') return false;
-  const sets = history.sets.filter((set) => set.round === round.round);
-  if (sets.length === 0) return false;
-  return (
-    target.kind !== 'time' ||
-    sets.some((set) => set.partitionGroups.every((group) => group.stopUs <= target.timeUs))
+  // Where a group joined that the sets lack, no log that is still to come helps.
+  return restorableWindows(history, target.timeline).some(
+    ({ round: of, fromUs, changesAtUs }) =>
+      of === round.round &&
+      (target.kind === 'time'
+        ? fromUs <= target.timeUs && (changesAtUs === undefined || target.timeUs < changesAtUs)
+        : changesAtUs === undefined),
   );
 }
 

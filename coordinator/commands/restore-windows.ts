@@ -3,8 +3,10 @@ import { formatLsn, toLsn } from '../../foundation/lsn.ts';
 import { RoundState } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { readTenantHistory } from '../../storage-layout/plan/tenant-history.ts';
 import {
+  changesBehind,
   formatInstant,
   isSameLog,
+  type MergedWindow,
   mergeWindows,
   restorableWindows,
   type TenantHistory,
@@ -43,7 +45,7 @@ export async function* showRestoreWindows(
           String(before.windows.at(-1)?.round ?? ''),
           null,
           describeLost(history, before.windows.at(-1)?.round),
-          holeReason(history, before.windows.at(-1)?.round, window.fromUs),
+          holeReason(history, before, window.fromUs),
         ]);
       const rounds = [...new Set(window.windows.map((one) => one.round))];
       rows.push([
@@ -52,14 +54,17 @@ export async function* showRestoreWindows(
         { timestampUs: window.fromUs },
         { timestampUs: window.untilUs },
         rounds.join(','),
-        window.windows.map((one) => one.setId).join(','),
+        [...new Set(window.windows.map((one) => one.setId))].join(','),
         null,
         null,
       ]);
     }
     const last = merged.at(-1);
     const lastRound = last?.windows.at(-1)?.round;
-    if (last !== undefined && endsInHole(history, lastRound))
+    if (
+      last !== undefined &&
+      (endsInHole(history, lastRound) || changesBehind(history, last, undefined) !== undefined)
+    )
       rows.push([
         ...common,
         'HOLE',
@@ -68,7 +73,7 @@ export async function* showRestoreWindows(
         String(lastRound ?? ''),
         null,
         describeLost(history, lastRound),
-        holeReason(history, lastRound, undefined),
+        holeReason(history, last, undefined),
       ]);
     for (const abandoned of await describeAbandoned(medium, context.root, history, signal))
       rows.push([...common, ...abandoned]);
@@ -91,14 +96,14 @@ export async function* showRestoreWindows(
   );
 }
 
-function holeReason(
-  history: TenantHistory,
-  round: bigint | undefined,
-  nextFromUs: bigint | undefined,
-): string {
+function holeReason(history: TenantHistory, before: MergedWindow, nextFromUs: bigint | undefined): string {
+  const change = changesBehind(history, before, nextFromUs);
+  if (change !== undefined && nextFromUs !== undefined)
+    return `${change}; restorable again from ${formatInstant(nextFromUs)} on`;
+  const round = before.windows.at(-1)?.round ?? 0n;
   const end = history.rounds.find((candidate) => candidate.begin.round === round)?.end;
   const why =
-    end === undefined ? `round ${round ?? 0n} has a hole` : `round ${round ?? 0n} ended: ${end.reason}`;
+    change ?? (end === undefined ? `round ${round} has a hole` : `round ${round} ended: ${end.reason}`);
   return nextFromUs === undefined
     ? `${why}; restorable again after a full backup`
     : `${why}; the next backup set ended at ${formatInstant(nextFromUs)}`;

@@ -157,7 +157,7 @@ async function createJob(
       targetUs: plan.target.kind === 'time' ? plan.target.timeUs : 0n,
       pool: options.pools.join(','),
     });
-    const groups = chosen.set.partitionGroups.map((group) => group.partitionGroup);
+    const groups = chosen.window.groups.map((group) => group.partitionGroup);
     for (const group of groups) {
       const instance = groups.length === 1 ? statement.newTenant : `${statement.newTenant}.${group}`;
       await joinGroup(tx, tenantId, group, tx.nowUs);
@@ -278,10 +278,11 @@ function previewOf(plan: RestorePlan): Preview {
   ];
   const rows = chosen.set.partitionGroups.flatMap((backup) => {
     const log = window.groups.find((group) => group.partitionGroup === backup.partitionGroup);
+    if (log === undefined) return []; // no member at the target
     const start = backup.start?.lsn ?? 0n;
     return [
       row('BACKUPSET', chosen.set.backupSetId, backup.partitionGroup, start, backup.stop?.lsn ?? 0n),
-      row('LOG ARCHIVE ROUND', chosen.round, backup.partitionGroup, start, log?.untilLsn ?? 0n),
+      row('LOG ARCHIVE ROUND', chosen.round, backup.partitionGroup, start, log.untilLsn),
     ];
   });
   return { columns: PREVIEW_COLUMNS, rows };

@@ -13,6 +13,8 @@ import {
   DataBackupInfoListSchema,
   type LogHole,
   LogHoleSchema,
+  type PartitionGroupInfo,
+  PartitionGroupInfoSchema,
   RoundBeginSchema,
   RoundEndSchema,
   RoundGroupEndSchema,
@@ -25,12 +27,20 @@ import {
   TenantNameInfoSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
+import { archivedGroups } from '../../storage-layout/plan/membership.ts';
+import { readMembers } from '../../storage-layout/plan/read-members.ts';
 import { readInfoIfThere, replaceSummary } from '../../storage-layout/records/info-file.ts';
 import { type TreeRoot, tree } from '../../storage-layout/tree.ts';
 import type { RoundStateName } from '../archive/round-states.ts';
 import type { Queryable } from '../catalog/catalog.ts';
 import { findRound, listRoundGroups, type RoundGroup } from '../catalog/rounds.ts';
-import { listAllGroups, listTenants } from '../catalog/tenants.ts';
+import {
+  type EarlierMembership,
+  leftUsOf,
+  listAllGroups,
+  listEarlierMemberships,
+  listTenants,
+} from '../catalog/tenants.ts';
 import { roundIds, setIds, tenantIds } from './claims.ts';
 
 const ROUND_STATES: Readonly<Record<RoundStateName, RoundState>> = {
@@ -45,7 +55,10 @@ export function toRoundState(state: RoundStateName): RoundState {
   return ROUND_STATES[state];
 }
 
-/** tenant_info and tenant_name_info: what the catalog knows, and what only the destination still knows. */
+/**
+ * tenant_info and tenant_name_info: what the catalog knows, and what only the destination still knows. A group that is
+ * declared no more is written as having left: the catalog follows.
+ */
 export async function writeTenantSummaries(
   medium: Medium,
   root: TreeRoot,
@@ -53,7 +66,10 @@ export async function writeTenantSummaries(
   signal: AbortSignal,
 ): Promise<void> {
   const tenants = await listTenants(db);
-  const groups = await listAllGroups(db);
+  const groups = [
+    ...(await listEarlierMemberships(db)).map((earlier) => ({ ...earlier, undeclared_us: 0n })),
+    ...(await listAllGroups(db)),
+  ];
   const known = await readInfoIfThere(medium, tree.tenantInfo(root), TenantInfoListSchema, signal);
   const infos = new Map<bigint, TenantInfo>((known?.tenants ?? []).map((info) => [info.tenantId, info]));
   for (const tenant of tenants) {
@@ -64,14 +80,10 @@ export async function writeTenantSummaries(
         name: tenant.tenant_name,
         createdUs: tenant.created_us,
         droppedUs: tenant.dropped_us,
-        partitionGroups: groups
-          .filter((group) => group.tenant_id === tenant.tenant_id)
-          .map((group) => ({
-            name: group.partition_group,
-            joinedUs: group.joined_us,
-            leftUs: group.left_us,
-            systemIdentifier: BigInt(group.system_identifier),
-          })),
+        partitionGroups: memberships(
+          groups.filter((group) => group.tenant_id === tenant.tenant_id),
+          infos.get(tenant.tenant_id)?.partitionGroups ?? [],
+        ),
       }),
     );
   }
@@ -98,6 +110,27 @@ export async function writeTenantSummaries(
     create(TenantNameInfoListSchema, { names }),
     signal,
   );
+}
+
+/** What the catalog knows, and memberships that are over and that it has lost. */
+function memberships(
+  groups: readonly (EarlierMembership & { readonly undeclared_us: bigint })[],
+  known: readonly PartitionGroupInfo[],
+): PartitionGroupInfo[] {
+  const own = groups.map((group) =>
+    create(PartitionGroupInfoSchema, {
+      name: group.partition_group,
+      joinedUs: group.joined_us,
+      leftUs: leftUsOf(group),
+      systemIdentifier: BigInt(group.system_identifier),
+    }),
+  );
+  const lost = known.filter(
+    (info) =>
+      info.leftUs !== 0n &&
+      !own.some(({ name, joinedUs }) => name === info.name && joinedUs === info.joinedUs),
+  );
+  return [...own, ...lost].sort((a, b) => compareText(a.name, b.name) || (a.joinedUs < b.joinedUs ? -1 : 1));
 }
 
 /** The published sets of a tenant, in order of their ids. */
@@ -179,6 +212,10 @@ async function readRounds(
     const begin = await readInfoIfThere(medium, tree.roundBegin(root, key), RoundBeginSchema, signal);
     if (begin === undefined) continue; // claimed, never begun
     const end = await readInfoIfThere(medium, tree.roundEnd(root, key), RoundEndSchema, signal);
+    const members = await readMembers(medium, root, key, begin, signal);
+    const present = new Set(
+      members.filter(({ leftUs }) => leftUs === 0n).map(({ partitionGroup }) => partitionGroup),
+    );
     const row = await findRound(db, tenantId, round);
     const groups = end === undefined ? await runningGroups(db, tenantId, round) : end.groups;
     const bytes = await listRoundGroups(db, tenantId, round);
@@ -189,11 +226,10 @@ async function readRounds(
         round,
         state: end?.state ?? toRoundState(row?.state ?? 'DOING'),
         startUs: begin.beginUs,
-        checkpointUs: groups.reduce(
-          (a, group) => (a === 0n || group.checkpointUs < a ? group.checkpointUs : a),
-          0n,
-        ),
-        starts: begin.groups,
+        checkpointUs: groups
+          .filter((group) => present.has(group.partitionGroup))
+          .reduce((a, group) => (a === 0n || group.checkpointUs < a ? group.checkpointUs : a), 0n),
+        starts: [...archivedGroups(members)],
         checkpoints: groups,
         inputBytes: bytes.reduce((sum, group) => sum + group.earlier_input_bytes + group.input_bytes, 0n),
         outputBytes: bytes.reduce((sum, group) => sum + group.earlier_output_bytes + group.output_bytes, 0n),
@@ -222,6 +258,11 @@ export async function runningGroups(db: Queryable, tenantId: bigint, round: bigi
           }),
         ],
   );
+}
+
+function compareText(a: string, b: string): number {
+  if (a === b) return 0;
+  return a < b ? -1 : 1;
 }
 
 function holeOf(group: RoundGroup): LogHole {

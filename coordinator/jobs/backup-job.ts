@@ -6,10 +6,14 @@ import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors
 import { parseLsn } from '../../foundation/lsn.ts';
 import { BackupResultSchema } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import type { PartitionGroupBackup } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import type { Medium } from '../../storage-layout/media/medium.ts';
+import { tree } from '../../storage-layout/tree.ts';
 import { commentJob, errorOfRow, type Job, listTasks, type Task } from '../catalog/jobs.ts';
 import { findRound, listRoundGroups, type RoundGroup } from '../catalog/rounds.ts';
 import { abandonSet, completeSet } from '../catalog/sets.ts';
+import { listGroups } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
+import { checkIsOnLineage } from '../destination/check-lineage.ts';
 import { checkLogIsThere, publishBackup } from '../destination/publish.ts';
 import { writeDataSummaries } from '../destination/summaries.ts';
 import { advance, archiveTaskOf, askForFlush, askForSeals, setOf } from './backup-parts.ts';
@@ -50,6 +54,12 @@ export async function stepBackup(context: CoordinatorContext, job: Job, signal: 
 
 async function awaitCopies(context: CoordinatorContext, job: Job): Promise<void> {
   const { set, tasks } = await setOf(context, job);
+  const there = await groupNames(context, job);
+  const left = tasks.find((task) => !isEnded(task) && !there.has(task.partition_group));
+  if (left !== undefined) {
+    await failBackup(context, job, hasLeft(left.partition_group));
+    return;
+  }
   const refused = tasks.find((task) => errorOfRow(task)?.code === 'FULL_BACKUP_NEEDED');
   if (refused?.state === 'FAILED') {
     await becomeFull(context, job, set, refused.error_message);
@@ -68,6 +78,37 @@ async function awaitCopies(context: CoordinatorContext, job: Job): Promise<void>
   if (!tasks.every((task) => task.state === 'SUCCEEDED')) return;
   const deadlineUs = context.clock.nowUs() + BigInt(context.timing.logWaitTimeoutMs) * 1000n;
   await write(context, (tx) => advance(tx, job, 'copied', { deadlineUs }));
+}
+
+async function groupNames(context: CoordinatorContext, job: Job): Promise<ReadonlySet<string>> {
+  return new Set((await listGroups(context.catalog, job.tenant_id)).map((group) => group.partition_group));
+}
+
+function hasLeft(group: string): HoldfastError {
+  return new HoldfastError(
+    'BACKUP_FAILED',
+    `partition group ${group} left the tenant while it was backed up: no agent declares it any more`,
+    { hint: 'Begin the backup again: it takes the groups that the tenant has then.' },
+  );
+}
+
+/** A set that lacks a group that joined before its end restores no instant at all. */
+async function findNewcomer(
+  context: CoordinatorContext,
+  job: Job,
+  backups: readonly PartitionGroupBackup[],
+): Promise<HoldfastError | undefined> {
+  const stopUs = backups.reduce((latest, backup) => (backup.stopUs > latest ? backup.stopUs : latest), 0n);
+  const newcomer = (await listGroups(context.catalog, job.tenant_id)).find(
+    (group) =>
+      group.joined_us <= stopUs && !backups.some((backup) => backup.partitionGroup === group.partition_group),
+  );
+  if (newcomer === undefined) return undefined;
+  return new HoldfastError(
+    'BACKUP_FAILED',
+    `partition group ${newcomer.partition_group} joined the tenant while it was backed up: the set would restore no instant`,
+    { hint: 'Begin the backup again: it takes the new group in.' },
+  );
 }
 
 /** J3: the log from each start to each stop must be at the destination, and no page may be newer than its stop. */
@@ -89,7 +130,18 @@ async function awaitLog(context: CoordinatorContext, job: Job, signal: AbortSign
     await failBackup(context, job, new HoldfastError('BACKUP_FAILED', message));
     return;
   }
+  const newcomer = await findNewcomer(context, job, backups);
+  if (newcomer !== undefined) {
+    await failBackup(context, job, newcomer);
+    return;
+  }
   const waiting = backups.filter((backup) => !isArchived(backup, groups));
+  const there = await groupNames(context, job);
+  const left = waiting.find((backup) => !there.has(backup.partitionGroup));
+  if (left !== undefined) {
+    await failBackup(context, job, hasLeft(left.partitionGroup));
+    return;
+  }
   const row = await findRound(catalog, job.tenant_id, round);
   const ended = row === undefined || row.state === 'STOP' || row.state === 'INTERRUPTED';
   if (waiting.length > 0 && !ended) {
@@ -101,6 +153,7 @@ async function awaitLog(context: CoordinatorContext, job: Job, signal: AbortSign
     return;
   }
   const medium = await context.destinations.open(context.secrets.decrypt(spec.destination), signal);
+  if (await failWhenLeftBehind(context, job, medium, backups, signal)) return;
   try {
     for (const backup of backups)
       await checkLogIsThere(medium, context.root, { tenantId: job.tenant_id, round }, backup, signal);
@@ -116,6 +169,25 @@ async function awaitLog(context: CoordinatorContext, job: Job, signal: AbortSign
     return;
   }
   await write(context, (tx) => advance(tx, job, 'covered', { comment: '' }));
+}
+
+/** True when a failover has left the copied leader behind before the backup's end: nothing on the present history needs it. */
+async function failWhenLeftBehind(
+  context: CoordinatorContext,
+  job: Job,
+  medium: Medium,
+  backups: readonly PartitionGroupBackup[],
+  signal: AbortSignal,
+): Promise<boolean> {
+  const key = { tenantId: job.tenant_id, round: BigInt(backupJobSpec.parse(job.spec).round) };
+  try {
+    for (const backup of backups) await checkIsOnLineage(medium, context.root, key, backup, signal);
+    return false;
+  } catch (error) {
+    if (!isError(error, 'LOG_ARCHIVE_LEADER_CHANGED')) throw error;
+    await failBackup(context, job, error);
+    return true;
+  }
 }
 
 async function failWhenLate(context: CoordinatorContext, job: Job, waitingFor: string): Promise<void> {
@@ -154,6 +226,10 @@ async function publish(context: CoordinatorContext, job: Job, signal: AbortSigna
   const { set, tasks } = await setOf(context, job);
   const medium = await context.destinations.open(context.secrets.decrypt(spec.destination), signal);
   const backups = backupsOf(tasks);
+  // What was published counts; what is not is looked at once more: the fork may have become known since.
+  const setKey = { tenantId: set.tenant_id, fullSetId: set.full_set_id, setId: set.backup_set_id };
+  const isPublished = (await medium.stat(tree.backupInfo(context.root, setKey), signal)) !== undefined;
+  if (!isPublished && (await failWhenLeftBehind(context, job, medium, backups, signal))) return;
   const info = await publishBackup(
     context,
     medium,

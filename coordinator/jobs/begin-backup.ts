@@ -3,6 +3,7 @@ import { create } from '@bufbuild/protobuf';
 import { type PartitionGroupList, PartitionGroupListSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { listMembersOf } from '../agents/membership.ts';
+import { requireMembers } from '../archive/require-members.ts';
 import { insertTask, type Job } from '../catalog/jobs.ts';
 import { listServers } from '../catalog/servers.ts';
 import { type BackupSet, highestSet, insertSet, insertSetGroup, removeSet } from '../catalog/sets.ts';
@@ -22,7 +23,7 @@ export async function claimBackup(context: CoordinatorContext, job: Job, signal:
   const spec = backupJobSpec.parse(job.spec);
   const medium = await context.destinations.open(context.secrets.decrypt(spec.destination), signal);
   await checkOwner(medium, context.deployment, signal); // below an unmounted share everything could be written
-  const groups = await listGroups(catalog, job.tenant_id);
+  const groups = await requireMembers(catalog, job, BigInt(spec.round));
   const replicas = await replicasOf(context, job.tenant_id);
   const base = await baseOf(context, job, medium, signal);
   const listFor = (setId: bigint): PartitionGroupList =>

@@ -13,9 +13,11 @@ import { followLeader, LeaderAlarm } from '../archive/follow-leader.ts';
 import { isFollowed, SlotKeeping } from '../archive/keep-slots.ts';
 import { OverdueWatch } from '../archive/overdue.ts';
 import { RetentionWatch } from '../archive/retention.ts';
+import { RoundMembers } from '../archive/round-members.ts';
 import { isRunning } from '../archive/round-states.ts';
 import { startRound } from '../archive/start-round.ts';
 import { recordRoundError, stepRound } from '../archive/step-round.ts';
+import { listUnrecorded, settleTenant, welcomeBack } from '../archive/tenant-groups.ts';
 import { findForksToRead } from '../catalog/abandoned.ts';
 import { recordEvent } from '../catalog/events.ts';
 import { type Job, listLiveTasks, listRunningJobs, type Task } from '../catalog/jobs.ts';
@@ -60,6 +62,7 @@ export async function reconcileForever(context: CoordinatorContext, signal: Abor
     slots: new SlotKeeping(),
     retention: new RetentionWatch(),
     overdue: new OverdueWatch(),
+    members: new RoundMembers(),
   };
   try {
     while (!signal.aborted) {
@@ -75,12 +78,13 @@ export async function reconcileForever(context: CoordinatorContext, signal: Abor
   }
 }
 
-/** What is kept between passes about leaders and standbys; lost with the process, it only says things again. */
+/** What is kept between passes about leaders, members and standbys; lost with the process, things are read or said again. */
 type Leaders = {
   readonly alarm: LeaderAlarm;
   readonly slots: SlotKeeping;
   readonly retention: RetentionWatch;
   readonly overdue: OverdueWatch;
+  readonly members: RoundMembers;
 };
 
 async function passOnce(context: CoordinatorContext, steps: Steps, leaders: Leaders): Promise<void> {
@@ -146,6 +150,7 @@ async function noticeSilence(context: CoordinatorContext): Promise<void> {
 }
 
 async function beginSteps(context: CoordinatorContext, steps: Steps, leaders: Leaders): Promise<void> {
+  await welcomeBack(context);
   const tasks = await listLiveTasks(context.catalog);
   const candidates: Candidates = {
     instances: await keepMembership(context),
@@ -159,13 +164,15 @@ async function beginSteps(context: CoordinatorContext, steps: Steps, leaders: Le
   for (const round of await listLiveRounds(context.catalog))
     steps.begin(
       `round ${round.tenant_id}.${round.round}`,
-      (signal) => stepRound(context, round, signal),
+      (signal) => stepRound(context, round, leaders.members, signal),
       (error) => recordRoundError(context, round, error),
     );
   for (const fork of await findForksToRead(context.catalog, context.clock.nowUs()))
     steps.begin(`abandoned log ${fork.tenant_id}.${fork.round}.${fork.partition_group}`, (signal) =>
       noteAbandonedLog(context, fork, signal),
     );
+  for (const tenantId of await listUnrecorded(context))
+    steps.begin(`groups of tenant ${tenantId}`, (signal) => settleTenant(context, tenantId, signal));
   for (const job of await listRunningJobs(context.catalog))
     steps.begin(
       `job ${job.job_id}`,

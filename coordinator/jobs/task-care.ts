@@ -68,12 +68,14 @@ export async function noticeDeadline(context: CoordinatorContext, task: Task): P
  */
 export async function cancelTasks(tx: Transaction, jobId: bigint): Promise<readonly Task[]> {
   const told: Task[] = [];
-  for (const task of await listTasks(tx, jobId)) {
-    const next = step(TASK_TRANSITIONS, task.state, 'cancel');
-    if (next !== undefined && (await moveTask(tx, task, next, tx.nowUs)) && next === 'CANCELLING')
-      told.push(task);
-  }
+  for (const task of await listTasks(tx, jobId)) if (await cancelTask(tx, task)) told.push(task);
   return told;
+}
+
+/** The same for one task. True when its agent must be told. */
+export async function cancelTask(tx: Transaction, task: Task): Promise<boolean> {
+  const next = step(TASK_TRANSITIONS, task.state, 'cancel');
+  return next !== undefined && (await moveTask(tx, task, next, tx.nowUs)) && next === 'CANCELLING';
 }
 
 /** Tells the task's agent, if it is attached. One that is not learns it when it attaches again. */

@@ -46,11 +46,30 @@ export function findLogPath(
   timeline: Timeline | undefined,
 ): LogPath | undefined {
   if (timeline !== undefined) return pathTo(log, baseline, timeline, 'whole');
-  const timelines = new Set(log.coverage.map((range) => range.timeline));
-  const newest = [...timelines]
-    .sort((a, b) => b - a)
-    .find((candidate) => candidate === baseline.timeline || log.histories.has(candidate));
+  const newest = newestTimeline(log, baseline.timeline);
   return newest === undefined ? undefined : pathTo(log, baseline, newest, 'toFirstHole');
+}
+
+/**
+ * Where the lineage of the newest archived timeline left the one of a position before reaching it, or that it never was
+ * on that one: what is there belongs to another history. Undefined: the position lies on the lineage.
+ */
+export function findFork(
+  log: Pick<GroupLog, 'coverage' | 'histories'>,
+  position: { readonly timeline: Timeline; readonly lsn: Lsn },
+): { readonly newest: Timeline; readonly end: Lsn | undefined } | undefined {
+  const newest = newestTimeline(log, position.timeline);
+  if (newest === undefined || newest === position.timeline) return undefined;
+  const end = parseHistory(log.histories.get(newest) ?? NOTHING).find(
+    (ancestor) => ancestor.timeline === position.timeline,
+  )?.end;
+  return end !== undefined && end >= position.lsn ? undefined : { newest, end };
+}
+
+function newestTimeline(log: Pick<GroupLog, 'coverage' | 'histories'>, own: Timeline): Timeline | undefined {
+  return [...new Set(log.coverage.map((range) => range.timeline))]
+    .sort((a, b) => b - a)
+    .find((candidate) => candidate === own || log.histories.has(candidate));
 }
 
 /** The ancestors in a history file, oldest first, and where each was left. Lines that are none are passed over. */

@@ -22,7 +22,13 @@ export async function findRestorePoints(
         for await (const file of lookup.filesBetween(timeline, from, end, undefined, signal)) {
           for (const point of file.restorePoints)
             if (point.name === name)
-              places.push({ round: begin.round, partitionGroup, timeline, lsn: point.lsn });
+              places.push({
+                round: begin.round,
+                partitionGroup,
+                timeline,
+                lsn: point.lsn,
+                timeUs: point.timeUs,
+              });
         }
       }
     }

@@ -17,6 +17,8 @@ import { RECORD } from '../records/framing.ts';
 import { readBytes, readInfo, readInfoIfThere } from '../records/info-file.ts';
 import { type RoundKey, type SetKey, type TreeRoot, tree } from '../tree.ts';
 import type { GroupLog } from './lineage.ts';
+import { archivedGroups } from './membership.ts';
+import { readMembers } from './read-members.ts';
 import type { RoundHistory, TenantHistory } from './windows.ts';
 
 type Problem = { readonly key: string; readonly reason: string };
@@ -132,8 +134,9 @@ async function readRound(
     (await medium.stat(endKey, signal)) === undefined
       ? undefined
       : await readInfo(medium, endKey, RoundEndSchema, signal);
+  const members = await readMembers(medium, root, key, begin, signal);
   const groups: GroupLog[] = [];
-  for (const group of begin.groups) {
+  for (const group of archivedGroups(members)) {
     const directory = tree.logDataDirectory(root, key, group.partitionGroup);
     const log = await tolerate(directory, unreadable, () => readGroupLog(medium, root, key, group, signal));
     if (log === undefined) continue;
@@ -143,7 +146,7 @@ async function readRound(
     for (const lost of log.lookup.lost)
       unreadable.push({ key: lost, reason: 'the file is gone, its index is there' });
   }
-  return { begin, end, groups };
+  return { begin, end, members, groups };
 }
 
 async function listHistories(

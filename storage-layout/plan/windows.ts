@@ -5,7 +5,10 @@
  * 1. A set can be restored to any instant from its stop (its pages are consistent from there on) to the checkpoint of
  *    the archived log that follows it without a hole in its own round.
  * 2. A window of several partition groups begins when the last of them begins and ends when the first ends.
- * 3. Among the sets whose window holds the target the newest is chosen: the least log to replay.
+ * 3. An instant is restored with the partition groups that were members at that instant: a set that lacks one of them, or
+ *    whose log does not reach the instant, does not restore it; of one that is no member it needs nothing. So a set's
+ *    windows end where a group joins that it lacks, and go on without a group that left.
+ * 4. Among the sets whose window holds the target the newest is chosen: the least log to replay.
  */
 import { assertNever } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
@@ -17,10 +20,17 @@ import type {
   RoundEnd,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { findLogPath, type GroupLog, type LogPath } from './lineage.ts';
+import {
+  type GroupMembership,
+  type MembershipPeriod,
+  membershipChanges,
+  membershipPeriods,
+} from './membership.ts';
 
 export type RoundHistory = {
   readonly begin: RoundBegin;
   readonly end: RoundEnd | undefined;
+  readonly members: readonly GroupMembership[];
   readonly groups: readonly GroupLog[];
 };
 
@@ -41,7 +51,12 @@ export type RestorableWindow = {
   readonly round: bigint;
   readonly fromUs: bigint;
   readonly untilUs: bigint;
+  /** Members at each of these instants, and no others. */
   readonly groups: readonly WindowGroup[];
+  /** Set when members changed behind the set's stop: the windows that go before are of other groups. */
+  readonly changedAtUs: bigint | undefined;
+  /** Set when members change behind the window: its groups' log may go on, as that of another tenant, so to speak. */
+  readonly changesAtUs: bigint | undefined;
 };
 
 export type WindowGroup = {
@@ -75,12 +90,13 @@ export type RestoreTarget = {
   | { readonly kind: 'name'; readonly name: string; readonly places: readonly RestorePointPlace[] }
 );
 
-/** `lsn`: the end of the restore point's record. */
+/** `lsn`: the end of the restore point's record; `timeUs`: when its server wrote it. */
 export type RestorePointPlace = {
   readonly round: bigint;
   readonly partitionGroup: string;
   readonly timeline: Timeline;
   readonly lsn: Lsn;
+  readonly timeUs: bigint;
 };
 
 export type ChosenSet = {
@@ -89,9 +105,9 @@ export type ChosenSet = {
   readonly window: RestorableWindow;
 };
 
-/** Every set's window, by set id; sets without one are left out. `timeline` as in RestoreTarget. */
+/** Every set's windows, by set id and time; sets without one are left out. `timeline` as in RestoreTarget. */
 export function restorableWindows(history: TenantHistory, timeline?: Timeline): readonly RestorableWindow[] {
-  return history.sets.flatMap((set) => windowOf(history, set, timeline) ?? []);
+  return history.sets.flatMap((set) => windowsOf(history, set, timeline));
 }
 
 /** The windows of all sets, overlapping ones joined, by time. */
@@ -99,7 +115,7 @@ export function mergeWindows(windows: readonly RestorableWindow[]): readonly Mer
   const merged: { fromUs: bigint; untilUs: bigint; windows: RestorableWindow[] }[] = [];
   for (const window of [...windows].sort((a, b) => compare(a.fromUs, b.fromUs))) {
     const last = merged.at(-1);
-    if (last === undefined || window.fromUs > last.untilUs) {
+    if (last === undefined || window.fromUs > last.untilUs + 1n) {
       merged.push({ fromUs: window.fromUs, untilUs: window.untilUs, windows: [window] });
     } else {
       last.windows.push(window);
@@ -116,7 +132,10 @@ export function mergeWindows(windows: readonly RestorableWindow[]): readonly Mer
 export function isSameLog(before: MergedWindow, after: MergedWindow): boolean {
   return before.windows.some((one) =>
     after.windows.some(
-      (other) => other.round === one.round && one.groups.every((group) => endsAlike(group, other)),
+      (other) =>
+        other.round === one.round &&
+        one.changesAtUs === undefined &&
+        one.groups.every((group) => endsAlike(group, other)),
     ),
   );
 }
@@ -129,7 +148,7 @@ function endsAlike({ partitionGroup, path }: WindowGroup, other: RestorableWindo
 /**
  * The set to restore for a target. `setId` demands one set. Throws TARGET_NOT_RESTORABLE, which names the windows that
  * there are, INVALID_BACKUP_SET_ID for a set that is not there, and INVALID_ARGUMENT for an LSN of a tenant with
- * several partition groups.
+ * several partition groups. The groups to restore are those of the window.
  */
 export function chooseSet(
   history: TenantHistory,
@@ -150,7 +169,7 @@ export function chooseSet(
   const windows = setId === undefined ? all : all.filter((window) => window.setId === setId);
   const one =
     target.kind === 'lsn' ? 'a log position' : target.kind === 'xid' ? 'a transaction id' : undefined;
-  if (one !== undefined && windows.some((window) => window.groups.length !== 1)) {
+  if (one !== undefined && windows.some(hasSeveralGroups)) {
     throw new HoldfastError(
       'INVALID_ARGUMENT',
       `tenant "${history.tenantName}" has several partition groups: ${one} is one group's`,
@@ -186,36 +205,60 @@ export function describeWindows(windows: readonly RestorableWindow[]): string {
         window.windows.every((one) => one.groups.length === 1) && lsns.length > 0
           ? ` (${formatLsn(minimum(lsns.map((group) => group.fromLsn)))} to ${formatLsn(maximum(lsns.map((group) => group.untilLsn)))})`
           : '';
-      const sets = window.windows.map((one) => one.setId).join(', ');
+      const sets = [...new Set(window.windows.map((one) => one.setId))].join(', ');
       return `${formatInstant(window.fromUs)} to ${formatInstant(window.untilUs)}${span}, from backup set ${sets}`;
     })
     .join('\n');
 }
 
-function windowOf(
+function windowsOf(
   history: TenantHistory,
   set: BackupInfo,
   timeline: Timeline | undefined,
-): RestorableWindow | undefined {
+): readonly RestorableWindow[] {
   const round = history.rounds.find((candidate) => candidate.begin.round === set.round);
-  if (round === undefined || set.partitionGroups.length === 0) return undefined;
-  const groups: WindowGroup[] = [];
-  for (const backup of set.partitionGroups) {
-    const group = groupWindow(round, backup, timeline);
-    if (group === undefined) return undefined;
-    groups.push(group);
-  }
-  const fromUs = maximum(set.partitionGroups.map((backup) => backup.stopUs));
-  // The log covers every stop, so the window holds at least its own beginning.
-  const checkpoints = groups.map((group) => group.path.checkpointUs ?? fromUs);
-  const untilUs = maximum([fromUs, minimum(checkpoints)]);
+  if (round === undefined || set.partitionGroups.length === 0) return [];
+  return periodsOf(round, set).flatMap((period) => windowIn(period, round, set, timeline) ?? []);
+}
+
+/** A group of which the round knows no membership counts as a member: nothing says that it may be left out. */
+function periodsOf(round: RoundHistory, set: BackupInfo): readonly MembershipPeriod[] {
+  const unknown = set.partitionGroups
+    .map((backup) => backup.partitionGroup)
+    .filter((name) => !round.members.some((member) => member.partitionGroup === name));
+  return membershipPeriods(round.members).map((period) => ({
+    ...period,
+    groups: new Set([...period.groups, ...unknown]),
+  }));
+}
+
+function windowIn(
+  period: MembershipPeriod,
+  round: RoundHistory,
+  set: BackupInfo,
+  timeline: Timeline | undefined,
+): RestorableWindow | undefined {
+  const backups = set.partitionGroups.filter((backup) => period.groups.has(backup.partitionGroup));
+  if (backups.length === 0 || backups.length < period.groups.size) return undefined;
+  const groups = backups.flatMap((backup) => groupWindow(round, backup, timeline) ?? []);
+  if (groups.length < backups.length) return undefined;
+  const stopUs = maximum(backups.map((backup) => backup.stopUs));
+  const fromUs = maximum([stopUs, period.beginUs]);
+  if (period.endUs !== undefined && fromUs >= period.endUs) return undefined;
+  // The log covers every stop, so what begins there holds at least its own beginning.
+  const logUntilUs = minimum(groups.map((group) => group.path.checkpointUs ?? stopUs));
+  const untilUs = fromUs === stopUs && logUntilUs < fromUs ? fromUs : logUntilUs;
+  if (untilUs < fromUs) return undefined;
+  const allStopsUs = maximum(set.partitionGroups.map((backup) => backup.stopUs));
   return {
     setId: set.backupSetId,
     fullSetId: set.fullSetId,
     round: set.round,
     fromUs,
-    untilUs,
+    untilUs: period.endUs === undefined || untilUs < period.endUs ? untilUs : period.endUs - 1n,
     groups,
+    changedAtUs: period.beginUs > allStopsUs ? period.beginUs : undefined,
+    changesAtUs: period.endUs,
   };
 }
 
@@ -250,11 +293,13 @@ function baselineLog(
   };
 }
 
+/** A target that tells no time is in a window only where members do not change before or behind it. */
 function holds(window: RestorableWindow, target: RestoreTarget): boolean {
   switch (target.kind) {
     case 'endOfLog':
+      return window.changesAtUs === undefined;
     case 'immediate':
-      return true;
+      return window.changedAtUs === undefined;
     case 'time':
       return target.timeUs >= window.fromUs && target.timeUs <= window.untilUs;
     case 'lsn':
@@ -262,25 +307,33 @@ function holds(window: RestorableWindow, target: RestoreTarget): boolean {
     case 'xid':
       return true;
     case 'name':
-      return (
-        target.places.length === 0 ||
-        window.groups.every((group) =>
-          target.places.some(
-            (place) =>
-              place.round === window.round &&
-              place.partitionGroup === group.partitionGroup &&
-              place.lsn > group.fromLsn &&
-              place.lsn <= group.untilLsn &&
-              group.path.ranges.some(
-                (range) =>
-                  range.timeline === place.timeline && range.begin < place.lsn && place.lsn <= range.end,
-              ),
-          ),
-        )
-      );
+      return target.places.length === 0
+        ? window.changedAtUs === undefined && window.changesAtUs === undefined
+        : window.groups.every((group) => target.places.some((place) => isInWindow(place, group, window)));
     default:
       return assertNever(target);
   }
+}
+
+function isInWindow(place: RestorePointPlace, group: WindowGroup, window: RestorableWindow): boolean {
+  const { changedAtUs, changesAtUs } = window;
+  return (
+    place.round === window.round &&
+    place.partitionGroup === group.partitionGroup &&
+    (changedAtUs === undefined || place.timeUs >= changedAtUs) &&
+    (changesAtUs === undefined || place.timeUs < changesAtUs) &&
+    place.lsn > group.fromLsn &&
+    place.lsn <= group.untilLsn &&
+    group.path.ranges.some(
+      (range) => range.timeline === place.timeline && range.begin < place.lsn && place.lsn <= range.end,
+    )
+  );
+}
+
+/** Positions and transaction ids are one group's: they name no instant of a tenant that has, or had, several. */
+function hasSeveralGroups(window: RestorableWindow): boolean {
+  const { groups, changedAtUs, changesAtUs } = window;
+  return groups.length !== 1 || changedAtUs !== undefined || changesAtUs !== undefined;
 }
 
 function notRestorable(
@@ -322,6 +375,11 @@ function describeRefusal(
           : 'it lies in a hole of the archived log';
     return `to log position ${formatLsn(target.lsn)}: ${why}`;
   }
+  if (target.kind === 'endOfLog') {
+    const last = mergeWindows(windows).at(-1);
+    const why = last === undefined ? undefined : changesBehind(history, last, undefined);
+    return `to the end of its log: ${why ?? 'no backup set reaches it'}`;
+  }
   if (target.kind === 'name')
     return `to restore point "${target.name}": no backup set that ended before it reaches it`;
   if (target.kind !== 'time') return 'to that point';
@@ -333,8 +391,38 @@ function describeRefusal(
   if (first !== undefined && target.timeUs < first.fromUs)
     return `${at}: the first restorable time is ${formatInstant(first.fromUs)}, when the first backup set ended`;
   if (last !== undefined && target.timeUs > last.untilUs)
-    return `${at}: the log is archived up to ${formatInstant(last.untilUs)}`;
-  return `${at}: that time lies in a hole between restorable windows`;
+    return `${at}: ${changesBehind(history, last, undefined) ?? `the log is archived up to ${formatInstant(last.untilUs)}`}`;
+  const before = merged.findLast((window) => window.untilUs < target.timeUs);
+  const after = merged.find((window) => window.fromUs > target.timeUs);
+  const why = before === undefined ? undefined : changesBehind(history, before, after?.fromUs);
+  return `${at}: that time lies in a hole between restorable windows${why === undefined ? '' : `: ${why}`}`;
+}
+
+/** Who joined or left behind a window, as describeChanges says it. */
+export function changesBehind(
+  history: TenantHistory,
+  window: MergedWindow,
+  untilUs: bigint | undefined,
+): string | undefined {
+  return describeChanges(history, window.windows.at(-1)?.round, window.untilUs, untilUs);
+}
+
+/**
+ * Which partition groups joined or left in the round between two instants, for people; undefined when none did. Without
+ * `untilUs`: who joined since and is a member.
+ */
+function describeChanges(
+  history: TenantHistory,
+  round: bigint | undefined,
+  afterUs: bigint,
+  untilUs: bigint | undefined,
+): string | undefined {
+  const members = history.rounds.find(({ begin }) => begin.round === round)?.members ?? [];
+  const changes = membershipChanges(members, afterUs, untilUs).map(
+    ({ partitionGroup, what, timeUs }) =>
+      `partition group ${partitionGroup} ${what} at ${formatInstant(timeUs)}`,
+  );
+  return changes.length === 0 ? undefined : changes.join(', ');
 }
 
 function compare(a: bigint, b: bigint): number {

@@ -18,6 +18,9 @@ export const RECORD = {
   tenantLocalityInfo: 27,
   tenantDiagnoseInfo: 28,
   timelineHistory: 29,
+  roundMemberJoined: 30,
+  roundMemberBegin: 31,
+  roundMemberLeft: 32,
   // records of a meta file and its index
   backupMeta: 48,
   fileList: 49,

@@ -101,9 +101,9 @@ describe('while the destination is gone', () => {
     // Slow enough to be cancelled.
     await deployment.sql("ALTER SYSTEM SET backup_net_limit = '50KB'");
     await deployment.sql('ALTER SYSTEM BACKUP DATABASE');
-    const backups = 'SELECT * FROM CDB_OB_BACKUP_JOBS ORDER BY job_id DESC';
+    const backups = "SELECT * FROM CDB_OB_BACKUP_JOBS WHERE job_type = 'BACKUP' ORDER BY job_id DESC";
     await deployment.waitForRow<{ status: string }>(
-      'SELECT * FROM CDB_OB_BACKUP_TASKS ORDER BY task_id DESC',
+      "SELECT * FROM CDB_OB_BACKUP_TASKS WHERE task_type = 'BACKUP' ORDER BY task_id DESC",
       (row) => row.status === 'RUNNING' || row.status === 'DOING',
     );
     let comeBack = await goAway();

@@ -1,4 +1,5 @@
 /** What every catalog must do: run on PGlite (unit) and on a PostgreSQL server (e2e) with the same SQL. */
+import { create } from '@bufbuild/protobuf';
 import { expect, test } from 'vitest';
 import { findForksToRead, replaceAbandoned } from '../../coordinator/catalog/abandoned.ts';
 import type { Catalog } from '../../coordinator/catalog/catalog.ts';
@@ -6,6 +7,11 @@ import { openDeployment } from '../../coordinator/catalog/deployment.ts';
 import { listEvents, recordEvent } from '../../coordinator/catalog/events.ts';
 import { insertJob, insertTask } from '../../coordinator/catalog/jobs.ts';
 import { claimLeadership } from '../../coordinator/catalog/leadership.ts';
+import {
+  listSetsLeftBehind,
+  replaceLineage,
+  replaceRoundMembers,
+} from '../../coordinator/catalog/members.ts';
 import { parseInstant } from '../../coordinator/catalog/progress.ts';
 import {
   findLastRound,
@@ -20,6 +26,7 @@ import {
   keepInstances,
   listInstances,
 } from '../../coordinator/catalog/servers.ts';
+import { completeSet, insertSet, insertSetGroup } from '../../coordinator/catalog/sets.ts';
 import {
   findPool,
   getTenant,
@@ -27,10 +34,18 @@ import {
   insertTenant,
   insertUnit,
   joinGroup,
+  listAllGroups,
+  listEarlierMemberships,
+  listGroups,
+  listReturningGroups,
   nextTenantId,
+  noteUndeclared,
+  rejoinGroup,
   setTenantStatus,
+  settleGroup,
 } from '../../coordinator/catalog/tenants.ts';
 import { toLsn, toTimeline } from '../../foundation/lsn.ts';
+import { BackupInfoSchema, RoundGroupStartSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 
 const VIEWS = [
   'cdb_ob_abandoned_log',
@@ -236,6 +251,138 @@ export function describeCatalog(open: () => Promise<Catalog>): void {
     // Nothing could be read: what was known stays.
     await catalog.transaction((tx) => replaceAbandoned(tx, fork, undefined, 90_000_000n));
     expect(JSON.parse(await catalog.readView('cdb_ob_abandoned_log', signal))).toHaveLength(1);
+  });
+
+  test('R9: windows are of the groups that were members, in the view too; a set that was left behind has none', async () => {
+    const catalog = await open();
+    const key = { tenant_id: 1003n, round: 1n };
+    const stops = (...us: readonly (readonly [string, bigint])[]) =>
+      us.map(([partitionGroup, stopUs]) => ({
+        partitionGroup,
+        start: { timeline: 1, lsn: 0x10n },
+        stop: { timeline: 1, lsn: stopUs },
+        stopUs,
+      }));
+    await catalog.transaction(async (tx) => {
+      await insertTenant(tx, { tenantId: 1003n, name: 'shards', status: 'NORMAL', nowUs: 1n });
+      const of = { tenantId: 1003n, tenantName: 'shards', spec: {}, nowUs: 1n } as const;
+      const jobId = await insertJob(tx, { ...of, kind: 'ARCHIVE', state: 'RUNNING' });
+      const display = { destination: 'v1:secret', displayDestination: 'file:///d' };
+      await insertRound(tx, { ...of, round: 1n, jobId, ...display });
+      const checkpoints = [
+        ['a', 900n],
+        ['b', 500n],
+        ['c', 800n],
+      ] as const;
+      for (const [partitionGroup] of checkpoints) {
+        const task = {
+          jobId,
+          kind: 'ARCHIVE',
+          tenantId: 1003n,
+          partitionGroup,
+          spec: {},
+          nowUs: 1n,
+        } as const;
+        const group = { tenantId: 1003n, round: 1n, partitionGroup, late: partitionGroup === 'c' };
+        await insertRoundGroup(tx, { ...group, taskId: await insertTask(tx, task) });
+      }
+      for (const [partition_group, checkpointUs] of checkpoints)
+        await recordGroupProgress(tx, { ...key, partition_group }, progress(0x1n, 0x1000n, checkpointUs), 2n);
+      expect((await findLastRound(tx, 1003n))?.checkpoint_us).toBe(500n); // c has not begun
+      const since = { membership: 1, start: create(RoundGroupStartSchema) };
+      await replaceRoundMembers(tx, key, [
+        { ...since, partitionGroup: 'a', joinedUs: 0n, leftUs: 0n },
+        { ...since, partitionGroup: 'b', joinedUs: 0n, leftUs: 600n },
+        { ...since, partitionGroup: 'c', joinedUs: 400n, leftUs: 0n },
+      ]);
+      for (const [setId, partitionGroups] of [
+        [1n, stops(['a', 100n], ['b', 200n])],
+        [2n, stops(['a', 450n], ['b', 460n], ['c', 470n])],
+        [3n, stops(['a', 700n], ['c', 710n])],
+      ] as const) {
+        const setJob = await insertJob(tx, { ...of, kind: 'CHECK', state: 'RUNNING' });
+        const more = { epoch: 1n, description: '', plusArchivelog: false };
+        await insertSet(tx, {
+          ...of,
+          setId,
+          fullSetId: setId,
+          previousSetId: 0n,
+          fullReason: '',
+          round: 1n,
+          jobId: setJob,
+          ...display,
+          ...more,
+        });
+        for (const { partitionGroup } of partitionGroups)
+          await insertSetGroup(tx, { tenantId: 1003n, setId, partitionGroup, taskId: 1n });
+        const info = { tenantId: 1003n, backupSetId: setId, partitionGroups };
+        await completeSet(tx, create(BackupInfoSchema, info), '');
+      }
+    });
+    const windows = async () =>
+      (
+        await catalog.query<{ row: string }>(
+          `SELECT concat_ws(' ', status, (extract(epoch FROM from_time) * 1000000)::bigint,
+             (extract(epoch FROM until_time) * 1000000)::bigint, first_backup_set_id, comment) AS row
+           FROM oceanbase.cdb_ob_restore_windows WHERE tenant_name = 'shards' ORDER BY from_time, until_time`,
+        )
+      ).map(({ row }) => row);
+    expect(await windows()).toEqual([
+      expect.stringMatching(/^RESTORABLE 200 399 1 partition group c joined/),
+      expect.stringMatching(/^HOLE 399 470 1 partition group c joined .*; restorable again after it$/),
+      expect.stringMatching(/^RESTORABLE 470 500 2 partition group b left/),
+      expect.stringMatching(/^HOLE 500 600 2 partition group b left/),
+      'RESTORABLE 600 800 2',
+    ]);
+    // Timeline 2 left the first at 0/1C5, 453: behind what set 1 and before what sets 2 and 3 hold of group a.
+    await catalog.transaction(async (tx) => {
+      const group = { ...key, partition_group: 'a' };
+      await replaceLineage(tx, group, 2n, [{ timeline: 1, end: toLsn(453n) }]);
+      expect(await listSetsLeftBehind(tx, group)).toEqual([{ backup_set_id: 3n, timeline: 1n }]);
+    });
+    expect((await windows()).at(-1)).toBe('RESTORABLE 600 800 2');
+    await catalog.transaction(async (tx) => {
+      const group = { ...key, partition_group: 'a' };
+      await replaceLineage(tx, group, 2n, [{ timeline: 1, end: toLsn(0x20n) }]);
+    });
+    expect(await windows()).toEqual([]);
+  });
+
+  test('a group that joins again keeps its earlier membership', async () => {
+    const catalog = await open();
+    const first = await catalog.transaction(async (tx) => {
+      await joinGroup(tx, 1003n, 'a', 10n);
+      await noteUndeclared(tx, 1003n, 'a', 20n);
+      expect(await listGroups(tx, 1003n)).toEqual([]);
+      const [group] = (await listAllGroups(tx)).filter((each) => each.tenant_id === 1003n);
+      return group;
+    });
+    expect(first).toMatchObject({ joined_us: 10n, left_us: 0n, undeclared_us: 20n, recorded: false });
+    await catalog.transaction(async (tx) => {
+      if (first === undefined) throw new Error('no group');
+      expect(await settleGroup(tx, first)).toBe(true);
+      // What has changed since it was read is not settled.
+      expect(await settleGroup(tx, first)).toBe(false);
+      expect(await listReturningGroups(tx)).toEqual([]);
+      const agent = { uuid: 'shards', ip: '10.0.0.9', port: 1, zone: 'z1', version: '1' };
+      const serverId = await attachServer(tx, agent, 1n);
+      await declareInstance(tx, {
+        serverId,
+        instance: 'a',
+        tenantId: 1003n,
+        partitionGroup: 'a',
+        restored: false,
+      });
+      const [back] = await listReturningGroups(tx);
+      expect(back).toMatchObject({ partition_group: 'a', left_us: 20n });
+      if (back !== undefined) await rejoinGroup(tx, back, 30n);
+    });
+    expect(await listGroups(catalog, 1003n)).toMatchObject([
+      { joined_us: 30n, left_us: 0n, recorded: false },
+    ]);
+    expect(await listEarlierMemberships(catalog)).toMatchObject([
+      { partition_group: 'a', joined_us: 10n, left_us: 20n },
+    ]);
   });
 
   test('pools name their zones', async () => {

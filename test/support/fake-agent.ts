@@ -72,6 +72,10 @@ export type FakeAgentOptions = {
     readonly backlogBytes?: bigint;
     readonly lastError?: string;
   };
+  /** The partition groups that it declares, from the next attach on; default: p0. */
+  groups?: readonly string[];
+  /** Those whose archivers say nothing. */
+  silent?: readonly string[];
 };
 
 type Stream = MessageStream<CoordinatorMessage, AgentMessage>;
@@ -161,7 +165,7 @@ export class FakeAgent implements AsyncDisposable {
   }
 
   #hello(): AgentMessage['kind'] {
-    const { tenant, token, instance, partitionGroup } = this.options;
+    const { tenant, token } = this.options;
     return create(AgentMessageSchema, {
       kind: {
         case: 'hello',
@@ -171,7 +175,11 @@ export class FakeAgent implements AsyncDisposable {
           port: 2889,
           zone: 'zone1',
           version: '0.0.0',
-          instances: [{ tenant, partitionGroup: partitionGroup ?? 'p0', instance: instance ?? 'main' }],
+          instances: this.#groups().map((partitionGroup) => ({
+            tenant,
+            partitionGroup,
+            instance: instanceOf(this.options, partitionGroup),
+          })),
           runningTasks: [...this.#tasks.values(), ...this.#results.values()].map(({ taskId, attempt }) => ({
             taskId,
             attempt,
@@ -182,10 +190,14 @@ export class FakeAgent implements AsyncDisposable {
     }).kind;
   }
 
+  #groups(): readonly string[] {
+    return this.options.groups ?? [this.options.partitionGroup ?? 'p0'];
+  }
+
   async #beat(stream: Stream): Promise<void> {
     while (this.#stream === stream && !this.#stop.signal.aborted) {
       try {
-        await this.#send(heartbeat(this.options, this.systemIdentifier, this.slotOrders));
+        await this.#send(heartbeat(this.options, this.#groups(), this.systemIdentifier, this.slotOrders));
         for (const [taskId, archive] of this.#archives) await this.#report(taskId, archive);
         for (const value of this.#outbox.splice(0)) await this.#send({ case: 'taskResult', value });
       } catch {
@@ -277,6 +289,7 @@ export class FakeAgent implements AsyncDisposable {
   }
 
   async #report(taskId: bigint, archive: RunningArchive): Promise<void> {
+    if (this.options.silent?.includes(archive.task.partitionGroup) === true) return;
     archive.checkpointUs = nowUs();
     const { attempt } = this.#tasks.get(taskId) ?? { attempt: 0 };
     await this.#send({
@@ -431,9 +444,14 @@ function progressOf(archive: RunningArchive, systemIdentifier: bigint): ArchiveP
   });
 }
 
+function instanceOf({ instance }: FakeAgentOptions, partitionGroup: string): string {
+  return instance ?? (partitionGroup === 'p0' ? 'main' : partitionGroup);
+}
+
 /** It drops at once what it is ordered to drop. */
 function heartbeat(
-  { tenant, partitionGroup, instance, instanceStatus }: FakeAgentOptions,
+  options: FakeAgentOptions,
+  groups: readonly string[],
   systemIdentifier: bigint,
   orders: readonly KeptSlot[],
 ): AgentMessage['kind'] {
@@ -442,23 +460,21 @@ function heartbeat(
       case: 'heartbeat',
       value: {
         timeUs: nowUs(),
-        instances: [
-          {
-            tenant,
-            partitionGroup: partitionGroup ?? 'p0',
-            instance: instance ?? 'main',
-            role: InstanceRole.PRIMARY,
-            systemIdentifier,
-            timeline: 1,
-            lsn: LOG_BEGIN,
-            serverVersion: '17.0',
-            postgresMajor: 17,
-            host: '127.0.0.1',
-            port: 5432,
-            dataDirectory: '/data',
-            ...instanceStatus,
-          },
-        ],
+        instances: groups.map((partitionGroup) => ({
+          tenant: options.tenant,
+          partitionGroup,
+          instance: instanceOf(options, partitionGroup),
+          role: InstanceRole.PRIMARY,
+          systemIdentifier,
+          timeline: 1,
+          lsn: LOG_BEGIN,
+          serverVersion: '17.0',
+          postgresMajor: 17,
+          host: '127.0.0.1',
+          port: 5432,
+          dataDirectory: '/data',
+          ...options.instanceStatus,
+        })),
         droppedSlots: orders
           .filter(({ lsn }) => lsn === 0n)
           .slice(-10)

@@ -74,6 +74,8 @@ export type Deployment = {
     condition: (row: Row) => boolean,
     timeoutMs?: number,
   ): Promise<Row>;
+  /** Writes the agent's configuration anew, with these servers: they count from its next start on. */
+  declare(servers: readonly DeclaredServer[]): Promise<void>;
   /** Where RESTORE put a tenant. */
   restored(tenant: string): Promise<RestoredServer>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -92,7 +94,9 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     return manageProcess(name, configPath, directory, processes);
   };
   const coordinator = await manage('coordinator', coordinatorConfig(directory, sqlPort, grpcPort));
-  const agent = await manage('agent', agentConfig(directory, grpcPort, firstRestorePort, options.servers));
+  const configOf = (servers: readonly DeclaredServer[]) =>
+    agentConfig(directory, grpcPort, firstRestorePort, servers);
+  const agent = await manage('agent', configOf(options.servers));
 
   const connect = async () => {
     const client = new pg.Client({ host: '127.0.0.1', port: sqlPort, user: 'root', database: 'oceanbase' });
@@ -140,6 +144,9 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
           explain: async () => `last row: ${JSON.stringify(last)}\n${await explain()}`,
         },
       );
+    },
+    async declare(servers) {
+      await writeFile(join(directory, 'agent.yaml'), stringify(configOf(servers)));
     },
     async restored(tenant) {
       const [row] = await sql<{ svr_port: number; data_directory: string }>(

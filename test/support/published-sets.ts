@@ -104,6 +104,9 @@ const WRITTEN_ONCE: ReadonlySet<string> = new Set([
   'mountFile',
   'roundBegin',
   'roundEnd',
+  'memberJoined',
+  'memberBegin',
+  'memberLeft',
   'logIndex',
 ]);
 

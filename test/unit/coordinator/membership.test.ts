@@ -20,7 +20,16 @@ function tenant(tenant_id: bigint, tenant_name: string, more: Partial<Tenant> = 
 }
 
 function group(tenant_id: bigint, joined_us: bigint, more: Partial<PartitionGroup> = {}): PartitionGroup {
-  return { tenant_id, partition_group: 'p0', joined_us, left_us: 0n, system_identifier: '0', ...more };
+  return {
+    tenant_id,
+    partition_group: 'p0',
+    joined_us,
+    left_us: 0n,
+    undeclared_us: 0n,
+    recorded: true,
+    system_identifier: '0',
+    ...more,
+  };
 }
 
 function instance(

@@ -177,7 +177,15 @@ describe('placement', () => {
       system_identifier: system,
     });
     const groups = [
-      { tenant_id: 1001n, partition_group: 'p0', joined_us: 0n, left_us: 0n, system_identifier: '1' },
+      {
+        tenant_id: 1001n,
+        partition_group: 'p0',
+        joined_us: 0n,
+        left_us: 0n,
+        undeclared_us: 0n,
+        recorded: true,
+        system_identifier: '1',
+      },
     ];
     const of = (...instances: readonly ReturnType<typeof at>[]): Candidates => ({
       ...candidates,

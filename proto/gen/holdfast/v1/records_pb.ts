@@ -13,7 +13,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file holdfast/v1/records.proto.
  */
 export const file_holdfast_v1_records: GenFile = /*@__PURE__*/
-  fileDesc("Chlob2xkZmFzdC92MS9yZWNvcmRzLnByb3RvEgtob2xkZmFzdC52MSIsCgtMb2dQb3NpdGlvbhIQCgh0aW1lbGluZRgBIAEoDRILCgNsc24YAiABKAYiZQoMQ2x1c3Rlck93bmVyEhcKD2RlcGxveW1lbnRfdXVpZBgBIAEoCRIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBISCgpjcmVhdGVkX3VzGAQgASgDIjoKDlRlbmFudEluZm9MaXN0EigKB3RlbmFudHMYASADKAsyFy5ob2xkZmFzdC52MS5UZW5hbnRJbmZvIpABCgpUZW5hbnRJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBIMCgRuYW1lGAIgASgJEhIKCmNyZWF0ZWRfdXMYAyABKAMSEgoKZHJvcHBlZF91cxgEIAEoAxI5ChBwYXJ0aXRpb25fZ3JvdXBzGAUgAygLMh8uaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBJbmZvImEKElBhcnRpdGlvbkdyb3VwSW5mbxIMCgRuYW1lGAEgASgJEhEKCWpvaW5lZF91cxgCIAEoAxIPCgdsZWZ0X3VzGAMgASgDEhkKEXN5c3RlbV9pZGVudGlmaWVyGAQgASgGIkAKElRlbmFudE5hbWVJbmZvTGlzdBIqCgVuYW1lcxgBIAMoCzIbLmhvbGRmYXN0LnYxLlRlbmFudE5hbWVJbmZvIlQKDlRlbmFudE5hbWVJbmZvEgwKBG5hbWUYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg8KB2Zyb21fdXMYAyABKAMSEAoIdW50aWxfdXMYBCABKAMiawoOU2VydmVyQ2xvZ0luZm8SEQoJc2VydmVyX2lkGAEgASgEEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SLAoGZ3JvdXBzGAQgAygLMhwuaG9sZGZhc3QudjEuU2VydmVyQ2xvZ0dyb3VwIpYBCg9TZXJ2ZXJDbG9nR3JvdXASEQoJdGVuYW50X2lkGAEgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRINCgVyb3VuZBgDIAEoBBINCgVlcG9jaBgEIAEoBBInCgVzdGFydBgFIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhAKCHNpbmNlX3VzGAYgASgDImkKCU1vdW50RmlsZRIXCg9kZXBsb3ltZW50X3V1aWQYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg0KBXJvdW5kGAMgASgEEhIKCmNyZWF0ZWRfdXMYBCABKAMSDQoFdG9rZW4YBSABKAwigwEKClJvdW5kQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEg0KBXJvdW5kGAMgASgEEhAKCGJlZ2luX3VzGAQgASgDEiwKBmdyb3VwcxgFIAMoCzIcLmhvbGRmYXN0LnYxLlJvdW5kR3JvdXBTdGFydCK0AQoPUm91bmRHcm91cFN0YXJ0EhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIZChFzeXN0ZW1faWRlbnRpZmllchgCIAEoBhInCgVzdGFydBgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgEIAEoDRIWCg5wb3N0Z3Jlc19tYWpvchgFIAEoDRIQCghzdGFydF91cxgGIAEoAyKNAQoIUm91bmRFbmQSDQoFcm91bmQYASABKAQSDgoGZW5kX3VzGAIgASgDEiYKBXN0YXRlGAMgASgOMhcuaG9sZGZhc3QudjEuUm91bmRTdGF0ZRIOCgZyZWFzb24YBCABKAkSKgoGZ3JvdXBzGAUgAygLMhouaG9sZGZhc3QudjEuUm91bmRHcm91cEVuZCKKAQoNUm91bmRHcm91cEVuZBIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSJQoDZW5kGAIgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFQoNY2hlY2twb2ludF91cxgDIAEoAxIiCgRob2xlGAQgASgLMhQuaG9sZGZhc3QudjEuTG9nSG9sZSJxCgdMb2dIb2xlEicKBWJlZ2luGAEgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SCwoDZW5kGAIgASgGEhAKCGJlZ2luX3VzGAMgASgDEg4KBmVuZF91cxgEIAEoAxIOCgZyZWFzb24YBSABKAkiQQoSQ2xvZ0JhY2t1cEluZm9MaXN0EisKBnJvdW5kcxgBIAMoCzIbLmhvbGRmYXN0LnYxLkNsb2dCYWNrdXBJbmZvIrMCCg5DbG9nQmFja3VwSW5mbxIRCgl0ZW5hbnRfaWQYASABKAQSEwoLdGVuYW50X25hbWUYAiABKAkSDQoFcm91bmQYAyABKAQSJgoFc3RhdGUYBCABKA4yFy5ob2xkZmFzdC52MS5Sb3VuZFN0YXRlEhAKCHN0YXJ0X3VzGAUgASgDEhUKDWNoZWNrcG9pbnRfdXMYBiABKAMSLAoGc3RhcnRzGAcgAygLMhwuaG9sZGZhc3QudjEuUm91bmRHcm91cFN0YXJ0Ei8KC2NoZWNrcG9pbnRzGAggAygLMhouaG9sZGZhc3QudjEuUm91bmRHcm91cEVuZBITCgtpbnB1dF9ieXRlcxgJIAEoBBIUCgxvdXRwdXRfYnl0ZXMYCiABKAQSDwoHY29tbWVudBgLIAEoCSKDAgoSUGFydGl0aW9uR3JvdXBMaXN0EhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEhcKD2RlcGxveW1lbnRfdXVpZBgFIAEoCRINCgVlcG9jaBgGIAEoBBISCgpjcmVhdGVkX3VzGAcgASgDEjQKCHJlcGxpY2FzGAggAygLMiIuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBSZXBsaWNhEhcKD3ByZXZpb3VzX3NldF9pZBgJIAEoBBIOCgZyZWFzb24YCiABKAkifQoVUGFydGl0aW9uR3JvdXBSZXBsaWNhEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIRCglzZXJ2ZXJfaWQYAiABKAQSCgoCaXAYAyABKAkSDAoEcG9ydBgEIAEoDRIQCghpbnN0YW5jZRgFIAEoCRIMCgRyb2xlGAYgASgJIoYDCgpCYWNrdXBJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEhcKD3ByZXZpb3VzX3NldF9pZBgFIAEoBBIlCgR0eXBlGAYgASgOMhcuaG9sZGZhc3QudjEuQmFja3VwVHlwZRINCgVlcG9jaBgHIAEoBBINCgVyb3VuZBgIIAEoBBITCgtkZXNjcmlwdGlvbhgJIAEoCRIOCgZyZWFzb24YCiABKAkSEAoIc3RhcnRfdXMYCyABKAMSDgoGZW5kX3VzGAwgASgDEhQKDGNsdXN0ZXJfbmFtZRgNIAEoCRISCgpjbHVzdGVyX2lkGA4gASgEEjsKEHBhcnRpdGlvbl9ncm91cHMYDyADKAsyIS5ob2xkZmFzdC52MS5QYXJ0aXRpb25Hcm91cEJhY2t1cBIYChBob2xkZmFzdF92ZXJzaW9uGBAgASgJIqIFChRQYXJ0aXRpb25Hcm91cEJhY2t1cBIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSGQoRc3lzdGVtX2lkZW50aWZpZXIYAiABKAYSFgoOc2VydmVyX3ZlcnNpb24YAyABKAkSFgoOcG9zdGdyZXNfbWFqb3IYBCABKA0SGAoQYmxvY2tfc2l6ZV9ieXRlcxgFIAEoDRIaChJzZWdtZW50X3NpemVfYnl0ZXMYBiABKA0SHQoVcGFnZV9jaGVja3N1bV92ZXJzaW9uGAcgASgNEicKBXN0YXJ0GAggASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SJgoEc3RvcBgJIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEiwKCmNoZWNrcG9pbnQYCiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIQCghzdGFydF91cxgLIAEoAxIPCgdzdG9wX3VzGAwgASgDEhcKD25ld2VzdF9wYWdlX2xzbhgNIAEoBhISCgpmaWxlX2NvdW50GA4gASgEEhgKEG1hY3JvYmxvY2tfY291bnQYDyABKAQSEwoLaW5wdXRfYnl0ZXMYECABKAQSFAoMb3V0cHV0X2J5dGVzGBEgASgEEiYKBWZpbGVzGBIgAygLMhcuaG9sZGZhc3QudjEuRmlsZURpZ2VzdBIvCg1wYWdlX2ZhaWx1cmVzGBMgAygLMhguaG9sZGZhc3QudjEuUGFnZUZhaWx1cmUSFAoMZnJvbV9zdGFuZGJ5GBQgASgIEg8KB3Rhc2tfaWQYFSABKA0SEAoId2FybmluZ3MYFiADKAkSEgoKcmVhZF9ieXRlcxgXIAEoBBIXCg9wcmV2aW91c19zZXRfaWQYGCABKAQiPgoKRmlsZURpZ2VzdBIMCgRwYXRoGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAQSDgoGc2hhMjU2GAMgASgMIjoKC1BhZ2VGYWlsdXJlEgwKBHBhdGgYASABKAkSDQoFYmxvY2sYAiABKA0SDgoGcmVhc29uGAMgASgJIj4KEkRhdGFCYWNrdXBJbmZvTGlzdBIoCgdiYWNrdXBzGAEgAygLMhcuaG9sZGZhc3QudjEuQmFja3VwSW5mbyLmAgoKQmFja3VwTWV0YRIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSFAoMYmFja3VwX2xhYmVsGAIgASgMEhYKDnRhYmxlc3BhY2VfbWFwGAMgASgMEiwKC3RhYmxlc3BhY2VzGAQgAygLMhcuaG9sZGZhc3QudjEuVGFibGVzcGFjZRImCghzZXR0aW5ncxgFIAMoCzIULmhvbGRmYXN0LnYxLlNldHRpbmcSFgoOZGF0YV9kaXJlY3RvcnkYBiABKAkSFgoOZGlyZWN0b3J5X21vZGUYByABKA0SFgoOc2VydmVyX3ZlcnNpb24YCCABKAkSFgoOcG9zdGdyZXNfbWFqb3IYCSABKA0SKAoJZGF0YWJhc2VzGAogAygLMhUuaG9sZGZhc3QudjEuRGF0YWJhc2USFwoPY2F0YWxvZ192ZXJzaW9uGAsgASgNEhgKEG5leHRfZmlsZV9udW1iZXIYDCABKA0iSwoKVGFibGVzcGFjZRILCgNvaWQYASABKA0SDAoEbmFtZRgCIAEoCRIQCghsb2NhdGlvbhgDIAEoCRIQCghpbl9wbGFjZRgEIAEoCCI7CgdTZXR0aW5nEgwKBG5hbWUYASABKAkSDQoFdmFsdWUYAiABKAkSEwoLc291cmNlX2ZpbGUYAyABKAkiJQoIRGF0YWJhc2USCwoDb2lkGAEgASgNEgwKBG5hbWUYAiABKAkiMgoIRmlsZUxpc3QSJgoFZmlsZXMYASADKAsyFy5ob2xkZmFzdC52MS5CYWNrdXBGaWxlIuQBCgpCYWNrdXBGaWxlEhMKC2ZpbGVfbnVtYmVyGAEgASgNEgwKBHBhdGgYAiABKAkSIwoEa2luZBgDIAEoDjIVLmhvbGRmYXN0LnYxLkZpbGVLaW5kEhIKCnNpemVfYnl0ZXMYBCABKAQSDAoEbW9kZRgFIAEoDRITCgttb2RpZmllZF91cxgGIAEoAxIOCgZjcmMzMmMYByABKAcSFQoNZXh0ZXJuYWxfcGF0aBgIIAEoCRIYChBtYWNyb2Jsb2NrX2NvdW50GAkgASgNEhYKDndpdGhvdXRfY3JjMzJjGAogASgIIkIKDURpcmVjdG9yeUxpc3QSMQoLZGlyZWN0b3JpZXMYASADKAsyHC5ob2xkZmFzdC52MS5CYWNrdXBEaXJlY3RvcnkiLQoPQmFja3VwRGlyZWN0b3J5EgwKBHBhdGgYASABKAkSDAoEbW9kZRgCIAEoDSI5CglNZXRhSW5kZXgSLAoHZW50cmllcxgBIAMoCzIbLmhvbGRmYXN0LnYxLk1ldGFJbmRleEVudHJ5IkUKDk1ldGFJbmRleEVudHJ5EhMKC3JlY29yZF90eXBlGAEgASgNEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKA0icgoSVGVuYW50TG9jYWxpdHlJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRI0CghyZXBsaWNhcxgDIAMoCzIiLmhvbGRmYXN0LnYxLlBhcnRpdGlvbkdyb3VwUmVwbGljYSJWChJUZW5hbnREaWFnbm9zZUluZm8SGAoQaG9sZGZhc3RfdmVyc2lvbhgBIAEoCRImCghzZXR0aW5ncxgCIAMoCzIULmhvbGRmYXN0LnYxLlNldHRpbmci/gEKC0xvZ0ZpbGVJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBINCgVyb3VuZBgCIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkSDwoHZmlsZV9pZBgEIAEoBBINCgVlcG9jaBgFIAEoBBIQCgh0aW1lbGluZRgGIAEoDRINCgViZWdpbhgHIAEoBhIaChJzZWdtZW50X3NpemVfYnl0ZXMYCCABKA0SGQoRc3lzdGVtX2lkZW50aWZpZXIYCSABKAYSLwoIdW5icm9rZW4YCiABKAsyGC5ob2xkZmFzdC52MS5Mb2dVbmJyb2tlbkgAiAEBQgsKCV91bmJyb2tlbiIvCgtMb2dVbmJyb2tlbhINCgVzaW5jZRgBIAEoBhIRCglhcmNoaXZlcnMYAiABKAYikwQKDExvZ0luZGV4SW5mbxImCgRmaWxlGAEgASgLMhguaG9sZGZhc3QudjEuTG9nRmlsZUluZm8SCwoDZW5kGAIgASgGEhYKDmFjY2VwdGVkX2J5dGVzGAMgASgEEhoKDW1heF9jb21taXRfdXMYBCABKANIAIgBARIcCg9maXJzdF9jb21taXRfdXMYBSABKANIAYgBARIbCg5sYXN0X2NvbW1pdF91cxgGIAEoA0gCiAEBEjMKCmNoZWNrcG9pbnQYByABKAsyGi5ob2xkZmFzdC52MS5Mb2dDaGVja3BvaW50SAOIAQESLwoLY2hlY2twb2ludHMYCCADKAsyGi5ob2xkZmFzdC52MS5Mb2dDaGVja3BvaW50EjQKDnJlc3RvcmVfcG9pbnRzGAkgAygLMhwuaG9sZGZhc3QudjEuTG9nUmVzdG9yZVBvaW50EiQKF3VuZmluaXNoZWRfcmVjb3JkX2JlZ2luGAogASgGSASIAQESLQoHY2hhbmdlcxgLIAEoCzIXLmhvbGRmYXN0LnYxLkxvZ0NoYW5nZXNIBYgBAUIQCg5fbWF4X2NvbW1pdF91c0ISChBfZmlyc3RfY29tbWl0X3VzQhEKD19sYXN0X2NvbW1pdF91c0INCgtfY2hlY2twb2ludEIaChhfdW5maW5pc2hlZF9yZWNvcmRfYmVnaW5CCgoIX2NoYW5nZXMioQEKCkxvZ0NoYW5nZXMSEgoKcGFnZV9jb3VudBgBIAEoBBISCgpmb3JrX2NvdW50GAIgASgEEhkKEXdhbF9sZXZlbF9taW5pbWFsGAMgASgIEjwKD3Vua25vd25fc3BlY2lhbBgEIAEoCzIeLmhvbGRmYXN0LnYxLkxvZ1Vua25vd25TcGVjaWFsSACIAQFCEgoQX3Vua25vd25fc3BlY2lhbCJNChFMb2dVbmtub3duU3BlY2lhbBINCgVjb3VudBgBIAEoBBINCgVmaXJzdBgCIAEoBhIMCgRybWdyGAMgASgNEgwKBGluZm8YBCABKA0iLQoNTG9nQ2hlY2twb2ludBILCgNsc24YASABKAYSDwoHdGltZV91cxgCIAEoAyI9Cg9Mb2dSZXN0b3JlUG9pbnQSCwoDbHNuGAEgASgGEgwKBG5hbWUYAiABKAkSDwoHdGltZV91cxgDIAEoAyJZChJNYWNyb0Jsb2NrRmlsZUluZm8SFQoNYmFja3VwX3NldF9pZBgBIAEoBBITCgtzdWJfdGFza19pZBgCIAEoDRIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkqqAEKClJvdW5kU3RhdGUSGwoXUk9VTkRfU1RBVEVfVU5TUEVDSUZJRUQQABIUChBST1VORF9TVEFURV9TVE9QEAESGQoVUk9VTkRfU1RBVEVfQkVHSU5OSU5HEAISFQoRUk9VTkRfU1RBVEVfRE9JTkcQAxIYChRST1VORF9TVEFURV9TVE9QUElORxAEEhsKF1JPVU5EX1NUQVRFX0lOVEVSUlVQVEVEEAUqXAoKQmFja3VwVHlwZRIbChdCQUNLVVBfVFlQRV9VTlNQRUNJRklFRBAAEhQKEEJBQ0tVUF9UWVBFX0ZVTEwQARIbChdCQUNLVVBfVFlQRV9JTkNSRU1FTlRBTBACKtoBCghGaWxlS2luZBIZChVGSUxFX0tJTkRfVU5TUEVDSUZJRUQQABIbChdGSUxFX0tJTkRfUkVMQVRJT05fTUFJThABEhoKFkZJTEVfS0lORF9SRUxBVElPTl9GU00QAhIZChVGSUxFX0tJTkRfUkVMQVRJT05fVk0QAxIbChdGSUxFX0tJTkRfUkVMQVRJT05fSU5JVBAEEhMKD0ZJTEVfS0lORF9PVEhFUhAFEhUKEUZJTEVfS0lORF9DT05UUk9MEAYSFgoSRklMRV9LSU5EX0VYVEVSTkFMEAdiBnByb3RvMw");
+  fileDesc("Chlob2xkZmFzdC92MS9yZWNvcmRzLnByb3RvEgtob2xkZmFzdC52MSIsCgtMb2dQb3NpdGlvbhIQCgh0aW1lbGluZRgBIAEoDRILCgNsc24YAiABKAYiZQoMQ2x1c3Rlck93bmVyEhcKD2RlcGxveW1lbnRfdXVpZBgBIAEoCRIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBISCgpjcmVhdGVkX3VzGAQgASgDIjoKDlRlbmFudEluZm9MaXN0EigKB3RlbmFudHMYASADKAsyFy5ob2xkZmFzdC52MS5UZW5hbnRJbmZvIpABCgpUZW5hbnRJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBIMCgRuYW1lGAIgASgJEhIKCmNyZWF0ZWRfdXMYAyABKAMSEgoKZHJvcHBlZF91cxgEIAEoAxI5ChBwYXJ0aXRpb25fZ3JvdXBzGAUgAygLMh8uaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBJbmZvImEKElBhcnRpdGlvbkdyb3VwSW5mbxIMCgRuYW1lGAEgASgJEhEKCWpvaW5lZF91cxgCIAEoAxIPCgdsZWZ0X3VzGAMgASgDEhkKEXN5c3RlbV9pZGVudGlmaWVyGAQgASgGIkAKElRlbmFudE5hbWVJbmZvTGlzdBIqCgVuYW1lcxgBIAMoCzIbLmhvbGRmYXN0LnYxLlRlbmFudE5hbWVJbmZvIlQKDlRlbmFudE5hbWVJbmZvEgwKBG5hbWUYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg8KB2Zyb21fdXMYAyABKAMSEAoIdW50aWxfdXMYBCABKAMiawoOU2VydmVyQ2xvZ0luZm8SEQoJc2VydmVyX2lkGAEgASgEEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SLAoGZ3JvdXBzGAQgAygLMhwuaG9sZGZhc3QudjEuU2VydmVyQ2xvZ0dyb3VwIpYBCg9TZXJ2ZXJDbG9nR3JvdXASEQoJdGVuYW50X2lkGAEgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRINCgVyb3VuZBgDIAEoBBINCgVlcG9jaBgEIAEoBBInCgVzdGFydBgFIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhAKCHNpbmNlX3VzGAYgASgDImkKCU1vdW50RmlsZRIXCg9kZXBsb3ltZW50X3V1aWQYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg0KBXJvdW5kGAMgASgEEhIKCmNyZWF0ZWRfdXMYBCABKAMSDQoFdG9rZW4YBSABKAwigwEKClJvdW5kQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEg0KBXJvdW5kGAMgASgEEhAKCGJlZ2luX3VzGAQgASgDEiwKBmdyb3VwcxgFIAMoCzIcLmhvbGRmYXN0LnYxLlJvdW5kR3JvdXBTdGFydCK0AQoPUm91bmRHcm91cFN0YXJ0EhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIZChFzeXN0ZW1faWRlbnRpZmllchgCIAEoBhInCgVzdGFydBgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgEIAEoDRIWCg5wb3N0Z3Jlc19tYWpvchgFIAEoDRIQCghzdGFydF91cxgGIAEoAyJ1ChFSb3VuZE1lbWJlckpvaW5lZBIRCgl0ZW5hbnRfaWQYASABKAQSDQoFcm91bmQYAiABKAQSFwoPcGFydGl0aW9uX2dyb3VwGAMgASgJEhIKCm1lbWJlcnNoaXAYBCABKA0SEQoJam9pbmVkX3VzGAUgASgDInUKEFJvdW5kTWVtYmVyQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEg0KBXJvdW5kGAIgASgEEhIKCm1lbWJlcnNoaXAYAyABKA0SKwoFc3RhcnQYBCABKAsyHC5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwU3RhcnQicQoPUm91bmRNZW1iZXJMZWZ0EhEKCXRlbmFudF9pZBgBIAEoBBINCgVyb3VuZBgCIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkSEgoKbWVtYmVyc2hpcBgEIAEoDRIPCgdsZWZ0X3VzGAUgASgDIo0BCghSb3VuZEVuZBINCgVyb3VuZBgBIAEoBBIOCgZlbmRfdXMYAiABKAMSJgoFc3RhdGUYAyABKA4yFy5ob2xkZmFzdC52MS5Sb3VuZFN0YXRlEg4KBnJlYXNvbhgEIAEoCRIqCgZncm91cHMYBSADKAsyGi5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwRW5kIooBCg1Sb3VuZEdyb3VwRW5kEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIlCgNlbmQYAiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIVCg1jaGVja3BvaW50X3VzGAMgASgDEiIKBGhvbGUYBCABKAsyFC5ob2xkZmFzdC52MS5Mb2dIb2xlInEKB0xvZ0hvbGUSJwoFYmVnaW4YASABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhILCgNlbmQYAiABKAYSEAoIYmVnaW5fdXMYAyABKAMSDgoGZW5kX3VzGAQgASgDEg4KBnJlYXNvbhgFIAEoCSJBChJDbG9nQmFja3VwSW5mb0xpc3QSKwoGcm91bmRzGAEgAygLMhsuaG9sZGZhc3QudjEuQ2xvZ0JhY2t1cEluZm8iswIKDkNsb2dCYWNrdXBJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRINCgVyb3VuZBgDIAEoBBImCgVzdGF0ZRgEIAEoDjIXLmhvbGRmYXN0LnYxLlJvdW5kU3RhdGUSEAoIc3RhcnRfdXMYBSABKAMSFQoNY2hlY2twb2ludF91cxgGIAEoAxIsCgZzdGFydHMYByADKAsyHC5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwU3RhcnQSLwoLY2hlY2twb2ludHMYCCADKAsyGi5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwRW5kEhMKC2lucHV0X2J5dGVzGAkgASgEEhQKDG91dHB1dF9ieXRlcxgKIAEoBBIPCgdjb21tZW50GAsgASgJIoMCChJQYXJ0aXRpb25Hcm91cExpc3QSEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEhUKDWJhY2t1cF9zZXRfaWQYAyABKAQSEwoLZnVsbF9zZXRfaWQYBCABKAQSFwoPZGVwbG95bWVudF91dWlkGAUgASgJEg0KBWVwb2NoGAYgASgEEhIKCmNyZWF0ZWRfdXMYByABKAMSNAoIcmVwbGljYXMYCCADKAsyIi5ob2xkZmFzdC52MS5QYXJ0aXRpb25Hcm91cFJlcGxpY2ESFwoPcHJldmlvdXNfc2V0X2lkGAkgASgEEg4KBnJlYXNvbhgKIAEoCSJ9ChVQYXJ0aXRpb25Hcm91cFJlcGxpY2ESFwoPcGFydGl0aW9uX2dyb3VwGAEgASgJEhEKCXNlcnZlcl9pZBgCIAEoBBIKCgJpcBgDIAEoCRIMCgRwb3J0GAQgASgNEhAKCGluc3RhbmNlGAUgASgJEgwKBHJvbGUYBiABKAkihgMKCkJhY2t1cEluZm8SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEhUKDWJhY2t1cF9zZXRfaWQYAyABKAQSEwoLZnVsbF9zZXRfaWQYBCABKAQSFwoPcHJldmlvdXNfc2V0X2lkGAUgASgEEiUKBHR5cGUYBiABKA4yFy5ob2xkZmFzdC52MS5CYWNrdXBUeXBlEg0KBWVwb2NoGAcgASgEEg0KBXJvdW5kGAggASgEEhMKC2Rlc2NyaXB0aW9uGAkgASgJEg4KBnJlYXNvbhgKIAEoCRIQCghzdGFydF91cxgLIAEoAxIOCgZlbmRfdXMYDCABKAMSFAoMY2x1c3Rlcl9uYW1lGA0gASgJEhIKCmNsdXN0ZXJfaWQYDiABKAQSOwoQcGFydGl0aW9uX2dyb3VwcxgPIAMoCzIhLmhvbGRmYXN0LnYxLlBhcnRpdGlvbkdyb3VwQmFja3VwEhgKEGhvbGRmYXN0X3ZlcnNpb24YECABKAkiogUKFFBhcnRpdGlvbkdyb3VwQmFja3VwEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIZChFzeXN0ZW1faWRlbnRpZmllchgCIAEoBhIWCg5zZXJ2ZXJfdmVyc2lvbhgDIAEoCRIWCg5wb3N0Z3Jlc19tYWpvchgEIAEoDRIYChBibG9ja19zaXplX2J5dGVzGAUgASgNEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgGIAEoDRIdChVwYWdlX2NoZWNrc3VtX3ZlcnNpb24YByABKA0SJwoFc3RhcnQYCCABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhImCgRzdG9wGAkgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SLAoKY2hlY2twb2ludBgKIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhAKCHN0YXJ0X3VzGAsgASgDEg8KB3N0b3BfdXMYDCABKAMSFwoPbmV3ZXN0X3BhZ2VfbHNuGA0gASgGEhIKCmZpbGVfY291bnQYDiABKAQSGAoQbWFjcm9ibG9ja19jb3VudBgPIAEoBBITCgtpbnB1dF9ieXRlcxgQIAEoBBIUCgxvdXRwdXRfYnl0ZXMYESABKAQSJgoFZmlsZXMYEiADKAsyFy5ob2xkZmFzdC52MS5GaWxlRGlnZXN0Ei8KDXBhZ2VfZmFpbHVyZXMYEyADKAsyGC5ob2xkZmFzdC52MS5QYWdlRmFpbHVyZRIUCgxmcm9tX3N0YW5kYnkYFCABKAgSDwoHdGFza19pZBgVIAEoDRIQCgh3YXJuaW5ncxgWIAMoCRISCgpyZWFkX2J5dGVzGBcgASgEEhcKD3ByZXZpb3VzX3NldF9pZBgYIAEoBCI+CgpGaWxlRGlnZXN0EgwKBHBhdGgYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoBBIOCgZzaGEyNTYYAyABKAwiOgoLUGFnZUZhaWx1cmUSDAoEcGF0aBgBIAEoCRINCgVibG9jaxgCIAEoDRIOCgZyZWFzb24YAyABKAkiPgoSRGF0YUJhY2t1cEluZm9MaXN0EigKB2JhY2t1cHMYASADKAsyFy5ob2xkZmFzdC52MS5CYWNrdXBJbmZvIuYCCgpCYWNrdXBNZXRhEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIUCgxiYWNrdXBfbGFiZWwYAiABKAwSFgoOdGFibGVzcGFjZV9tYXAYAyABKAwSLAoLdGFibGVzcGFjZXMYBCADKAsyFy5ob2xkZmFzdC52MS5UYWJsZXNwYWNlEiYKCHNldHRpbmdzGAUgAygLMhQuaG9sZGZhc3QudjEuU2V0dGluZxIWCg5kYXRhX2RpcmVjdG9yeRgGIAEoCRIWCg5kaXJlY3RvcnlfbW9kZRgHIAEoDRIWCg5zZXJ2ZXJfdmVyc2lvbhgIIAEoCRIWCg5wb3N0Z3Jlc19tYWpvchgJIAEoDRIoCglkYXRhYmFzZXMYCiADKAsyFS5ob2xkZmFzdC52MS5EYXRhYmFzZRIXCg9jYXRhbG9nX3ZlcnNpb24YCyABKA0SGAoQbmV4dF9maWxlX251bWJlchgMIAEoDSJLCgpUYWJsZXNwYWNlEgsKA29pZBgBIAEoDRIMCgRuYW1lGAIgASgJEhAKCGxvY2F0aW9uGAMgASgJEhAKCGluX3BsYWNlGAQgASgIIjsKB1NldHRpbmcSDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoCRITCgtzb3VyY2VfZmlsZRgDIAEoCSIlCghEYXRhYmFzZRILCgNvaWQYASABKA0SDAoEbmFtZRgCIAEoCSIyCghGaWxlTGlzdBImCgVmaWxlcxgBIAMoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cEZpbGUi5AEKCkJhY2t1cEZpbGUSEwoLZmlsZV9udW1iZXIYASABKA0SDAoEcGF0aBgCIAEoCRIjCgRraW5kGAMgASgOMhUuaG9sZGZhc3QudjEuRmlsZUtpbmQSEgoKc2l6ZV9ieXRlcxgEIAEoBBIMCgRtb2RlGAUgASgNEhMKC21vZGlmaWVkX3VzGAYgASgDEg4KBmNyYzMyYxgHIAEoBxIVCg1leHRlcm5hbF9wYXRoGAggASgJEhgKEG1hY3JvYmxvY2tfY291bnQYCSABKA0SFgoOd2l0aG91dF9jcmMzMmMYCiABKAgiQgoNRGlyZWN0b3J5TGlzdBIxCgtkaXJlY3RvcmllcxgBIAMoCzIcLmhvbGRmYXN0LnYxLkJhY2t1cERpcmVjdG9yeSItCg9CYWNrdXBEaXJlY3RvcnkSDAoEcGF0aBgBIAEoCRIMCgRtb2RlGAIgASgNIjkKCU1ldGFJbmRleBIsCgdlbnRyaWVzGAEgAygLMhsuaG9sZGZhc3QudjEuTWV0YUluZGV4RW50cnkiRQoOTWV0YUluZGV4RW50cnkSEwoLcmVjb3JkX3R5cGUYASABKA0SDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoDSJyChJUZW5hbnRMb2NhbGl0eUluZm8SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEjQKCHJlcGxpY2FzGAMgAygLMiIuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBSZXBsaWNhIlYKElRlbmFudERpYWdub3NlSW5mbxIYChBob2xkZmFzdF92ZXJzaW9uGAEgASgJEiYKCHNldHRpbmdzGAIgAygLMhQuaG9sZGZhc3QudjEuU2V0dGluZyL+AQoLTG9nRmlsZUluZm8SEQoJdGVuYW50X2lkGAEgASgEEg0KBXJvdW5kGAIgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCRIPCgdmaWxlX2lkGAQgASgEEg0KBWVwb2NoGAUgASgEEhAKCHRpbWVsaW5lGAYgASgNEg0KBWJlZ2luGAcgASgGEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgIIAEoDRIZChFzeXN0ZW1faWRlbnRpZmllchgJIAEoBhIvCgh1bmJyb2tlbhgKIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1VuYnJva2VuSACIAQFCCwoJX3VuYnJva2VuIi8KC0xvZ1VuYnJva2VuEg0KBXNpbmNlGAEgASgGEhEKCWFyY2hpdmVycxgCIAEoBiKTBAoMTG9nSW5kZXhJbmZvEiYKBGZpbGUYASABKAsyGC5ob2xkZmFzdC52MS5Mb2dGaWxlSW5mbxILCgNlbmQYAiABKAYSFgoOYWNjZXB0ZWRfYnl0ZXMYAyABKAQSGgoNbWF4X2NvbW1pdF91cxgEIAEoA0gAiAEBEhwKD2ZpcnN0X2NvbW1pdF91cxgFIAEoA0gBiAEBEhsKDmxhc3RfY29tbWl0X3VzGAYgASgDSAKIAQESMwoKY2hlY2twb2ludBgHIAEoCzIaLmhvbGRmYXN0LnYxLkxvZ0NoZWNrcG9pbnRIA4gBARIvCgtjaGVja3BvaW50cxgIIAMoCzIaLmhvbGRmYXN0LnYxLkxvZ0NoZWNrcG9pbnQSNAoOcmVzdG9yZV9wb2ludHMYCSADKAsyHC5ob2xkZmFzdC52MS5Mb2dSZXN0b3JlUG9pbnQSJAoXdW5maW5pc2hlZF9yZWNvcmRfYmVnaW4YCiABKAZIBIgBARItCgdjaGFuZ2VzGAsgASgLMhcuaG9sZGZhc3QudjEuTG9nQ2hhbmdlc0gFiAEBQhAKDl9tYXhfY29tbWl0X3VzQhIKEF9maXJzdF9jb21taXRfdXNCEQoPX2xhc3RfY29tbWl0X3VzQg0KC19jaGVja3BvaW50QhoKGF91bmZpbmlzaGVkX3JlY29yZF9iZWdpbkIKCghfY2hhbmdlcyKhAQoKTG9nQ2hhbmdlcxISCgpwYWdlX2NvdW50GAEgASgEEhIKCmZvcmtfY291bnQYAiABKAQSGQoRd2FsX2xldmVsX21pbmltYWwYAyABKAgSPAoPdW5rbm93bl9zcGVjaWFsGAQgASgLMh4uaG9sZGZhc3QudjEuTG9nVW5rbm93blNwZWNpYWxIAIgBAUISChBfdW5rbm93bl9zcGVjaWFsIk0KEUxvZ1Vua25vd25TcGVjaWFsEg0KBWNvdW50GAEgASgEEg0KBWZpcnN0GAIgASgGEgwKBHJtZ3IYAyABKA0SDAoEaW5mbxgEIAEoDSItCg1Mb2dDaGVja3BvaW50EgsKA2xzbhgBIAEoBhIPCgd0aW1lX3VzGAIgASgDIj0KD0xvZ1Jlc3RvcmVQb2ludBILCgNsc24YASABKAYSDAoEbmFtZRgCIAEoCRIPCgd0aW1lX3VzGAMgASgDIlkKEk1hY3JvQmxvY2tGaWxlSW5mbxIVCg1iYWNrdXBfc2V0X2lkGAEgASgEEhMKC3N1Yl90YXNrX2lkGAIgASgNEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCSqoAQoKUm91bmRTdGF0ZRIbChdST1VORF9TVEFURV9VTlNQRUNJRklFRBAAEhQKEFJPVU5EX1NUQVRFX1NUT1AQARIZChVST1VORF9TVEFURV9CRUdJTk5JTkcQAhIVChFST1VORF9TVEFURV9ET0lORxADEhgKFFJPVU5EX1NUQVRFX1NUT1BQSU5HEAQSGwoXUk9VTkRfU1RBVEVfSU5URVJSVVBURUQQBSpcCgpCYWNrdXBUeXBlEhsKF0JBQ0tVUF9UWVBFX1VOU1BFQ0lGSUVEEAASFAoQQkFDS1VQX1RZUEVfRlVMTBABEhsKF0JBQ0tVUF9UWVBFX0lOQ1JFTUVOVEFMEAIq2gEKCEZpbGVLaW5kEhkKFUZJTEVfS0lORF9VTlNQRUNJRklFRBAAEhsKF0ZJTEVfS0lORF9SRUxBVElPTl9NQUlOEAESGgoWRklMRV9LSU5EX1JFTEFUSU9OX0ZTTRACEhkKFUZJTEVfS0lORF9SRUxBVElPTl9WTRADEhsKF0ZJTEVfS0lORF9SRUxBVElPTl9JTklUEAQSEwoPRklMRV9LSU5EX09USEVSEAUSFQoRRklMRV9LSU5EX0NPTlRST0wQBhIWChJGSUxFX0tJTkRfRVhURVJOQUwQB2IGcHJvdG8z");
 
 /**
  * A position in one partition group's log.
@@ -130,6 +130,8 @@ export const TenantInfoSchema: GenMessage<TenantInfo> = /*@__PURE__*/
   messageDesc(file_holdfast_v1_records, 3);
 
 /**
+ * One membership; a group that left and joined again has several, in order of time.
+ *
  * @generated from message holdfast.v1.PartitionGroupInfo
  */
 export type PartitionGroupInfo = Message<"holdfast.v1.PartitionGroupInfo"> & {
@@ -144,6 +146,8 @@ export type PartitionGroupInfo = Message<"holdfast.v1.PartitionGroupInfo"> & {
   joinedUs: bigint;
 
   /**
+   * 0: it is a member
+   *
    * @generated from field: int64 left_us = 3;
    */
   leftUs: bigint;
@@ -411,6 +415,119 @@ export const RoundGroupStartSchema: GenMessage<RoundGroupStart> = /*@__PURE__*/
   messageDesc(file_holdfast_v1_records, 11);
 
 /**
+ * members/<partition_group>/<n>.joined of a round: the group's n-th membership in the round, of a group that came when the
+ * round ran. Write-once; written before anything is archived.
+ *
+ * @generated from message holdfast.v1.RoundMemberJoined
+ */
+export type RoundMemberJoined = Message<"holdfast.v1.RoundMemberJoined"> & {
+  /**
+   * @generated from field: uint64 tenant_id = 1;
+   */
+  tenantId: bigint;
+
+  /**
+   * @generated from field: uint64 round = 2;
+   */
+  round: bigint;
+
+  /**
+   * @generated from field: string partition_group = 3;
+   */
+  partitionGroup: string;
+
+  /**
+   * @generated from field: uint32 membership = 4;
+   */
+  membership: number;
+
+  /**
+   * @generated from field: int64 joined_us = 5;
+   */
+  joinedUs: bigint;
+};
+
+/**
+ * Describes the message holdfast.v1.RoundMemberJoined.
+ * Use `create(RoundMemberJoinedSchema)` to create a new message.
+ */
+export const RoundMemberJoinedSchema: GenMessage<RoundMemberJoined> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 12);
+
+/**
+ * members/<partition_group>/<n>.begin: where that group's own log begins in the round. Write-once.
+ *
+ * @generated from message holdfast.v1.RoundMemberBegin
+ */
+export type RoundMemberBegin = Message<"holdfast.v1.RoundMemberBegin"> & {
+  /**
+   * @generated from field: uint64 tenant_id = 1;
+   */
+  tenantId: bigint;
+
+  /**
+   * @generated from field: uint64 round = 2;
+   */
+  round: bigint;
+
+  /**
+   * @generated from field: uint32 membership = 3;
+   */
+  membership: number;
+
+  /**
+   * @generated from field: holdfast.v1.RoundGroupStart start = 4;
+   */
+  start?: RoundGroupStart | undefined;
+};
+
+/**
+ * Describes the message holdfast.v1.RoundMemberBegin.
+ * Use `create(RoundMemberBeginSchema)` to create a new message.
+ */
+export const RoundMemberBeginSchema: GenMessage<RoundMemberBegin> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 13);
+
+/**
+ * members/<partition_group>/<n>.left: the end of the membership. Write-once.
+ *
+ * @generated from message holdfast.v1.RoundMemberLeft
+ */
+export type RoundMemberLeft = Message<"holdfast.v1.RoundMemberLeft"> & {
+  /**
+   * @generated from field: uint64 tenant_id = 1;
+   */
+  tenantId: bigint;
+
+  /**
+   * @generated from field: uint64 round = 2;
+   */
+  round: bigint;
+
+  /**
+   * @generated from field: string partition_group = 3;
+   */
+  partitionGroup: string;
+
+  /**
+   * @generated from field: uint32 membership = 4;
+   */
+  membership: number;
+
+  /**
+   * @generated from field: int64 left_us = 5;
+   */
+  leftUs: bigint;
+};
+
+/**
+ * Describes the message holdfast.v1.RoundMemberLeft.
+ * Use `create(RoundMemberLeftSchema)` to create a new message.
+ */
+export const RoundMemberLeftSchema: GenMessage<RoundMemberLeft> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 14);
+
+/**
  * round_end. Write-once.
  *
  * @generated from message holdfast.v1.RoundEnd
@@ -447,7 +564,7 @@ export type RoundEnd = Message<"holdfast.v1.RoundEnd"> & {
  * Use `create(RoundEndSchema)` to create a new message.
  */
 export const RoundEndSchema: GenMessage<RoundEnd> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 12);
+  messageDesc(file_holdfast_v1_records, 15);
 
 /**
  * @generated from message holdfast.v1.RoundGroupEnd
@@ -481,7 +598,7 @@ export type RoundGroupEnd = Message<"holdfast.v1.RoundGroupEnd"> & {
  * Use `create(RoundGroupEndSchema)` to create a new message.
  */
 export const RoundGroupEndSchema: GenMessage<RoundGroupEnd> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 13);
+  messageDesc(file_holdfast_v1_records, 16);
 
 /**
  * Log that no archive has: [begin, end) in positions, and the server's times on both sides.
@@ -528,7 +645,7 @@ export type LogHole = Message<"holdfast.v1.LogHole"> & {
  * Use `create(LogHoleSchema)` to create a new message.
  */
 export const LogHoleSchema: GenMessage<LogHole> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 14);
+  messageDesc(file_holdfast_v1_records, 17);
 
 /**
  * tenant_clog_backup_info, cluster_clog_backup_info: summaries, rebuilt from round_begin, round_end and the log files.
@@ -547,7 +664,7 @@ export type ClogBackupInfoList = Message<"holdfast.v1.ClogBackupInfoList"> & {
  * Use `create(ClogBackupInfoListSchema)` to create a new message.
  */
 export const ClogBackupInfoListSchema: GenMessage<ClogBackupInfoList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 15);
+  messageDesc(file_holdfast_v1_records, 18);
 
 /**
  * @generated from message holdfast.v1.ClogBackupInfo
@@ -614,7 +731,7 @@ export type ClogBackupInfo = Message<"holdfast.v1.ClogBackupInfo"> & {
  * Use `create(ClogBackupInfoSchema)` to create a new message.
  */
 export const ClogBackupInfoSchema: GenMessage<ClogBackupInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 16);
+  messageDesc(file_holdfast_v1_records, 19);
 
 /**
  * pg_list: written first into backup_<id>; claims the set's id.
@@ -682,7 +799,7 @@ export type PartitionGroupList = Message<"holdfast.v1.PartitionGroupList"> & {
  * Use `create(PartitionGroupListSchema)` to create a new message.
  */
 export const PartitionGroupListSchema: GenMessage<PartitionGroupList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 17);
+  messageDesc(file_holdfast_v1_records, 20);
 
 /**
  * @generated from message holdfast.v1.PartitionGroupReplica
@@ -724,7 +841,7 @@ export type PartitionGroupReplica = Message<"holdfast.v1.PartitionGroupReplica">
  * Use `create(PartitionGroupReplicaSchema)` to create a new message.
  */
 export const PartitionGroupReplicaSchema: GenMessage<PartitionGroupReplica> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 18);
+  messageDesc(file_holdfast_v1_records, 21);
 
 /**
  * backup_info: THE COMMIT POINT of a backup set. Write-once, written last.
@@ -822,7 +939,7 @@ export type BackupInfo = Message<"holdfast.v1.BackupInfo"> & {
  * Use `create(BackupInfoSchema)` to create a new message.
  */
 export const BackupInfoSchema: GenMessage<BackupInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 19);
+  messageDesc(file_holdfast_v1_records, 22);
 
 /**
  * One partition group's part of a backup set.
@@ -980,7 +1097,7 @@ export type PartitionGroupBackup = Message<"holdfast.v1.PartitionGroupBackup"> &
  * Use `create(PartitionGroupBackupSchema)` to create a new message.
  */
 export const PartitionGroupBackupSchema: GenMessage<PartitionGroupBackup> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 20);
+  messageDesc(file_holdfast_v1_records, 23);
 
 /**
  * SHA-256 of a whole file of the backup set; path relative to backup_set_<full_id>.
@@ -1009,7 +1126,7 @@ export type FileDigest = Message<"holdfast.v1.FileDigest"> & {
  * Use `create(FileDigestSchema)` to create a new message.
  */
 export const FileDigestSchema: GenMessage<FileDigest> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 21);
+  messageDesc(file_holdfast_v1_records, 24);
 
 /**
  * @generated from message holdfast.v1.PageFailure
@@ -1038,7 +1155,7 @@ export type PageFailure = Message<"holdfast.v1.PageFailure"> & {
  * Use `create(PageFailureSchema)` to create a new message.
  */
 export const PageFailureSchema: GenMessage<PageFailure> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 22);
+  messageDesc(file_holdfast_v1_records, 25);
 
 /**
  * backup_set_info, tenant_data_backup_info, cluster_data_backup_info: summaries of backup_info files.
@@ -1057,7 +1174,7 @@ export type DataBackupInfoList = Message<"holdfast.v1.DataBackupInfoList"> & {
  * Use `create(DataBackupInfoListSchema)` to create a new message.
  */
 export const DataBackupInfoListSchema: GenMessage<DataBackupInfoList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 23);
+  messageDesc(file_holdfast_v1_records, 26);
 
 /**
  * First record: what a restore must know before it lays a file down.
@@ -1141,7 +1258,7 @@ export type BackupMeta = Message<"holdfast.v1.BackupMeta"> & {
  * Use `create(BackupMetaSchema)` to create a new message.
  */
 export const BackupMetaSchema: GenMessage<BackupMeta> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 24);
+  messageDesc(file_holdfast_v1_records, 27);
 
 /**
  * @generated from message holdfast.v1.Tablespace
@@ -1175,7 +1292,7 @@ export type Tablespace = Message<"holdfast.v1.Tablespace"> & {
  * Use `create(TablespaceSchema)` to create a new message.
  */
 export const TablespaceSchema: GenMessage<Tablespace> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 25);
+  messageDesc(file_holdfast_v1_records, 28);
 
 /**
  * @generated from message holdfast.v1.Setting
@@ -1202,7 +1319,7 @@ export type Setting = Message<"holdfast.v1.Setting"> & {
  * Use `create(SettingSchema)` to create a new message.
  */
 export const SettingSchema: GenMessage<Setting> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 26);
+  messageDesc(file_holdfast_v1_records, 29);
 
 /**
  * @generated from message holdfast.v1.Database
@@ -1224,7 +1341,7 @@ export type Database = Message<"holdfast.v1.Database"> & {
  * Use `create(DatabaseSchema)` to create a new message.
  */
 export const DatabaseSchema: GenMessage<Database> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 27);
+  messageDesc(file_holdfast_v1_records, 30);
 
 /**
  * A chunk of the file list, in file-number order.
@@ -1243,7 +1360,7 @@ export type FileList = Message<"holdfast.v1.FileList"> & {
  * Use `create(FileListSchema)` to create a new message.
  */
 export const FileListSchema: GenMessage<FileList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 28);
+  messageDesc(file_holdfast_v1_records, 31);
 
 /**
  * @generated from message holdfast.v1.BackupFile
@@ -1315,7 +1432,7 @@ export type BackupFile = Message<"holdfast.v1.BackupFile"> & {
  * Use `create(BackupFileSchema)` to create a new message.
  */
 export const BackupFileSchema: GenMessage<BackupFile> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 29);
+  messageDesc(file_holdfast_v1_records, 32);
 
 /**
  * Directories to recreate, empty ones included.
@@ -1334,7 +1451,7 @@ export type DirectoryList = Message<"holdfast.v1.DirectoryList"> & {
  * Use `create(DirectoryListSchema)` to create a new message.
  */
 export const DirectoryListSchema: GenMessage<DirectoryList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 30);
+  messageDesc(file_holdfast_v1_records, 33);
 
 /**
  * @generated from message holdfast.v1.BackupDirectory
@@ -1356,7 +1473,7 @@ export type BackupDirectory = Message<"holdfast.v1.BackupDirectory"> & {
  * Use `create(BackupDirectorySchema)` to create a new message.
  */
 export const BackupDirectorySchema: GenMessage<BackupDirectory> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 31);
+  messageDesc(file_holdfast_v1_records, 34);
 
 /**
  * meta_index_file_<task_id>: where each record of the meta file stands.
@@ -1375,7 +1492,7 @@ export type MetaIndex = Message<"holdfast.v1.MetaIndex"> & {
  * Use `create(MetaIndexSchema)` to create a new message.
  */
 export const MetaIndexSchema: GenMessage<MetaIndex> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 32);
+  messageDesc(file_holdfast_v1_records, 35);
 
 /**
  * @generated from message holdfast.v1.MetaIndexEntry
@@ -1402,7 +1519,7 @@ export type MetaIndexEntry = Message<"holdfast.v1.MetaIndexEntry"> & {
  * Use `create(MetaIndexEntrySchema)` to create a new message.
  */
 export const MetaIndexEntrySchema: GenMessage<MetaIndexEntry> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 33);
+  messageDesc(file_holdfast_v1_records, 36);
 
 /**
  * tenant_locality_info and tenant_diagnose_info: for people.
@@ -1431,7 +1548,7 @@ export type TenantLocalityInfo = Message<"holdfast.v1.TenantLocalityInfo"> & {
  * Use `create(TenantLocalityInfoSchema)` to create a new message.
  */
 export const TenantLocalityInfoSchema: GenMessage<TenantLocalityInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 34);
+  messageDesc(file_holdfast_v1_records, 37);
 
 /**
  * @generated from message holdfast.v1.TenantDiagnoseInfo
@@ -1453,7 +1570,7 @@ export type TenantDiagnoseInfo = Message<"holdfast.v1.TenantDiagnoseInfo"> & {
  * Use `create(TenantDiagnoseInfoSchema)` to create a new message.
  */
 export const TenantDiagnoseInfoSchema: GenMessage<TenantDiagnoseInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 35);
+  messageDesc(file_holdfast_v1_records, 38);
 
 /**
  * Second record of a log file: what it holds.
@@ -1519,7 +1636,7 @@ export type LogFileInfo = Message<"holdfast.v1.LogFileInfo"> & {
  * Use `create(LogFileInfoSchema)` to create a new message.
  */
 export const LogFileInfoSchema: GenMessage<LogFileInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 36);
+  messageDesc(file_holdfast_v1_records, 39);
 
 /**
  * The files before this one hold the timeline's log from `since` to `begin` without a hole, each beginning where the one
@@ -1548,7 +1665,7 @@ export type LogUnbroken = Message<"holdfast.v1.LogUnbroken"> & {
  * Use `create(LogUnbrokenSchema)` to create a new message.
  */
 export const LogUnbrokenSchema: GenMessage<LogUnbroken> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 37);
+  messageDesc(file_holdfast_v1_records, 40);
 
 /**
  * First record of a log index file: what counts of a sealed log file.
@@ -1631,7 +1748,7 @@ export type LogIndexInfo = Message<"holdfast.v1.LogIndexInfo"> & {
  * Use `create(LogIndexInfoSchema)` to create a new message.
  */
 export const LogIndexInfoSchema: GenMessage<LogIndexInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 38);
+  messageDesc(file_holdfast_v1_records, 41);
 
 /**
  * What a log file's change map holds. Its pages are those that the records which end in the file refer to.
@@ -1667,7 +1784,7 @@ export type LogChanges = Message<"holdfast.v1.LogChanges"> & {
  * Use `create(LogChangesSchema)` to create a new message.
  */
 export const LogChangesSchema: GenMessage<LogChanges> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 39);
+  messageDesc(file_holdfast_v1_records, 42);
 
 /**
  * Records that change relation files in a way that is not known to the writer of the map.
@@ -1701,7 +1818,7 @@ export type LogUnknownSpecial = Message<"holdfast.v1.LogUnknownSpecial"> & {
  * Use `create(LogUnknownSpecialSchema)` to create a new message.
  */
 export const LogUnknownSpecialSchema: GenMessage<LogUnknownSpecial> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 40);
+  messageDesc(file_holdfast_v1_records, 43);
 
 /**
  * @generated from message holdfast.v1.LogCheckpoint
@@ -1723,7 +1840,7 @@ export type LogCheckpoint = Message<"holdfast.v1.LogCheckpoint"> & {
  * Use `create(LogCheckpointSchema)` to create a new message.
  */
 export const LogCheckpointSchema: GenMessage<LogCheckpoint> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 41);
+  messageDesc(file_holdfast_v1_records, 44);
 
 /**
  * @generated from message holdfast.v1.LogRestorePoint
@@ -1752,7 +1869,7 @@ export type LogRestorePoint = Message<"holdfast.v1.LogRestorePoint"> & {
  * Use `create(LogRestorePointSchema)` to create a new message.
  */
 export const LogRestorePointSchema: GenMessage<LogRestorePoint> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 42);
+  messageDesc(file_holdfast_v1_records, 45);
 
 /**
  * Second record of a macroblock file: whose blocks it holds.
@@ -1781,7 +1898,7 @@ export type MacroBlockFileInfo = Message<"holdfast.v1.MacroBlockFileInfo"> & {
  * Use `create(MacroBlockFileInfoSchema)` to create a new message.
  */
 export const MacroBlockFileInfoSchema: GenMessage<MacroBlockFileInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 43);
+  messageDesc(file_holdfast_v1_records, 46);
 
 /**
  * @generated from enum holdfast.v1.RoundState

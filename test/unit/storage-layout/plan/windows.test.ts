@@ -5,6 +5,7 @@ import { parseLsn, toLsn, toTimeline } from '../../../../foundation/lsn.ts';
 import { BackupInfoSchema, RoundBeginSchema } from '../../../../proto/gen/holdfast/v1/records_pb.ts';
 import {
   type Coverage,
+  findFork,
   findLogPath,
   type GroupLog,
   parseHistory,
@@ -71,6 +72,7 @@ function history(sets: SetInput[], rounds: readonly (readonly GroupLog[])[]): Te
     rounds: rounds.map((groups, index) => ({
       begin: create(RoundBeginSchema, { tenantId: 1001n, round: BigInt(index + 1) }),
       end: undefined,
+      members: [],
       groups,
     })),
     unreadable: [],
@@ -155,6 +157,8 @@ describe('restorable windows', () => {
         fromUs: BigInt(from),
         untilUs: BigInt(from + length),
         groups: [],
+        changedAtUs: undefined,
+        changesAtUs: undefined,
       })),
       { maxLength: 8 },
     );
@@ -250,6 +254,23 @@ describe('the lineage', () => {
     const forked = log([coverage(16, 60, 1n), coverage(25, 80, 2n, 2)], early);
     expect(findLogPath(forked, baseline, undefined)).toBeUndefined();
     expect(findLogPath(forked, baseline, toTimeline(1))?.end).toBe(60n);
+    expect(findFork(forked, { timeline: FIRST, lsn: baseline.stop })).toEqual({ newest: 2, end: 25n });
+    expect(findFork(forked, { timeline: FIRST, lsn: toLsn(25n) })).toBeUndefined();
+    expect(findFork(forked, { timeline: toTimeline(2), lsn: toLsn(70n) })).toBeUndefined();
+    // Timeline 3 never was on timeline 2.
+    const passedBy = new Map([...early, [toTimeline(3), Buffer.from('1\t0/20\tlater\n')] as const]);
+    const third = { coverage: [...forked.coverage, coverage(32, 90, 3n, 3)], histories: passedBy };
+    expect(findFork(third, { timeline: toTimeline(2), lsn: toLsn(30n) })).toEqual({
+      newest: 3,
+      end: undefined,
+    });
+    // A timeline of which nothing is archived, or whose history is not known, says nothing.
+    expect(
+      findFork({ ...forked, histories: new Map() }, { timeline: FIRST, lsn: toLsn(60n) }),
+    ).toBeUndefined();
+    expect(
+      findFork({ coverage: [coverage(16, 60, 1n)], histories: early }, { timeline: FIRST, lsn: toLsn(60n) }),
+    ).toBeUndefined();
   });
 
   test('without a timeline it goes along the newest one to the first hole, and no further on an older one', () => {
