@@ -28,6 +28,7 @@ const TEMPLATES = {
   mountFile: '{tenantId}/clog/{round}/mount_file',
   roundBegin: '{tenantId}/clog/{round}/round_begin',
   roundEnd: '{tenantId}/clog/{round}/round_end',
+  roundNote: '{tenantId}/clog/{round}/note_{ordinal}',
   history: '{tenantId}/clog/{round}/history/{group}/{timeline}.history',
   logData: '{tenantId}/clog/{round}/data/{group}/{fileId}.{epoch}',
   logDataPart: '{tenantId}/clog/{round}/data/{group}/{fileId}.{epoch}.part_{part}',
@@ -118,6 +119,8 @@ export const tree = {
   mountFile: (r: TreeRoot, key: RoundKey): string => build(r, 'mountFile', key),
   roundBegin: (r: TreeRoot, key: RoundKey): string => build(r, 'roundBegin', key),
   roundEnd: (r: TreeRoot, key: RoundKey): string => build(r, 'roundEnd', key),
+  roundNote: (r: TreeRoot, key: RoundKey, ordinal: number): string =>
+    build(r, 'roundNote', { ...key, ordinal }),
   historyDirectory: (r: TreeRoot, key: RoundKey, group: string): string =>
     parent(tree.history(r, key, group, 1)),
   history: (r: TreeRoot, key: RoundKey, group: string, timeline: number): string =>

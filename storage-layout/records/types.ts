@@ -18,6 +18,7 @@ export const RECORD = {
   tenantLocalityInfo: 27,
   tenantDiagnoseInfo: 28,
   timelineHistory: 29,
+  note: 30,
   // records of a meta file and its index
   backupMeta: 48,
   fileList: 49,

@@ -13,7 +13,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file holdfast/v1/records.proto.
  */
 export const file_holdfast_v1_records: GenFile = /*@__PURE__*/
-  fileDesc("Chlob2xkZmFzdC92MS9yZWNvcmRzLnByb3RvEgtob2xkZmFzdC52MSIsCgtMb2dQb3NpdGlvbhIQCgh0aW1lbGluZRgBIAEoDRILCgNsc24YAiABKAYiZQoMQ2x1c3Rlck93bmVyEhcKD2RlcGxveW1lbnRfdXVpZBgBIAEoCRIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBISCgpjcmVhdGVkX3VzGAQgASgDIjoKDlRlbmFudEluZm9MaXN0EigKB3RlbmFudHMYASADKAsyFy5ob2xkZmFzdC52MS5UZW5hbnRJbmZvIpABCgpUZW5hbnRJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBIMCgRuYW1lGAIgASgJEhIKCmNyZWF0ZWRfdXMYAyABKAMSEgoKZHJvcHBlZF91cxgEIAEoAxI5ChBwYXJ0aXRpb25fZ3JvdXBzGAUgAygLMh8uaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBJbmZvImEKElBhcnRpdGlvbkdyb3VwSW5mbxIMCgRuYW1lGAEgASgJEhEKCWpvaW5lZF91cxgCIAEoAxIPCgdsZWZ0X3VzGAMgASgDEhkKEXN5c3RlbV9pZGVudGlmaWVyGAQgASgGIkAKElRlbmFudE5hbWVJbmZvTGlzdBIqCgVuYW1lcxgBIAMoCzIbLmhvbGRmYXN0LnYxLlRlbmFudE5hbWVJbmZvIlQKDlRlbmFudE5hbWVJbmZvEgwKBG5hbWUYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg8KB2Zyb21fdXMYAyABKAMSEAoIdW50aWxfdXMYBCABKAMiawoOU2VydmVyQ2xvZ0luZm8SEQoJc2VydmVyX2lkGAEgASgEEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SLAoGZ3JvdXBzGAQgAygLMhwuaG9sZGZhc3QudjEuU2VydmVyQ2xvZ0dyb3VwIpYBCg9TZXJ2ZXJDbG9nR3JvdXASEQoJdGVuYW50X2lkGAEgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRINCgVyb3VuZBgDIAEoBBINCgVlcG9jaBgEIAEoBBInCgVzdGFydBgFIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhAKCHNpbmNlX3VzGAYgASgDImkKCU1vdW50RmlsZRIXCg9kZXBsb3ltZW50X3V1aWQYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg0KBXJvdW5kGAMgASgEEhIKCmNyZWF0ZWRfdXMYBCABKAMSDQoFdG9rZW4YBSABKAwigwEKClJvdW5kQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEg0KBXJvdW5kGAMgASgEEhAKCGJlZ2luX3VzGAQgASgDEiwKBmdyb3VwcxgFIAMoCzIcLmhvbGRmYXN0LnYxLlJvdW5kR3JvdXBTdGFydCK0AQoPUm91bmRHcm91cFN0YXJ0EhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIZChFzeXN0ZW1faWRlbnRpZmllchgCIAEoBhInCgVzdGFydBgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgEIAEoDRIWCg5wb3N0Z3Jlc19tYWpvchgFIAEoDRIQCghzdGFydF91cxgGIAEoAyKNAQoIUm91bmRFbmQSDQoFcm91bmQYASABKAQSDgoGZW5kX3VzGAIgASgDEiYKBXN0YXRlGAMgASgOMhcuaG9sZGZhc3QudjEuUm91bmRTdGF0ZRIOCgZyZWFzb24YBCABKAkSKgoGZ3JvdXBzGAUgAygLMhouaG9sZGZhc3QudjEuUm91bmRHcm91cEVuZCKKAQoNUm91bmRHcm91cEVuZBIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSJQoDZW5kGAIgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFQoNY2hlY2twb2ludF91cxgDIAEoAxIiCgRob2xlGAQgASgLMhQuaG9sZGZhc3QudjEuTG9nSG9sZSJxCgdMb2dIb2xlEicKBWJlZ2luGAEgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SCwoDZW5kGAIgASgGEhAKCGJlZ2luX3VzGAMgASgDEg4KBmVuZF91cxgEIAEoAxIOCgZyZWFzb24YBSABKAkiQQoSQ2xvZ0JhY2t1cEluZm9MaXN0EisKBnJvdW5kcxgBIAMoCzIbLmhvbGRmYXN0LnYxLkNsb2dCYWNrdXBJbmZvIrMCCg5DbG9nQmFja3VwSW5mbxIRCgl0ZW5hbnRfaWQYASABKAQSEwoLdGVuYW50X25hbWUYAiABKAkSDQoFcm91bmQYAyABKAQSJgoFc3RhdGUYBCABKA4yFy5ob2xkZmFzdC52MS5Sb3VuZFN0YXRlEhAKCHN0YXJ0X3VzGAUgASgDEhUKDWNoZWNrcG9pbnRfdXMYBiABKAMSLAoGc3RhcnRzGAcgAygLMhwuaG9sZGZhc3QudjEuUm91bmRHcm91cFN0YXJ0Ei8KC2NoZWNrcG9pbnRzGAggAygLMhouaG9sZGZhc3QudjEuUm91bmRHcm91cEVuZBITCgtpbnB1dF9ieXRlcxgJIAEoBBIUCgxvdXRwdXRfYnl0ZXMYCiABKAQSDwoHY29tbWVudBgLIAEoCSLaAQoSUGFydGl0aW9uR3JvdXBMaXN0EhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEhcKD2RlcGxveW1lbnRfdXVpZBgFIAEoCRINCgVlcG9jaBgGIAEoBBISCgpjcmVhdGVkX3VzGAcgASgDEjQKCHJlcGxpY2FzGAggAygLMiIuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBSZXBsaWNhIn0KFVBhcnRpdGlvbkdyb3VwUmVwbGljYRIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSEQoJc2VydmVyX2lkGAIgASgEEgoKAmlwGAMgASgJEgwKBHBvcnQYBCABKA0SEAoIaW5zdGFuY2UYBSABKAkSDAoEcm9sZRgGIAEoCSKGAwoKQmFja3VwSW5mbxIRCgl0ZW5hbnRfaWQYASABKAQSEwoLdGVuYW50X25hbWUYAiABKAkSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBIXCg9wcmV2aW91c19zZXRfaWQYBSABKAQSJQoEdHlwZRgGIAEoDjIXLmhvbGRmYXN0LnYxLkJhY2t1cFR5cGUSDQoFZXBvY2gYByABKAQSDQoFcm91bmQYCCABKAQSEwoLZGVzY3JpcHRpb24YCSABKAkSDgoGcmVhc29uGAogASgJEhAKCHN0YXJ0X3VzGAsgASgDEg4KBmVuZF91cxgMIAEoAxIUCgxjbHVzdGVyX25hbWUYDSABKAkSEgoKY2x1c3Rlcl9pZBgOIAEoBBI7ChBwYXJ0aXRpb25fZ3JvdXBzGA8gAygLMiEuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBCYWNrdXASGAoQaG9sZGZhc3RfdmVyc2lvbhgQIAEoCSL1BAoUUGFydGl0aW9uR3JvdXBCYWNrdXASFwoPcGFydGl0aW9uX2dyb3VwGAEgASgJEhkKEXN5c3RlbV9pZGVudGlmaWVyGAIgASgGEhYKDnNlcnZlcl92ZXJzaW9uGAMgASgJEhYKDnBvc3RncmVzX21ham9yGAQgASgNEhgKEGJsb2NrX3NpemVfYnl0ZXMYBSABKA0SGgoSc2VnbWVudF9zaXplX2J5dGVzGAYgASgNEh0KFXBhZ2VfY2hlY2tzdW1fdmVyc2lvbhgHIAEoDRInCgVzdGFydBgIIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEiYKBHN0b3AYCSABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIsCgpjaGVja3BvaW50GAogASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SEAoIc3RhcnRfdXMYCyABKAMSDwoHc3RvcF91cxgMIAEoAxIXCg9uZXdlc3RfcGFnZV9sc24YDSABKAYSEgoKZmlsZV9jb3VudBgOIAEoBBIYChBtYWNyb2Jsb2NrX2NvdW50GA8gASgEEhMKC2lucHV0X2J5dGVzGBAgASgEEhQKDG91dHB1dF9ieXRlcxgRIAEoBBImCgVmaWxlcxgSIAMoCzIXLmhvbGRmYXN0LnYxLkZpbGVEaWdlc3QSLwoNcGFnZV9mYWlsdXJlcxgTIAMoCzIYLmhvbGRmYXN0LnYxLlBhZ2VGYWlsdXJlEhQKDGZyb21fc3RhbmRieRgUIAEoCBIPCgd0YXNrX2lkGBUgASgNEhAKCHdhcm5pbmdzGBYgAygJIj4KCkZpbGVEaWdlc3QSDAoEcGF0aBgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgEEg4KBnNoYTI1NhgDIAEoDCI6CgtQYWdlRmFpbHVyZRIMCgRwYXRoGAEgASgJEg0KBWJsb2NrGAIgASgNEg4KBnJlYXNvbhgDIAEoCSI+ChJEYXRhQmFja3VwSW5mb0xpc3QSKAoHYmFja3VwcxgBIAMoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cEluZm8izAIKCkJhY2t1cE1ldGESFwoPcGFydGl0aW9uX2dyb3VwGAEgASgJEhQKDGJhY2t1cF9sYWJlbBgCIAEoDBIWCg50YWJsZXNwYWNlX21hcBgDIAEoDBIsCgt0YWJsZXNwYWNlcxgEIAMoCzIXLmhvbGRmYXN0LnYxLlRhYmxlc3BhY2USJgoIc2V0dGluZ3MYBSADKAsyFC5ob2xkZmFzdC52MS5TZXR0aW5nEhYKDmRhdGFfZGlyZWN0b3J5GAYgASgJEhYKDmRpcmVjdG9yeV9tb2RlGAcgASgNEhYKDnNlcnZlcl92ZXJzaW9uGAggASgJEhYKDnBvc3RncmVzX21ham9yGAkgASgNEigKCWRhdGFiYXNlcxgKIAMoCzIVLmhvbGRmYXN0LnYxLkRhdGFiYXNlEhcKD2NhdGFsb2dfdmVyc2lvbhgLIAEoDSJLCgpUYWJsZXNwYWNlEgsKA29pZBgBIAEoDRIMCgRuYW1lGAIgASgJEhAKCGxvY2F0aW9uGAMgASgJEhAKCGluX3BsYWNlGAQgASgIIjsKB1NldHRpbmcSDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoCRITCgtzb3VyY2VfZmlsZRgDIAEoCSIlCghEYXRhYmFzZRILCgNvaWQYASABKA0SDAoEbmFtZRgCIAEoCSIyCghGaWxlTGlzdBImCgVmaWxlcxgBIAMoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cEZpbGUizAEKCkJhY2t1cEZpbGUSEwoLZmlsZV9udW1iZXIYASABKA0SDAoEcGF0aBgCIAEoCRIjCgRraW5kGAMgASgOMhUuaG9sZGZhc3QudjEuRmlsZUtpbmQSEgoKc2l6ZV9ieXRlcxgEIAEoBBIMCgRtb2RlGAUgASgNEhMKC21vZGlmaWVkX3VzGAYgASgDEg4KBmNyYzMyYxgHIAEoBxIVCg1leHRlcm5hbF9wYXRoGAggASgJEhgKEG1hY3JvYmxvY2tfY291bnQYCSABKA0iQgoNRGlyZWN0b3J5TGlzdBIxCgtkaXJlY3RvcmllcxgBIAMoCzIcLmhvbGRmYXN0LnYxLkJhY2t1cERpcmVjdG9yeSItCg9CYWNrdXBEaXJlY3RvcnkSDAoEcGF0aBgBIAEoCRIMCgRtb2RlGAIgASgNIjkKCU1ldGFJbmRleBIsCgdlbnRyaWVzGAEgAygLMhsuaG9sZGZhc3QudjEuTWV0YUluZGV4RW50cnkiRQoOTWV0YUluZGV4RW50cnkSEwoLcmVjb3JkX3R5cGUYASABKA0SDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoDSJyChJUZW5hbnRMb2NhbGl0eUluZm8SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEjQKCHJlcGxpY2FzGAMgAygLMiIuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBSZXBsaWNhIlYKElRlbmFudERpYWdub3NlSW5mbxIYChBob2xkZmFzdF92ZXJzaW9uGAEgASgJEiYKCHNldHRpbmdzGAIgAygLMhQuaG9sZGZhc3QudjEuU2V0dGluZyLAAQoLTG9nRmlsZUluZm8SEQoJdGVuYW50X2lkGAEgASgEEg0KBXJvdW5kGAIgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCRIPCgdmaWxlX2lkGAQgASgEEg0KBWVwb2NoGAUgASgEEhAKCHRpbWVsaW5lGAYgASgNEg0KBWJlZ2luGAcgASgGEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgIIAEoDRIZChFzeXN0ZW1faWRlbnRpZmllchgJIAEoBiKTBAoMTG9nSW5kZXhJbmZvEiYKBGZpbGUYASABKAsyGC5ob2xkZmFzdC52MS5Mb2dGaWxlSW5mbxILCgNlbmQYAiABKAYSFgoOYWNjZXB0ZWRfYnl0ZXMYAyABKAQSGgoNbWF4X2NvbW1pdF91cxgEIAEoA0gAiAEBEhwKD2ZpcnN0X2NvbW1pdF91cxgFIAEoA0gBiAEBEhsKDmxhc3RfY29tbWl0X3VzGAYgASgDSAKIAQESMwoKY2hlY2twb2ludBgHIAEoCzIaLmhvbGRmYXN0LnYxLkxvZ0NoZWNrcG9pbnRIA4gBARIvCgtjaGVja3BvaW50cxgIIAMoCzIaLmhvbGRmYXN0LnYxLkxvZ0NoZWNrcG9pbnQSNAoOcmVzdG9yZV9wb2ludHMYCSADKAsyHC5ob2xkZmFzdC52MS5Mb2dSZXN0b3JlUG9pbnQSJAoXdW5maW5pc2hlZF9yZWNvcmRfYmVnaW4YCiABKAZIBIgBARItCgdjaGFuZ2VzGAsgASgLMhcuaG9sZGZhc3QudjEuTG9nQ2hhbmdlc0gFiAEBQhAKDl9tYXhfY29tbWl0X3VzQhIKEF9maXJzdF9jb21taXRfdXNCEQoPX2xhc3RfY29tbWl0X3VzQg0KC19jaGVja3BvaW50QhoKGF91bmZpbmlzaGVkX3JlY29yZF9iZWdpbkIKCghfY2hhbmdlcyKhAQoKTG9nQ2hhbmdlcxISCgpwYWdlX2NvdW50GAEgASgEEhIKCmZvcmtfY291bnQYAiABKAQSGQoRd2FsX2xldmVsX21pbmltYWwYAyABKAgSPAoPdW5rbm93bl9zcGVjaWFsGAQgASgLMh4uaG9sZGZhc3QudjEuTG9nVW5rbm93blNwZWNpYWxIAIgBAUISChBfdW5rbm93bl9zcGVjaWFsIk0KEUxvZ1Vua25vd25TcGVjaWFsEg0KBWNvdW50GAEgASgEEg0KBWZpcnN0GAIgASgGEgwKBHJtZ3IYAyABKA0SDAoEaW5mbxgEIAEoDSItCg1Mb2dDaGVja3BvaW50EgsKA2xzbhgBIAEoBhIPCgd0aW1lX3VzGAIgASgDIj0KD0xvZ1Jlc3RvcmVQb2ludBILCgNsc24YASABKAYSDAoEbmFtZRgCIAEoCRIPCgd0aW1lX3VzGAMgASgDIlkKEk1hY3JvQmxvY2tGaWxlSW5mbxIVCg1iYWNrdXBfc2V0X2lkGAEgASgEEhMKC3N1Yl90YXNrX2lkGAIgASgNEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCSqoAQoKUm91bmRTdGF0ZRIbChdST1VORF9TVEFURV9VTlNQRUNJRklFRBAAEhQKEFJPVU5EX1NUQVRFX1NUT1AQARIZChVST1VORF9TVEFURV9CRUdJTk5JTkcQAhIVChFST1VORF9TVEFURV9ET0lORxADEhgKFFJPVU5EX1NUQVRFX1NUT1BQSU5HEAQSGwoXUk9VTkRfU1RBVEVfSU5URVJSVVBURUQQBSpcCgpCYWNrdXBUeXBlEhsKF0JBQ0tVUF9UWVBFX1VOU1BFQ0lGSUVEEAASFAoQQkFDS1VQX1RZUEVfRlVMTBABEhsKF0JBQ0tVUF9UWVBFX0lOQ1JFTUVOVEFMEAIq2gEKCEZpbGVLaW5kEhkKFUZJTEVfS0lORF9VTlNQRUNJRklFRBAAEhsKF0ZJTEVfS0lORF9SRUxBVElPTl9NQUlOEAESGgoWRklMRV9LSU5EX1JFTEFUSU9OX0ZTTRACEhkKFUZJTEVfS0lORF9SRUxBVElPTl9WTRADEhsKF0ZJTEVfS0lORF9SRUxBVElPTl9JTklUEAQSEwoPRklMRV9LSU5EX09USEVSEAUSFQoRRklMRV9LSU5EX0NPTlRST0wQBhIWChJGSUxFX0tJTkRfRVhURVJOQUwQB2IGcHJvdG8z");
+  fileDesc("Chlob2xkZmFzdC92MS9yZWNvcmRzLnByb3RvEgtob2xkZmFzdC52MSIsCgtMb2dQb3NpdGlvbhIQCgh0aW1lbGluZRgBIAEoDRILCgNsc24YAiABKAYiZQoMQ2x1c3Rlck93bmVyEhcKD2RlcGxveW1lbnRfdXVpZBgBIAEoCRIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBISCgpjcmVhdGVkX3VzGAQgASgDIjoKDlRlbmFudEluZm9MaXN0EigKB3RlbmFudHMYASADKAsyFy5ob2xkZmFzdC52MS5UZW5hbnRJbmZvIpABCgpUZW5hbnRJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBIMCgRuYW1lGAIgASgJEhIKCmNyZWF0ZWRfdXMYAyABKAMSEgoKZHJvcHBlZF91cxgEIAEoAxI5ChBwYXJ0aXRpb25fZ3JvdXBzGAUgAygLMh8uaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBJbmZvImEKElBhcnRpdGlvbkdyb3VwSW5mbxIMCgRuYW1lGAEgASgJEhEKCWpvaW5lZF91cxgCIAEoAxIPCgdsZWZ0X3VzGAMgASgDEhkKEXN5c3RlbV9pZGVudGlmaWVyGAQgASgGIkAKElRlbmFudE5hbWVJbmZvTGlzdBIqCgVuYW1lcxgBIAMoCzIbLmhvbGRmYXN0LnYxLlRlbmFudE5hbWVJbmZvIlQKDlRlbmFudE5hbWVJbmZvEgwKBG5hbWUYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg8KB2Zyb21fdXMYAyABKAMSEAoIdW50aWxfdXMYBCABKAMiawoOU2VydmVyQ2xvZ0luZm8SEQoJc2VydmVyX2lkGAEgASgEEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SLAoGZ3JvdXBzGAQgAygLMhwuaG9sZGZhc3QudjEuU2VydmVyQ2xvZ0dyb3VwIpYBCg9TZXJ2ZXJDbG9nR3JvdXASEQoJdGVuYW50X2lkGAEgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRINCgVyb3VuZBgDIAEoBBINCgVlcG9jaBgEIAEoBBInCgVzdGFydBgFIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhAKCHNpbmNlX3VzGAYgASgDImkKCU1vdW50RmlsZRIXCg9kZXBsb3ltZW50X3V1aWQYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg0KBXJvdW5kGAMgASgEEhIKCmNyZWF0ZWRfdXMYBCABKAMSDQoFdG9rZW4YBSABKAwigwEKClJvdW5kQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEg0KBXJvdW5kGAMgASgEEhAKCGJlZ2luX3VzGAQgASgDEiwKBmdyb3VwcxgFIAMoCzIcLmhvbGRmYXN0LnYxLlJvdW5kR3JvdXBTdGFydCK0AQoPUm91bmRHcm91cFN0YXJ0EhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIZChFzeXN0ZW1faWRlbnRpZmllchgCIAEoBhInCgVzdGFydBgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgEIAEoDRIWCg5wb3N0Z3Jlc19tYWpvchgFIAEoDRIQCghzdGFydF91cxgGIAEoAyKNAQoIUm91bmRFbmQSDQoFcm91bmQYASABKAQSDgoGZW5kX3VzGAIgASgDEiYKBXN0YXRlGAMgASgOMhcuaG9sZGZhc3QudjEuUm91bmRTdGF0ZRIOCgZyZWFzb24YBCABKAkSKgoGZ3JvdXBzGAUgAygLMhouaG9sZGZhc3QudjEuUm91bmRHcm91cEVuZCKKAQoNUm91bmRHcm91cEVuZBIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSJQoDZW5kGAIgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFQoNY2hlY2twb2ludF91cxgDIAEoAxIiCgRob2xlGAQgASgLMhQuaG9sZGZhc3QudjEuTG9nSG9sZSJxCgdMb2dIb2xlEicKBWJlZ2luGAEgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SCwoDZW5kGAIgASgGEhAKCGJlZ2luX3VzGAMgASgDEg4KBmVuZF91cxgEIAEoAxIOCgZyZWFzb24YBSABKAkiQQoSQ2xvZ0JhY2t1cEluZm9MaXN0EisKBnJvdW5kcxgBIAMoCzIbLmhvbGRmYXN0LnYxLkNsb2dCYWNrdXBJbmZvIrMCCg5DbG9nQmFja3VwSW5mbxIRCgl0ZW5hbnRfaWQYASABKAQSEwoLdGVuYW50X25hbWUYAiABKAkSDQoFcm91bmQYAyABKAQSJgoFc3RhdGUYBCABKA4yFy5ob2xkZmFzdC52MS5Sb3VuZFN0YXRlEhAKCHN0YXJ0X3VzGAUgASgDEhUKDWNoZWNrcG9pbnRfdXMYBiABKAMSLAoGc3RhcnRzGAcgAygLMhwuaG9sZGZhc3QudjEuUm91bmRHcm91cFN0YXJ0Ei8KC2NoZWNrcG9pbnRzGAggAygLMhouaG9sZGZhc3QudjEuUm91bmRHcm91cEVuZBITCgtpbnB1dF9ieXRlcxgJIAEoBBIUCgxvdXRwdXRfYnl0ZXMYCiABKAQSDwoHY29tbWVudBgLIAEoCSLaAQoSUGFydGl0aW9uR3JvdXBMaXN0EhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEhcKD2RlcGxveW1lbnRfdXVpZBgFIAEoCRINCgVlcG9jaBgGIAEoBBISCgpjcmVhdGVkX3VzGAcgASgDEjQKCHJlcGxpY2FzGAggAygLMiIuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBSZXBsaWNhIn0KFVBhcnRpdGlvbkdyb3VwUmVwbGljYRIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSEQoJc2VydmVyX2lkGAIgASgEEgoKAmlwGAMgASgJEgwKBHBvcnQYBCABKA0SEAoIaW5zdGFuY2UYBSABKAkSDAoEcm9sZRgGIAEoCSKGAwoKQmFja3VwSW5mbxIRCgl0ZW5hbnRfaWQYASABKAQSEwoLdGVuYW50X25hbWUYAiABKAkSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBIXCg9wcmV2aW91c19zZXRfaWQYBSABKAQSJQoEdHlwZRgGIAEoDjIXLmhvbGRmYXN0LnYxLkJhY2t1cFR5cGUSDQoFZXBvY2gYByABKAQSDQoFcm91bmQYCCABKAQSEwoLZGVzY3JpcHRpb24YCSABKAkSDgoGcmVhc29uGAogASgJEhAKCHN0YXJ0X3VzGAsgASgDEg4KBmVuZF91cxgMIAEoAxIUCgxjbHVzdGVyX25hbWUYDSABKAkSEgoKY2x1c3Rlcl9pZBgOIAEoBBI7ChBwYXJ0aXRpb25fZ3JvdXBzGA8gAygLMiEuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBCYWNrdXASGAoQaG9sZGZhc3RfdmVyc2lvbhgQIAEoCSL1BAoUUGFydGl0aW9uR3JvdXBCYWNrdXASFwoPcGFydGl0aW9uX2dyb3VwGAEgASgJEhkKEXN5c3RlbV9pZGVudGlmaWVyGAIgASgGEhYKDnNlcnZlcl92ZXJzaW9uGAMgASgJEhYKDnBvc3RncmVzX21ham9yGAQgASgNEhgKEGJsb2NrX3NpemVfYnl0ZXMYBSABKA0SGgoSc2VnbWVudF9zaXplX2J5dGVzGAYgASgNEh0KFXBhZ2VfY2hlY2tzdW1fdmVyc2lvbhgHIAEoDRInCgVzdGFydBgIIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEiYKBHN0b3AYCSABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIsCgpjaGVja3BvaW50GAogASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SEAoIc3RhcnRfdXMYCyABKAMSDwoHc3RvcF91cxgMIAEoAxIXCg9uZXdlc3RfcGFnZV9sc24YDSABKAYSEgoKZmlsZV9jb3VudBgOIAEoBBIYChBtYWNyb2Jsb2NrX2NvdW50GA8gASgEEhMKC2lucHV0X2J5dGVzGBAgASgEEhQKDG91dHB1dF9ieXRlcxgRIAEoBBImCgVmaWxlcxgSIAMoCzIXLmhvbGRmYXN0LnYxLkZpbGVEaWdlc3QSLwoNcGFnZV9mYWlsdXJlcxgTIAMoCzIYLmhvbGRmYXN0LnYxLlBhZ2VGYWlsdXJlEhQKDGZyb21fc3RhbmRieRgUIAEoCBIPCgd0YXNrX2lkGBUgASgNEhAKCHdhcm5pbmdzGBYgAygJIj4KCkZpbGVEaWdlc3QSDAoEcGF0aBgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgEEg4KBnNoYTI1NhgDIAEoDCI6CgtQYWdlRmFpbHVyZRIMCgRwYXRoGAEgASgJEg0KBWJsb2NrGAIgASgNEg4KBnJlYXNvbhgDIAEoCSJvCgROb3RlEg8KB3RpbWVfdXMYASABKAMSDQoFZXBvY2gYAiABKAQSDgoGam9iX2lkGAMgASgEEi8KCXZhbGlkYXRlZBgEIAEoCzIaLmhvbGRmYXN0LnYxLlZhbGlkYXRlZE5vdGVIAEIGCgRraW5kIqsBCg1WYWxpZGF0ZWROb3RlEhAKCGJlZ2luX3VzGAEgASgDEg4KBmVuZF91cxgCIAEoAxIYChBtYWNyb2Jsb2NrX2NvdW50GAMgASgEEg0KBWJ5dGVzGAQgASgEEhEKCWxvZ19ieXRlcxgFIAEoBBIVCg1maW5kaW5nX2NvdW50GAYgASgEEiUKBGxvZ3MYByADKAsyFy5ob2xkZmFzdC52MS5DaGVja2VkTG9nIlMKCkNoZWNrZWRMb2cSFwoPcGFydGl0aW9uX2dyb3VwGAEgASgJEhAKCHRpbWVsaW5lGAIgASgNEg0KBWJlZ2luGAMgASgGEgsKA2VuZBgEIAEoBiI+ChJEYXRhQmFja3VwSW5mb0xpc3QSKAoHYmFja3VwcxgBIAMoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cEluZm8izAIKCkJhY2t1cE1ldGESFwoPcGFydGl0aW9uX2dyb3VwGAEgASgJEhQKDGJhY2t1cF9sYWJlbBgCIAEoDBIWCg50YWJsZXNwYWNlX21hcBgDIAEoDBIsCgt0YWJsZXNwYWNlcxgEIAMoCzIXLmhvbGRmYXN0LnYxLlRhYmxlc3BhY2USJgoIc2V0dGluZ3MYBSADKAsyFC5ob2xkZmFzdC52MS5TZXR0aW5nEhYKDmRhdGFfZGlyZWN0b3J5GAYgASgJEhYKDmRpcmVjdG9yeV9tb2RlGAcgASgNEhYKDnNlcnZlcl92ZXJzaW9uGAggASgJEhYKDnBvc3RncmVzX21ham9yGAkgASgNEigKCWRhdGFiYXNlcxgKIAMoCzIVLmhvbGRmYXN0LnYxLkRhdGFiYXNlEhcKD2NhdGFsb2dfdmVyc2lvbhgLIAEoDSJLCgpUYWJsZXNwYWNlEgsKA29pZBgBIAEoDRIMCgRuYW1lGAIgASgJEhAKCGxvY2F0aW9uGAMgASgJEhAKCGluX3BsYWNlGAQgASgIIjsKB1NldHRpbmcSDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoCRITCgtzb3VyY2VfZmlsZRgDIAEoCSIlCghEYXRhYmFzZRILCgNvaWQYASABKA0SDAoEbmFtZRgCIAEoCSIyCghGaWxlTGlzdBImCgVmaWxlcxgBIAMoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cEZpbGUizAEKCkJhY2t1cEZpbGUSEwoLZmlsZV9udW1iZXIYASABKA0SDAoEcGF0aBgCIAEoCRIjCgRraW5kGAMgASgOMhUuaG9sZGZhc3QudjEuRmlsZUtpbmQSEgoKc2l6ZV9ieXRlcxgEIAEoBBIMCgRtb2RlGAUgASgNEhMKC21vZGlmaWVkX3VzGAYgASgDEg4KBmNyYzMyYxgHIAEoBxIVCg1leHRlcm5hbF9wYXRoGAggASgJEhgKEG1hY3JvYmxvY2tfY291bnQYCSABKA0iQgoNRGlyZWN0b3J5TGlzdBIxCgtkaXJlY3RvcmllcxgBIAMoCzIcLmhvbGRmYXN0LnYxLkJhY2t1cERpcmVjdG9yeSItCg9CYWNrdXBEaXJlY3RvcnkSDAoEcGF0aBgBIAEoCRIMCgRtb2RlGAIgASgNIjkKCU1ldGFJbmRleBIsCgdlbnRyaWVzGAEgAygLMhsuaG9sZGZhc3QudjEuTWV0YUluZGV4RW50cnkiRQoOTWV0YUluZGV4RW50cnkSEwoLcmVjb3JkX3R5cGUYASABKA0SDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoDSJyChJUZW5hbnRMb2NhbGl0eUluZm8SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEjQKCHJlcGxpY2FzGAMgAygLMiIuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBSZXBsaWNhIlYKElRlbmFudERpYWdub3NlSW5mbxIYChBob2xkZmFzdF92ZXJzaW9uGAEgASgJEiYKCHNldHRpbmdzGAIgAygLMhQuaG9sZGZhc3QudjEuU2V0dGluZyLAAQoLTG9nRmlsZUluZm8SEQoJdGVuYW50X2lkGAEgASgEEg0KBXJvdW5kGAIgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCRIPCgdmaWxlX2lkGAQgASgEEg0KBWVwb2NoGAUgASgEEhAKCHRpbWVsaW5lGAYgASgNEg0KBWJlZ2luGAcgASgGEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgIIAEoDRIZChFzeXN0ZW1faWRlbnRpZmllchgJIAEoBiKTBAoMTG9nSW5kZXhJbmZvEiYKBGZpbGUYASABKAsyGC5ob2xkZmFzdC52MS5Mb2dGaWxlSW5mbxILCgNlbmQYAiABKAYSFgoOYWNjZXB0ZWRfYnl0ZXMYAyABKAQSGgoNbWF4X2NvbW1pdF91cxgEIAEoA0gAiAEBEhwKD2ZpcnN0X2NvbW1pdF91cxgFIAEoA0gBiAEBEhsKDmxhc3RfY29tbWl0X3VzGAYgASgDSAKIAQESMwoKY2hlY2twb2ludBgHIAEoCzIaLmhvbGRmYXN0LnYxLkxvZ0NoZWNrcG9pbnRIA4gBARIvCgtjaGVja3BvaW50cxgIIAMoCzIaLmhvbGRmYXN0LnYxLkxvZ0NoZWNrcG9pbnQSNAoOcmVzdG9yZV9wb2ludHMYCSADKAsyHC5ob2xkZmFzdC52MS5Mb2dSZXN0b3JlUG9pbnQSJAoXdW5maW5pc2hlZF9yZWNvcmRfYmVnaW4YCiABKAZIBIgBARItCgdjaGFuZ2VzGAsgASgLMhcuaG9sZGZhc3QudjEuTG9nQ2hhbmdlc0gFiAEBQhAKDl9tYXhfY29tbWl0X3VzQhIKEF9maXJzdF9jb21taXRfdXNCEQoPX2xhc3RfY29tbWl0X3VzQg0KC19jaGVja3BvaW50QhoKGF91bmZpbmlzaGVkX3JlY29yZF9iZWdpbkIKCghfY2hhbmdlcyKhAQoKTG9nQ2hhbmdlcxISCgpwYWdlX2NvdW50GAEgASgEEhIKCmZvcmtfY291bnQYAiABKAQSGQoRd2FsX2xldmVsX21pbmltYWwYAyABKAgSPAoPdW5rbm93bl9zcGVjaWFsGAQgASgLMh4uaG9sZGZhc3QudjEuTG9nVW5rbm93blNwZWNpYWxIAIgBAUISChBfdW5rbm93bl9zcGVjaWFsIk0KEUxvZ1Vua25vd25TcGVjaWFsEg0KBWNvdW50GAEgASgEEg0KBWZpcnN0GAIgASgGEgwKBHJtZ3IYAyABKA0SDAoEaW5mbxgEIAEoDSItCg1Mb2dDaGVja3BvaW50EgsKA2xzbhgBIAEoBhIPCgd0aW1lX3VzGAIgASgDIj0KD0xvZ1Jlc3RvcmVQb2ludBILCgNsc24YASABKAYSDAoEbmFtZRgCIAEoCRIPCgd0aW1lX3VzGAMgASgDIlkKEk1hY3JvQmxvY2tGaWxlSW5mbxIVCg1iYWNrdXBfc2V0X2lkGAEgASgEEhMKC3N1Yl90YXNrX2lkGAIgASgNEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCSqoAQoKUm91bmRTdGF0ZRIbChdST1VORF9TVEFURV9VTlNQRUNJRklFRBAAEhQKEFJPVU5EX1NUQVRFX1NUT1AQARIZChVST1VORF9TVEFURV9CRUdJTk5JTkcQAhIVChFST1VORF9TVEFURV9ET0lORxADEhgKFFJPVU5EX1NUQVRFX1NUT1BQSU5HEAQSGwoXUk9VTkRfU1RBVEVfSU5URVJSVVBURUQQBSpcCgpCYWNrdXBUeXBlEhsKF0JBQ0tVUF9UWVBFX1VOU1BFQ0lGSUVEEAASFAoQQkFDS1VQX1RZUEVfRlVMTBABEhsKF0JBQ0tVUF9UWVBFX0lOQ1JFTUVOVEFMEAIq2gEKCEZpbGVLaW5kEhkKFUZJTEVfS0lORF9VTlNQRUNJRklFRBAAEhsKF0ZJTEVfS0lORF9SRUxBVElPTl9NQUlOEAESGgoWRklMRV9LSU5EX1JFTEFUSU9OX0ZTTRACEhkKFUZJTEVfS0lORF9SRUxBVElPTl9WTRADEhsKF0ZJTEVfS0lORF9SRUxBVElPTl9JTklUEAQSEwoPRklMRV9LSU5EX09USEVSEAUSFQoRRklMRV9LSU5EX0NPTlRST0wQBhIWChJGSUxFX0tJTkRfRVhURVJOQUwQB2IGcHJvdG8z");
 
 /**
  * A position in one partition group's log.
@@ -1009,6 +1009,138 @@ export const PageFailureSchema: GenMessage<PageFailure> = /*@__PURE__*/
   messageDesc(file_holdfast_v1_records, 22);
 
 /**
+ * note_<n> of a backup or of a round: what was found out about it after it was made. Write-once, numbered from 1; a later
+ * note does not take an earlier one back, it says what held when it was written.
+ *
+ * @generated from message holdfast.v1.Note
+ */
+export type Note = Message<"holdfast.v1.Note"> & {
+  /**
+   * @generated from field: int64 time_us = 1;
+   */
+  timeUs: bigint;
+
+  /**
+   * of the coordinator
+   *
+   * @generated from field: uint64 epoch = 2;
+   */
+  epoch: bigint;
+
+  /**
+   * @generated from field: uint64 job_id = 3;
+   */
+  jobId: bigint;
+
+  /**
+   * @generated from oneof holdfast.v1.Note.kind
+   */
+  kind: {
+    /**
+     * @generated from field: holdfast.v1.ValidatedNote validated = 4;
+     */
+    value: ValidatedNote;
+    case: "validated";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message holdfast.v1.Note.
+ * Use `create(NoteSchema)` to create a new message.
+ */
+export const NoteSchema: GenMessage<Note> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 23);
+
+/**
+ * All of it was read and checked.
+ *
+ * @generated from message holdfast.v1.ValidatedNote
+ */
+export type ValidatedNote = Message<"holdfast.v1.ValidatedNote"> & {
+  /**
+   * everything was read at this time or later
+   *
+   * @generated from field: int64 begin_us = 1;
+   */
+  beginUs: bigint;
+
+  /**
+   * @generated from field: int64 end_us = 2;
+   */
+  endUs: bigint;
+
+  /**
+   * @generated from field: uint64 macroblock_count = 3;
+   */
+  macroblockCount: bigint;
+
+  /**
+   * of data files
+   *
+   * @generated from field: uint64 bytes = 4;
+   */
+  bytes: bigint;
+
+  /**
+   * @generated from field: uint64 log_bytes = 5;
+   */
+  logBytes: bigint;
+
+  /**
+   * 0: whole
+   *
+   * @generated from field: uint64 finding_count = 6;
+   */
+  findingCount: bigint;
+
+  /**
+   * of a round: the log that was read and is right
+   *
+   * @generated from field: repeated holdfast.v1.CheckedLog logs = 7;
+   */
+  logs: CheckedLog[];
+};
+
+/**
+ * Describes the message holdfast.v1.ValidatedNote.
+ * Use `create(ValidatedNoteSchema)` to create a new message.
+ */
+export const ValidatedNoteSchema: GenMessage<ValidatedNote> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 24);
+
+/**
+ * @generated from message holdfast.v1.CheckedLog
+ */
+export type CheckedLog = Message<"holdfast.v1.CheckedLog"> & {
+  /**
+   * @generated from field: string partition_group = 1;
+   */
+  partitionGroup: string;
+
+  /**
+   * @generated from field: uint32 timeline = 2;
+   */
+  timeline: number;
+
+  /**
+   * @generated from field: fixed64 begin = 3;
+   */
+  begin: bigint;
+
+  /**
+   * @generated from field: fixed64 end = 4;
+   */
+  end: bigint;
+};
+
+/**
+ * Describes the message holdfast.v1.CheckedLog.
+ * Use `create(CheckedLogSchema)` to create a new message.
+ */
+export const CheckedLogSchema: GenMessage<CheckedLog> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 25);
+
+/**
  * backup_set_info, tenant_data_backup_info, cluster_data_backup_info: summaries of backup_info files.
  *
  * @generated from message holdfast.v1.DataBackupInfoList
@@ -1025,7 +1157,7 @@ export type DataBackupInfoList = Message<"holdfast.v1.DataBackupInfoList"> & {
  * Use `create(DataBackupInfoListSchema)` to create a new message.
  */
 export const DataBackupInfoListSchema: GenMessage<DataBackupInfoList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 23);
+  messageDesc(file_holdfast_v1_records, 26);
 
 /**
  * First record: what a restore must know before it lays a file down.
@@ -1102,7 +1234,7 @@ export type BackupMeta = Message<"holdfast.v1.BackupMeta"> & {
  * Use `create(BackupMetaSchema)` to create a new message.
  */
 export const BackupMetaSchema: GenMessage<BackupMeta> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 24);
+  messageDesc(file_holdfast_v1_records, 27);
 
 /**
  * @generated from message holdfast.v1.Tablespace
@@ -1136,7 +1268,7 @@ export type Tablespace = Message<"holdfast.v1.Tablespace"> & {
  * Use `create(TablespaceSchema)` to create a new message.
  */
 export const TablespaceSchema: GenMessage<Tablespace> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 25);
+  messageDesc(file_holdfast_v1_records, 28);
 
 /**
  * @generated from message holdfast.v1.Setting
@@ -1163,7 +1295,7 @@ export type Setting = Message<"holdfast.v1.Setting"> & {
  * Use `create(SettingSchema)` to create a new message.
  */
 export const SettingSchema: GenMessage<Setting> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 26);
+  messageDesc(file_holdfast_v1_records, 29);
 
 /**
  * @generated from message holdfast.v1.Database
@@ -1185,7 +1317,7 @@ export type Database = Message<"holdfast.v1.Database"> & {
  * Use `create(DatabaseSchema)` to create a new message.
  */
 export const DatabaseSchema: GenMessage<Database> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 27);
+  messageDesc(file_holdfast_v1_records, 30);
 
 /**
  * A chunk of the file list, in file-number order.
@@ -1204,7 +1336,7 @@ export type FileList = Message<"holdfast.v1.FileList"> & {
  * Use `create(FileListSchema)` to create a new message.
  */
 export const FileListSchema: GenMessage<FileList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 28);
+  messageDesc(file_holdfast_v1_records, 31);
 
 /**
  * @generated from message holdfast.v1.BackupFile
@@ -1269,7 +1401,7 @@ export type BackupFile = Message<"holdfast.v1.BackupFile"> & {
  * Use `create(BackupFileSchema)` to create a new message.
  */
 export const BackupFileSchema: GenMessage<BackupFile> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 29);
+  messageDesc(file_holdfast_v1_records, 32);
 
 /**
  * Directories to recreate, empty ones included.
@@ -1288,7 +1420,7 @@ export type DirectoryList = Message<"holdfast.v1.DirectoryList"> & {
  * Use `create(DirectoryListSchema)` to create a new message.
  */
 export const DirectoryListSchema: GenMessage<DirectoryList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 30);
+  messageDesc(file_holdfast_v1_records, 33);
 
 /**
  * @generated from message holdfast.v1.BackupDirectory
@@ -1310,7 +1442,7 @@ export type BackupDirectory = Message<"holdfast.v1.BackupDirectory"> & {
  * Use `create(BackupDirectorySchema)` to create a new message.
  */
 export const BackupDirectorySchema: GenMessage<BackupDirectory> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 31);
+  messageDesc(file_holdfast_v1_records, 34);
 
 /**
  * meta_index_file_<task_id>: where each record of the meta file stands.
@@ -1329,7 +1461,7 @@ export type MetaIndex = Message<"holdfast.v1.MetaIndex"> & {
  * Use `create(MetaIndexSchema)` to create a new message.
  */
 export const MetaIndexSchema: GenMessage<MetaIndex> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 32);
+  messageDesc(file_holdfast_v1_records, 35);
 
 /**
  * @generated from message holdfast.v1.MetaIndexEntry
@@ -1356,7 +1488,7 @@ export type MetaIndexEntry = Message<"holdfast.v1.MetaIndexEntry"> & {
  * Use `create(MetaIndexEntrySchema)` to create a new message.
  */
 export const MetaIndexEntrySchema: GenMessage<MetaIndexEntry> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 33);
+  messageDesc(file_holdfast_v1_records, 36);
 
 /**
  * tenant_locality_info and tenant_diagnose_info: for people.
@@ -1385,7 +1517,7 @@ export type TenantLocalityInfo = Message<"holdfast.v1.TenantLocalityInfo"> & {
  * Use `create(TenantLocalityInfoSchema)` to create a new message.
  */
 export const TenantLocalityInfoSchema: GenMessage<TenantLocalityInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 34);
+  messageDesc(file_holdfast_v1_records, 37);
 
 /**
  * @generated from message holdfast.v1.TenantDiagnoseInfo
@@ -1407,7 +1539,7 @@ export type TenantDiagnoseInfo = Message<"holdfast.v1.TenantDiagnoseInfo"> & {
  * Use `create(TenantDiagnoseInfoSchema)` to create a new message.
  */
 export const TenantDiagnoseInfoSchema: GenMessage<TenantDiagnoseInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 35);
+  messageDesc(file_holdfast_v1_records, 38);
 
 /**
  * Second record of a log file: what it holds.
@@ -1468,7 +1600,7 @@ export type LogFileInfo = Message<"holdfast.v1.LogFileInfo"> & {
  * Use `create(LogFileInfoSchema)` to create a new message.
  */
 export const LogFileInfoSchema: GenMessage<LogFileInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 36);
+  messageDesc(file_holdfast_v1_records, 39);
 
 /**
  * First record of a log index file: what counts of a sealed log file.
@@ -1551,7 +1683,7 @@ export type LogIndexInfo = Message<"holdfast.v1.LogIndexInfo"> & {
  * Use `create(LogIndexInfoSchema)` to create a new message.
  */
 export const LogIndexInfoSchema: GenMessage<LogIndexInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 37);
+  messageDesc(file_holdfast_v1_records, 40);
 
 /**
  * What a log file's change map holds. Its pages are those that the records which end in the file refer to.
@@ -1587,7 +1719,7 @@ export type LogChanges = Message<"holdfast.v1.LogChanges"> & {
  * Use `create(LogChangesSchema)` to create a new message.
  */
 export const LogChangesSchema: GenMessage<LogChanges> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 38);
+  messageDesc(file_holdfast_v1_records, 41);
 
 /**
  * Records that change relation files in a way that is not known to the writer of the map.
@@ -1621,7 +1753,7 @@ export type LogUnknownSpecial = Message<"holdfast.v1.LogUnknownSpecial"> & {
  * Use `create(LogUnknownSpecialSchema)` to create a new message.
  */
 export const LogUnknownSpecialSchema: GenMessage<LogUnknownSpecial> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 39);
+  messageDesc(file_holdfast_v1_records, 42);
 
 /**
  * @generated from message holdfast.v1.LogCheckpoint
@@ -1643,7 +1775,7 @@ export type LogCheckpoint = Message<"holdfast.v1.LogCheckpoint"> & {
  * Use `create(LogCheckpointSchema)` to create a new message.
  */
 export const LogCheckpointSchema: GenMessage<LogCheckpoint> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 40);
+  messageDesc(file_holdfast_v1_records, 43);
 
 /**
  * @generated from message holdfast.v1.LogRestorePoint
@@ -1672,7 +1804,7 @@ export type LogRestorePoint = Message<"holdfast.v1.LogRestorePoint"> & {
  * Use `create(LogRestorePointSchema)` to create a new message.
  */
 export const LogRestorePointSchema: GenMessage<LogRestorePoint> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 41);
+  messageDesc(file_holdfast_v1_records, 44);
 
 /**
  * Second record of a macroblock file: whose blocks it holds.
@@ -1701,7 +1833,7 @@ export type MacroBlockFileInfo = Message<"holdfast.v1.MacroBlockFileInfo"> & {
  * Use `create(MacroBlockFileInfoSchema)` to create a new message.
  */
 export const MacroBlockFileInfoSchema: GenMessage<MacroBlockFileInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 42);
+  messageDesc(file_holdfast_v1_records, 45);
 
 /**
  * @generated from enum holdfast.v1.RoundState
