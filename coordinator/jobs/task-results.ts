@@ -10,6 +10,8 @@ import {
   RestoreProgressSchema,
   RestoreResultSchema,
   type TaskResult,
+  ValidateProgressSchema,
+  ValidateResultSchema,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import type { LogHole } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { fromErrorDetail } from '../../proto/grpc-service.ts';
@@ -65,6 +67,15 @@ export async function applyProgress(
         tx.nowUs,
       );
       return;
+    case 'validate':
+      await recordProgress(
+        tx,
+        taskId,
+        task.attempt,
+        messageToJson(ValidateProgressSchema, reported.kind.value),
+        tx.nowUs,
+      );
+      return;
     case undefined:
   }
 }
@@ -116,6 +127,9 @@ export async function applyResult(context: CoordinatorContext, result: TaskResul
         return;
       case 'check':
         await succeed(tx, task, messageToJson(CheckResultSchema, result.kind.value));
+        return;
+      case 'validate':
+        await succeed(tx, task, messageToJson(ValidateResultSchema, result.kind.value));
         return;
       case undefined:
         await applyFailure(

@@ -21,6 +21,9 @@ import {
   type StartTask,
   type TaskProgress,
   type TaskResult,
+  type ValidateResult,
+  ValidateResultSchema,
+  type ValidateTask,
   type Welcome,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import {
@@ -53,6 +56,8 @@ export type FakeAgentOptions = {
   holdBackup?: Promise<void>;
   /** Makes the files of a backup and says what it made, system identifier 0: this agent's; default: three files with nothing in them. */
   copy?: (task: BackupTask) => Promise<PartitionGroupBackup>;
+  /** What a validation says; default: that nothing is wrong. */
+  validate?: (task: ValidateTask) => Promise<ValidateResult>;
   /** What the checks find wrong. */
   failedCheck?: string;
 };
@@ -227,6 +232,9 @@ export class FakeAgent implements AsyncDisposable {
       case 'backup':
         void this.#backup(task, task.kind.value);
         return;
+      case 'validate':
+        void this.#validate(task, task.kind.value);
+        return;
       default:
     }
   }
@@ -286,6 +294,13 @@ export class FakeAgent implements AsyncDisposable {
       if (this.#tasks.get(task.taskId)?.attempt === task.attempt)
         this.#end(task, { case: 'error', value: toErrorDetail(toHoldfastError(error)) });
     }
+  }
+
+  async #validate(task: StartTask, validation: ValidateTask): Promise<void> {
+    const right = async () =>
+      create(ValidateResultSchema, { beginUs: nowUs(), endUs: nowUs(), bytes: 1000n });
+    const value = await (this.options.validate ?? right)(validation);
+    if (this.#tasks.get(task.taskId)?.attempt === task.attempt) this.#end(task, { case: 'validate', value });
   }
 
   async #cancel(taskId: bigint, drain: boolean): Promise<void> {
