@@ -27,6 +27,7 @@ import {
 } from './backup-set.ts';
 import { type BlockJob, JOB_BYTES, JOB_ITEMS, type StoredBlock, type TargetFile } from './block-job.ts';
 import { BlockPool } from './block-pool.ts';
+import { type BlockSink, ComparingSink } from './block-sink.ts';
 import { syncPath } from './durability.ts';
 
 export type BaselinePlace = {
@@ -34,6 +35,8 @@ export type BaselinePlace = {
   /** Where configuration files that stood outside the source's data directory go. */
   readonly externalDirectory: string;
   readonly tablespaces: readonly TablespaceTarget[];
+  /** What stands in the directory already stays where it is right. */
+  readonly delta: boolean;
   readonly user: ServerUser | undefined;
   /** Worker threads; undefined: one per core. */
   readonly concurrency: number | undefined;
@@ -41,7 +44,13 @@ export type BaselinePlace = {
   readonly uri: string;
 };
 
-export type BaselineProgress = { readonly bytesDone: bigint; readonly blocksDone: bigint };
+export type BaselineProgress = {
+  readonly bytesDone: bigint;
+  readonly blocksDone: bigint;
+  /** Of those, what was there already. */
+  readonly bytesKept: bigint;
+  readonly blocksKept: bigint;
+};
 
 const MAX_WORKERS = 16;
 
@@ -55,7 +64,7 @@ export async function layDirectories(
   await makeDirectory(join(place.dataDirectory, 'pg_tblspc'), 0o700, place.user);
   for (const tablespace of place.tablespaces) {
     const link = join(place.dataDirectory, 'pg_tblspc', String(tablespace.oid));
-    await symlink(tablespace.directory, link);
+    if (!place.delta) await symlink(tablespace.directory, link); // else they are set already (delta.ts)
   }
   for await (const directory of readDirectories(source, signal)) {
     if (linked.has(directory.path)) continue;
@@ -66,7 +75,7 @@ export async function layDirectories(
 }
 
 /** A server wants these even when a backup did not list them. */
-const REQUIRED_DIRECTORIES = ['global', 'pg_wal', 'pg_wal/archive_status', 'pg_tblspc'] as const;
+export const REQUIRED_DIRECTORIES = ['global', 'pg_wal', 'pg_wal/archive_status', 'pg_tblspc'] as const;
 
 /**
  * Writes every file but the control file. Returns the control file's part of the list, for `layControlFile`. Throws
@@ -78,11 +87,16 @@ export async function layFiles(
   report: (progress: BaselineProgress) => void,
   signal: AbortSignal,
 ): Promise<FileBlocks> {
-  const progress = { bytesDone: 0n, blocksDone: 0n };
-  await using pool = openPool(source, place, (bytes, blocks) => {
+  const progress = { bytesDone: 0n, blocksDone: 0n, bytesKept: 0n, blocksKept: 0n };
+  const count = (bytes: number, blocks: number) => {
     progress.bytesDone += BigInt(bytes);
     progress.blocksDone += BigInt(blocks);
     report({ ...progress });
+  };
+  await using pool = openSink(source, place, count, (bytes, blocks) => {
+    progress.bytesKept += BigInt(bytes);
+    progress.blocksKept += BigInt(blocks);
+    count(bytes, blocks);
   });
   let control: FileBlocks | undefined;
   const batch = new JobBatch();
@@ -176,14 +190,27 @@ async function* manifestFiles(
   }
 }
 
+function openSink(
+  source: SourceSet,
+  place: BaselinePlace,
+  onDone: (bytes: number, blocks: number) => void,
+  onKept: (bytes: number, blocks: number) => void,
+): BlockSink {
+  const pool = openPool(source, place, onDone);
+  return place.delta ? new ComparingSink(pool, workerCount(place), onKept) : pool;
+}
+
+function workerCount({ concurrency }: BaselinePlace): number {
+  return Math.min(Math.max(concurrency ?? availableParallelism(), 1), MAX_WORKERS);
+}
+
 function openPool(
   source: SourceSet,
   place: BaselinePlace,
   onDone: (bytes: number, blocks: number) => void,
 ): BlockPool {
-  const size = Math.min(Math.max(place.concurrency ?? availableParallelism(), 1), MAX_WORKERS);
   return new BlockPool(
-    size,
+    workerCount(place),
     {
       uri: place.uri,
       clusterName: source.root.clusterName,
@@ -206,6 +233,15 @@ function targetFile(place: BaselinePlace, file: BackupFile): TargetFile {
     sizeBytes: Number(file.sizeBytes),
     mode: external ? 0o600 : file.mode & 0o777 & ~0o022,
   };
+}
+
+function hasPages({ kind }: BackupFile): boolean {
+  return (
+    kind === FileKind.RELATION_MAIN ||
+    kind === FileKind.RELATION_FSM ||
+    kind === FileKind.RELATION_VM ||
+    kind === FileKind.RELATION_INIT
+  );
 }
 
 /** Gathers files and blocks until they are a job. */
@@ -238,6 +274,7 @@ class JobBatch {
         plainBytes: block.plainBytes,
         crc32c: block.crc32c,
         compression: block.compression,
+        newestPageLsn: hasPages(part.file) ? block.newestPageLsn : undefined,
       });
     }
   }
