@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { checkBlock } from '../../../../agent/validate/check-block.ts';
 import type { CheckedBlock } from '../../../../agent/validate/check-job.ts';
 import { PAGE_BYTES, pageChecksum } from '../../../../engine/postgres/pages.ts';
-import { type Lsn, toLsn } from '../../../../foundation/lsn.ts';
+import { toLsn } from '../../../../foundation/lsn.ts';
 import { crc32c } from '../../../../storage-layout/crc32c.ts';
 import { MACROBLOCK_BYTES } from '../../../../storage-layout/macroblock/index.ts';
 import { encodeRecord, RECORD } from '../../../../storage-layout/records/framing.ts';
@@ -30,7 +30,7 @@ function stored(plain: Buffer): { readonly record: Buffer; readonly block: Check
     fileNumber: 1,
     blockNumber: 1,
     plainBytes: plain.length,
-    newestPageLsn: toLsn(150n) as Lsn,
+    newestPageLsn: toLsn(150n),
     pageCheckFailed: false,
     setId: 1n,
     subTaskId: 1,
