@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config';
 
-/** Three projects: `unit` (parallel, no servers), `e2e` (real PostgreSQL, one file at a time) and `faults` (processes that die). */
+/** Four projects: `unit` (parallel, no servers), `e2e` (real PostgreSQL, one file at a time), `faults` (processes that die) and `soak` (a quarter of an hour; `npm run test:soak`). */
 export default defineConfig({
   test: {
     projects: [
@@ -26,6 +26,7 @@ export default defineConfig({
           sequence: { groupOrder: 2 },
         },
       },
+      { test: { name: 'soak', include: ['test/soak/**/*.test.ts'], sequence: { groupOrder: 3 } } },
     ],
   },
 });

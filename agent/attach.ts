@@ -208,6 +208,7 @@ async function sendHeartbeats(
       instances: [...instances],
       residentMemoryBytes: BigInt(process.memoryUsage.rss()),
       freeDiskBytes: await freeBytes(options.restoreDirectory),
+      droppedSlots: options.slots.dropped().map(({ instance, slotName }) => ({ instance, slotName })),
     };
     await stream.write(create(AgentMessageSchema, { kind: { case: 'heartbeat', value } }), signal);
     await options.clock.sleep(Math.max(HEARTBEAT_MIN_MS, intervalMs), signal);

@@ -79,6 +79,8 @@ export class Instances implements AsyncDisposable {
         serverVersion: identity.serverVersion,
         postgresMajor: identity.major,
         dataDirectory: identity.dataDirectory,
+        maxSlotWalKeepSize: identity.maxSlotWalKeepSize,
+        idleReplicationSlotTimeout: identity.idleSlotTimeout,
       });
     } catch (error) {
       signal.throwIfAborted();

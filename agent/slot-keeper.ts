@@ -1,4 +1,7 @@
-/** Keeps the slots of this node's standbys in step with the archive. What fails is tried again at the next order. */
+/**
+ * Keeps the slots of this node's standbys in step with the archive, and drops slots that nobody needs any more. What
+ * fails is tried again at the next order.
+ */
 import type { Clock } from '../foundation/clock.ts';
 import type { Logger } from '../foundation/log.ts';
 import { toLsn } from '../foundation/lsn.ts';
@@ -8,12 +11,19 @@ import type { Instances } from './instances.ts';
 const LIMIT_MS = 10_000;
 /** The same failure is told once in this time. */
 const TELL_AGAIN_MS = 300_000;
+/** A slot that was dropped is not looked for again in this time, and said to be dropped. */
+const DROPPED_KEPT_MS = 60_000;
 
 export class SlotKeeper {
   readonly #instances: Instances;
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #toldMs = new Map<string, number>();
+  /** By instance and slot. */
+  readonly #dropped = new Map<
+    string,
+    { readonly instance: string; readonly slotName: string; readonly atMs: number }
+  >();
   #busy: Promise<void> | undefined;
 
   constructor(instances: Instances, clock: Clock, logger: Logger) {
@@ -30,6 +40,13 @@ export class SlotKeeper {
     });
   }
 
+  /** Slots that an order had dropped a moment ago. */
+  dropped(): readonly { readonly instance: string; readonly slotName: string }[] {
+    const oldestMs = this.#clock.monotonicMs() - DROPPED_KEPT_MS;
+    for (const [key, { atMs }] of this.#dropped) if (atMs < oldestMs) this.#dropped.delete(key);
+    return [...this.#dropped.values()];
+  }
+
   /** Resolves when the order under way is done. */
   async settle(): Promise<void> {
     await this.#busy;
@@ -42,16 +59,23 @@ export class SlotKeeper {
 
   async #keep({ instance, slotName, lsn }: KeptSlot): Promise<void> {
     const limit = AbortSignal.timeout(LIMIT_MS);
+    const key = `${instance} ${slotName}`;
+    if (lsn !== 0n) this.#dropped.delete(key);
+    else if (this.dropped().some((slot) => slot.instance === instance && slot.slotName === slotName)) return;
     try {
       await using server = await this.#instances.connect(instance, limit);
-      if (lsn === 0n) await server.dropSlotOfStandby(slotName, limit);
-      else await server.keepSlotInStep(slotName, toLsn(lsn), limit);
+      if (lsn === 0n) {
+        const gone = await server.dropUnusedSlot(slotName, limit);
+        if (gone) this.#dropped.set(key, { instance, slotName, atMs: this.#clock.monotonicMs() });
+      } else {
+        await server.keepSlotInStep(slotName, toLsn(lsn), limit);
+      }
       this.#toldMs.delete(instance);
     } catch (error) {
       const nowMs = this.#clock.monotonicMs();
       if (nowMs - (this.#toldMs.get(instance) ?? Number.NEGATIVE_INFINITY) < TELL_AGAIN_MS) return;
       this.#toldMs.set(instance, nowMs);
-      this.#logger.warn({ err: error, instance, slotName }, 'the slot of a standby is not in step');
+      this.#logger.warn({ err: error, instance, slotName }, 'a slot is not as the coordinator wants it');
     }
   }
 }

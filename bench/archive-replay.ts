@@ -47,6 +47,7 @@ await using files = new LogFileSequence({
   clock: systemClock,
   lastFileId: 0n,
   end: begin,
+  unbroken: { since: begin, archivers: 0n },
   maxCommitUs: undefined,
 });
 const drain = new AbortController();
@@ -65,6 +66,7 @@ const streaming = new Streaming({
   clock: systemClock,
   checkpoint: NO_CHECKPOINT,
   flushUpTo: toLsn(0n),
+  synchronous: false,
   drain: drain.signal,
   changed: () => undefined,
 });
@@ -111,6 +113,7 @@ function idleInstance(): Instance {
         walStatus: 'reserved',
         invalidationReason: '',
         retainedBytes: 0n,
+        synchronous: false,
       }),
   };
   return partial as Instance; // streaming uses nothing else of it

@@ -3,8 +3,7 @@ import type { LogEvent } from '../engine/engine.ts';
 import { createLogInspector } from '../engine/postgres/wal/inspector.ts';
 import type { WalVersion } from '../engine/postgres/wal/page.ts';
 import { type Lsn, segmentStart, type Timeline, toLsn } from '../foundation/lsn.ts';
-import type { LogCoverage } from '../storage-layout/clog/archive.ts';
-import type { LogLookup } from '../storage-layout/clog/lookup.ts';
+import type { LogCoverage, LogLookup } from '../storage-layout/clog/lookup.ts';
 import type { LogSource } from './log-source.ts';
 
 /** An end of the wanted stretch. */

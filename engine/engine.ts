@@ -36,6 +36,10 @@ export type InstanceIdentity = {
   readonly blockSizeBytes: number;
   /** 0: page checksums are off. */
   readonly pageChecksumVersion: number;
+  /** What the server keeps for slots, as it shows the settings. */
+  readonly maxSlotWalKeepSize: string;
+  /** `0` where the server knows no such timeout. */
+  readonly idleSlotTimeout: string;
 };
 
 export type CheckItem = {
@@ -153,6 +157,8 @@ export type SlotState = {
   readonly invalidationReason: string;
   /** Log that the server keeps because of the slot; 0 when it reserves none. */
   readonly retainedBytes: bigint;
+  /** Commits on the server wait for the stream that holds the slot. */
+  readonly synchronous: boolean;
 };
 
 /** One instance, connected. Methods throw SERVER_UNREACHABLE when it cannot be reached (may be retried). */
@@ -170,8 +176,8 @@ export interface Instance extends AsyncDisposable {
   /** Makes the slot if it is not there or was invalidated, and reserves the log from now on. Returns where that begins. */
   ensureSlot(slotName: string, signal: AbortSignal): Promise<Lsn>;
   dropSlot(slotName: string, signal: AbortSignal): Promise<void>;
-  /** Drops the slot if this is a standby. */
-  dropSlotOfStandby(slotName: string, signal: AbortSignal): Promise<void>;
+  /** Drops the slot unless it is in use. True when there is none then. */
+  dropUnusedSlot(slotName: string, signal: AbortSignal): Promise<boolean>;
   /** LOG_GAP when the server no longer has `from`. */
   openLogStream(slotName: string, from: LogPoint, signal: AbortSignal): Promise<LogStream>;
   /** Whether the server can still give the log from there on. Throws LOG_CONFLICT when it is not in its history. */

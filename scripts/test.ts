@@ -3,7 +3,8 @@
  * something before it failed. The last line is `<n> passed, <n> failed`; a failed check counts as a failed test.
  *
  *   --matrix             every test on PostgreSQL 14 to 18 (HOLDFAST_TEST_MAJORS=14,15,16,17,18)
- *   --only unit,e2e,...  some parts only: check, unit, e2e, faults
+ *   --only unit,e2e,...  some parts only: check, unit, e2e, faults; and soak, which runs by its name only
+ *                        (15 minutes; HOLDFAST_SOAK_SECONDS says another time)
  */
 import { readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -17,14 +18,15 @@ import { provideReachableServers } from './reachable-servers.ts';
 import { formatDuration, runStep } from './run-step.ts';
 
 const PARTS = ['check', 'unit', 'e2e', 'faults'] as const;
-type Part = (typeof PARTS)[number];
+const NAMED_PARTS = [...PARTS, 'soak'] as const;
+type Part = (typeof NAMED_PARTS)[number];
 type Counts = { readonly passed: number; readonly failed: number; readonly skipped: number };
 
 const { values } = parseArgs({ options: { matrix: { type: 'boolean' }, only: { type: 'string' } } });
 
 async function main(): Promise<number> {
   const parts = chosenParts(values.only);
-  if (parts.includes('e2e') || parts.includes('faults')) await ensureDebianPackages(TEST_PACKAGES);
+  if (parts.some((part) => part !== 'check' && part !== 'unit')) await ensureDebianPackages(TEST_PACKAGES);
   await using servers = await provideReachableServers();
   const begin = performance.now();
   const all: Counts[] = [];
@@ -47,12 +49,12 @@ function chosenParts(only: string | undefined): readonly Part[] {
   if (only === undefined) return PARTS;
   const wanted = only.split(',').map((part) => part.trim());
   for (const part of wanted) {
-    if (!(PARTS as readonly string[]).includes(part))
+    if (!(NAMED_PARTS as readonly string[]).includes(part))
       throw new HoldfastError('INVALID_ARGUMENT', `--only: there is no part "${part}"`, {
-        hint: `The parts are ${PARTS.join(', ')}.${didYouMean(part, PARTS)}`,
+        hint: `The parts are ${NAMED_PARTS.join(', ')}.${didYouMean(part, NAMED_PARTS)}`,
       });
   }
-  return PARTS.filter((part) => wanted.includes(part));
+  return NAMED_PARTS.filter((part) => wanted.includes(part));
 }
 
 /** Runs one vitest project. A run that ends without a report, or a file that cannot be loaded, is a failure. */

@@ -23,17 +23,24 @@ import { openMedium } from '../../storage-layout/media/open.ts';
 import type { TaskContext } from '../task-context.ts';
 import { abandonable } from './abandonable.ts';
 import { noteInClogInfo } from './clog-info.ts';
-import { LogFileSequence } from './file-sequence.ts';
+import { dropSlot } from './drop-slot.ts';
+import { type FileSequenceOptions, LogFileSequence } from './file-sequence.ts';
 import { describeHole, findResumption, type Resumption } from './hole.ts';
 import { keepLookout, type Sight } from './lookout.ts';
-import { checkMountFile, type LogPlace } from './place.ts';
+import { checkMountFile, destinationOf, type LogPlace, placeOf } from './place.ts';
 import { backoffMs, type Checkpoint, NO_CHECKPOINT } from './policy.ts';
-import { openSource, readServer, type Source } from './source.ts';
-import { type ArchiverEvent, type ArchiverState, classifyFailure, nextState } from './states.ts';
+import { describeReach, failReach, lookAtReach, type Reach } from './reach.ts';
+import { inspectorFor, openSource, readServer, type Source } from './source.ts';
+import {
+  type ArchiverEvent,
+  type ArchiverState,
+  classifyFailure,
+  isOfDestination,
+  nextState,
+} from './states.ts';
 import { Streaming } from './streaming.ts';
 import { type LogSoFar, takeOver } from './takeover.ts';
 
-const DROP_SLOT_MS = 10_000;
 const CLOG_INFO_MS = 10_000;
 const MEASURE_HOLE_MS = 10_000;
 /**
@@ -55,6 +62,8 @@ export async function runArchiveTask(
   return await new Archiver(context, task, report).run(signal);
 }
 
+const DESTINATION = 'the destination';
+
 class Archiver {
   readonly #context: TaskContext;
   readonly #task: ArchiveTask;
@@ -65,6 +74,11 @@ class Archiver {
   #unmountedMs: number | undefined;
   #lastError = '';
   #waitingFor = '';
+  /** Monotonic; since when it waits for that. */
+  #waitingSinceMs = 0;
+  #reach: Reach = { kind: 'unknown' };
+  /** Monotonic; since when the session streams. */
+  #streamingSinceMs: number | undefined;
   #identity: InstanceIdentity | undefined;
   #startUs = 0n;
   #start: LogPoint | undefined;
@@ -144,6 +158,8 @@ class Archiver {
           due: () => (this.#state === 'waiting' || this.#state === 'opening' ? this.#durable : undefined),
           seen: (sight) => {
             this.#sight = sight;
+            this.#streaming?.setSynchronous(sight.synchronous);
+            this.#lookAtDestination();
             this.#report(this.#progress());
           },
         },
@@ -159,18 +175,18 @@ class Archiver {
     const { control } = this.#context;
     const begin = AbortSignal.any([signal, control.drain]);
     try {
-      this.#waitingFor = 'the destination';
+      this.#waitFor(DESTINATION);
       const open = this.#context.openMedium ?? openMedium;
       await using medium = await open(destinationOf(this.#task).uri, begin);
-      const place = this.#placeOn(medium);
+      const place = placeOf(this.#task, medium);
       await checkMountFile(place, begin);
       this.#unmountedMs = undefined;
       this.#step('opened');
-      this.#waitingFor = `instance ${this.#task.instance}`;
+      this.#waitFor(`instance ${this.#task.instance}`);
       await using instance = await connectInstance(this.#context.instanceConfig(this.#task.instance), begin);
       const server = await readServer(instance, begin);
-      this.#waitingFor = 'the destination';
-      const { lastFileId, lastEpoch, log, seal } = await takeOver(
+      this.#waitFor(DESTINATION);
+      const { lastFileId, lastEpoch, log, seal, promise } = await takeOver(
         place,
         createLogInspector,
         begin,
@@ -189,14 +205,19 @@ class Archiver {
       const fresh = log === undefined && this.#start === undefined && this.#task.fresh;
       const { slotName, expectedSystemIdentifier } = this.#task;
       const order = { slotName, expectedSystemIdentifier, fresh };
-      this.#waitingFor = `instance ${this.#task.instance}`;
+      this.#waitFor(`instance ${this.#task.instance}`);
       const source = await openSource(instance, server, place, log, order, begin);
       await using stream = source.stream;
       // The slot is ours: nobody else's bytes are acknowledged from now on, so what is there now is all that may count.
       await seal(begin);
       this.#abandoned.length = 0;
-      if (log !== undefined) this.#countLogSoFar(log);
-      await using files = this.#openFiles(place, source, lastFileId, log);
+      if (log !== undefined) {
+        this.#countLogSoFar(log);
+        // A commit that waits for these bytes may have nothing behind it that would be streamed and acknowledged.
+        stream.acknowledge(source.from.lsn);
+      }
+      const unbroken = await promise(source.from, this.#task.epoch, begin);
+      await using files = this.#openFiles(place, source, { lastFileId, unbroken }, log);
       await this.#noteServer(place, source, signal);
       this.#identity = source.identity;
       if (this.#startUs === 0n) this.#startUs = source.identity.clockUs;
@@ -211,12 +232,14 @@ class Archiver {
         // Positions that were polled before may be another timeline's.
         checkpoint: { ...this.#checkpoint, candidates: [] },
         flushUpTo: this.#flushUpTo,
+        synchronous: this.#sight?.synchronous ?? false,
         until: log?.until,
         drain: control.drain,
         changed: () => this.#streamed(source.from),
       });
       this.#step('streaming');
-      this.#waitingFor = '';
+      this.#waitFor('');
+      this.#streamingSinceMs = this.#context.clock.monotonicMs();
       const draining = () => this.#step('drain');
       control.drain.addEventListener('abort', draining, { once: true });
       if (control.drain.aborted) draining();
@@ -233,16 +256,10 @@ class Archiver {
     }
   }
 
-  #placeOn(medium: LogPlace['medium']): LogPlace {
-    const { clusterName, clusterId } = destinationOf(this.#task);
-    const { tenantId, round, partitionGroup } = this.#task;
-    return { medium, root: { clusterName, clusterId }, round: { tenantId, round }, group: partitionGroup };
-  }
-
   #openFiles(
     place: LogPlace,
     source: Source,
-    lastFileId: bigint,
+    { lastFileId, unbroken }: Pick<FileSequenceOptions, 'lastFileId' | 'unbroken'>,
     log: LogSoFar | undefined,
   ): LogFileSequence {
     return new LogFileSequence({
@@ -255,6 +272,7 @@ class Archiver {
       clock: this.#context.clock,
       lastFileId,
       end: source.from.lsn,
+      unbroken,
       maxCommitUs: log?.maxCommitUs,
     });
   }
@@ -316,7 +334,23 @@ class Archiver {
     };
   }
 
+  #waitFor(what: string): void {
+    this.#waitingFor = what;
+    this.#waitingSinceMs = this.#context.clock.monotonicMs();
+  }
+
+  #lookAtDestination(): void {
+    const nowMs = this.#context.clock.monotonicMs();
+    const atDestination = this.#waitingFor === DESTINATION && this.#state !== 'waiting';
+    this.#reach = lookAtReach(this.#reach, {
+      stalledMs: this.#streaming?.callMs ?? (atDestination ? nowMs - this.#waitingSinceMs : 0),
+      streamedMs: this.#streamingSinceMs === undefined ? 0 : nowMs - this.#streamingSinceMs,
+      nowUs: this.#context.clock.nowUs(),
+    });
+  }
+
   #closeSession(): void {
+    this.#streamingSinceMs = undefined;
     this.#inputBytes += this.#streaming?.inputBytes ?? 0;
     this.#outputBytes += this.#files?.outputBytes ?? 0;
     if (this.#files?.abandoned !== undefined) this.#abandoned.push(this.#files.abandoned);
@@ -333,8 +367,9 @@ class Archiver {
   async #fail(error: unknown, signal: AbortSignal): Promise<ArchiveResult | undefined> {
     signal.throwIfAborted();
     const failure = toHoldfastError(error);
-    const { logger } = this.#context;
+    const { logger, clock } = this.#context;
     this.#lastError = formatError(failure);
+    if (isOfDestination(failure)) this.#reach = failReach(this.#reach, clock.nowUs());
     if (this.#state === 'draining') {
       logger.warn({ err: failure }, 'not all that was received could be archived before the end');
       this.#step('failed');
@@ -400,24 +435,14 @@ class Archiver {
 
   async #dropSlot(signal: AbortSignal): Promise<void> {
     const { instance, slotName } = this.#task;
-    const limit = AbortSignal.any([signal, AbortSignal.timeout(DROP_SLOT_MS)]);
-    // The session that streamed may hold the slot for a moment after its end.
-    for (;;) {
-      try {
-        await using server = await connectInstance(this.#context.instanceConfig(instance), limit);
-        await server.dropSlot(slotName, limit);
-        return;
-      } catch (error) {
-        this.#lastError = `replication slot "${slotName}" could not be dropped: ${toHoldfastError(error).message}`;
-        await this.#context.clock.sleep(200, limit).catch(() => undefined);
-        if (!limit.aborted) continue;
-        this.#context.logger.warn(
-          { err: error, slotName, instance },
-          'the slot stays: it keeps log on the server until it is dropped there',
-        );
-        return;
-      }
-    }
+    const connect = (it: AbortSignal) => connectInstance(this.#context.instanceConfig(instance), it);
+    const failure = await dropSlot(connect, slotName, this.#context.clock, signal);
+    if (failure === undefined) return;
+    this.#lastError = `replication slot "${slotName}" could not be dropped: ${failure.message}`;
+    this.#context.logger.warn(
+      { err: failure, slotName, instance },
+      'the slot stays: it keeps log on the server until it is dropped there',
+    );
   }
 
   #step(event: ArchiverEvent): void {
@@ -453,6 +478,7 @@ class Archiver {
       slotRetainedBytes: sight?.slotRetainedBytes ?? 0n,
       walFreeBytes: sight?.logDiskFreeBytes ?? 0n,
       timeline: this.#durable?.timeline ?? 0,
+      ...describeReach(this.#reach),
     });
   }
 
@@ -460,21 +486,6 @@ class Archiver {
     if (this.#state === 'draining' || this.#state === 'ended') return 'STOPPING';
     return this.#start === undefined ? 'BEGINNING' : 'DOING';
   }
-}
-
-function inspectorFor(source: Source): ReturnType<typeof createLogInspector> {
-  return createLogInspector({
-    segmentSizeBytes: source.identity.segmentSizeBytes,
-    timeline: source.from.timeline,
-    systemIdentifier: source.identity.systemIdentifier,
-    begin: source.from.lsn,
-    collectTouches: true,
-  });
-}
-
-function destinationOf(task: ArchiveTask): NonNullable<ArchiveTask['destination']> {
-  if (task.destination !== undefined) return task.destination;
-  throw new HoldfastError('INVALID_ARGUMENT', 'the archive task names no destination');
 }
 
 function position(point: LogPoint): LogPosition {

@@ -6,7 +6,7 @@
 import type { Clock } from '../../foundation/clock.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { type Lsn, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import { type LogCheckpointPoint, writeLogIndex } from '../../storage-layout/clog/index.ts';
+import { type LogCheckpointPoint, type LogUnbroken, writeLogIndex } from '../../storage-layout/clog/index.ts';
 import type { AbandonedLogFile } from '../../storage-layout/clog/log-file.ts';
 import { LogFileWriter } from '../../storage-layout/clog/writer.ts';
 import type { Compression } from '../../storage-layout/macroblock/compress.ts';
@@ -28,6 +28,8 @@ export type FileSequenceOptions = {
   readonly lastFileId: bigint;
   /** End of what is at the destination. */
   readonly end: Lsn;
+  /** What the files may promise of those before them (storage-layout's LogFileFacts). */
+  readonly unbroken: LogUnbroken;
   readonly maxCommitUs: bigint | undefined;
 };
 
@@ -150,7 +152,8 @@ export class LogFileSequence implements AsyncDisposable {
   }
 
   async #create(signal: AbortSignal): Promise<OpenFile> {
-    const { place, epoch, timeline, systemIdentifier, segmentSizeBytes, compression, clock } = this.#options;
+    const { place, epoch, timeline, unbroken, systemIdentifier, segmentSizeBytes, compression, clock } =
+      this.#options;
     await checkMountFile(place, signal);
     const createdMs = clock.monotonicMs();
     const writer = await LogFileWriter.create(
@@ -163,6 +166,7 @@ export class LogFileSequence implements AsyncDisposable {
         epoch,
         timeline,
         begin: this.#durable,
+        unbroken,
         segmentSizeBytes,
         systemIdentifier,
         compression,

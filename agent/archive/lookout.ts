@@ -14,6 +14,8 @@ export type Sight = {
   /** `reserved`, `extended`, `unreserved`, `lost`, a reason why it was invalidated, or `missing`. */
   readonly slotState: string;
   readonly slotRetainedBytes: bigint;
+  /** Commits on the server wait for what is archived. */
+  readonly synchronous: boolean;
   /** 0: not known. */
   readonly logDiskFreeBytes: bigint;
   readonly serverEnd: Lsn;
@@ -60,6 +62,7 @@ async function look(input: LookoutInput, instance: Instance, signal: AbortSignal
   input.seen({
     slotState: describeSlot(slot),
     slotRetainedBytes: slot.retainedBytes,
+    synchronous: slot.synchronous,
     logDiskFreeBytes: (await instance.freeLogDiskBytes(signal)) ?? 0n,
     serverEnd: lsn,
     serverClockUs: clockUs,

@@ -1,5 +1,6 @@
 /** Where one partition group's log of one round stands at a destination, and the proof that the right medium is there. */
 import { HoldfastError, isError } from '../../foundation/errors.ts';
+import type { ArchiveTask } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { MountFileSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { readInfo } from '../../storage-layout/records/info-file.ts';
@@ -11,6 +12,18 @@ export type LogPlace = {
   readonly round: RoundKey;
   readonly group: string;
 };
+
+export function placeOf(task: ArchiveTask, medium: Medium): LogPlace {
+  const { clusterName, clusterId } = destinationOf(task);
+  const { tenantId, round, partitionGroup } = task;
+  return { medium, root: { clusterName, clusterId }, round: { tenantId, round }, group: partitionGroup };
+}
+
+/** Throws INVALID_ARGUMENT when the task names none. */
+export function destinationOf(task: ArchiveTask): NonNullable<ArchiveTask['destination']> {
+  if (task.destination !== undefined) return task.destination;
+  throw new HoldfastError('INVALID_ARGUMENT', 'the archive task names no destination');
+}
 
 /**
  * A share that is not mounted looks like an empty directory: nothing is read as "no log yet" or written before the

@@ -11,9 +11,12 @@ export const FLUSH_MAX_BYTES = 8 * MEBIBYTE;
 export const BUFFER_LIMIT_BYTES = 10 * MEBIBYTE;
 export const SEAL_LOG_BYTES = 64 * MEBIBYTE;
 export const SEAL_FLUSHES = 256;
+/** A flush per commit must not make several files each second: younger files take more flushes, up to a bound. */
+export const SEAL_FLUSHES_AGE_MS = 60_000;
+export const SEAL_FLUSHES_MOST = 16_384;
 export const SEAL_AGE_MS = 3_600_000;
-/** While idle a checkpoint record is written to the destination no more often than this. */
-export const IDLE_RECORD_INTERVAL_MS = 5000;
+/** While idle a checkpoint record is written to the destination no more often than this: windows end within 5 s of now. */
+export const IDLE_RECORD_INTERVAL_MS = 3000;
 /** Polled positions that wait for durability; under load the newest replaces the one before. */
 const CHECKPOINT_CANDIDATES = 32;
 
@@ -25,6 +28,8 @@ export type FlushInput = {
   readonly thresholdBytes: number;
   /** Someone waits for bytes that are not durable yet: a backup, a cut, a drain. */
   readonly wanted: boolean;
+  /** Commits on the server wait for us: what has come is flushed, and what comes meanwhile is the next flush. */
+  readonly synchronous: boolean;
 };
 
 /** Whether to flush now, or how long to wait at most for more bytes (undefined: until bytes come). */
@@ -33,7 +38,8 @@ export function decideFlush(
 ): { readonly kind: 'flush' } | { readonly kind: 'wait'; readonly ms: number | undefined } {
   if (input.bufferedBytes === 0) return { kind: 'wait', ms: undefined };
   const leftMs = input.checkpointIntervalMs - input.oldestWaitedMs;
-  if (input.wanted || input.bufferedBytes >= input.thresholdBytes || leftMs <= 0) return { kind: 'flush' };
+  if (input.wanted || input.synchronous || input.bufferedBytes >= input.thresholdBytes || leftMs <= 0)
+    return { kind: 'flush' };
   return { kind: 'wait', ms: leftMs };
 }
 
@@ -52,9 +58,8 @@ export type LogFileFacts = { readonly logBytes: number; readonly flushes: number
 /** Whether the open file is sealed before `nextBytes` more are appended. A file without log is never sealed: nothing is in it. */
 export function mustSeal(file: LogFileFacts, nextBytes: number): boolean {
   if (file.logBytes === 0) return false;
-  return (
-    file.logBytes + nextBytes > SEAL_LOG_BYTES || file.flushes >= SEAL_FLUSHES || file.ageMs >= SEAL_AGE_MS
-  );
+  const flushes = file.ageMs >= SEAL_FLUSHES_AGE_MS ? SEAL_FLUSHES : SEAL_FLUSHES_MOST;
+  return file.logBytes + nextBytes > SEAL_LOG_BYTES || file.flushes >= flushes || file.ageMs >= SEAL_AGE_MS;
 }
 
 /** A position and the server's clock read just before it: what was acknowledged before the clock lies before the position. */

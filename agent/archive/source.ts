@@ -3,7 +3,8 @@
  * stream where the destination's log ends. Wrong bytes are never archived: another system, a standby, a timeline
  * that does not descend from what is archived, or a server that has lost log which is archived already are refused by name.
  */
-import type { Instance, InstanceIdentity, LogPoint, LogStream } from '../../engine/engine.ts';
+import type { Instance, InstanceIdentity, LogInspector, LogPoint, LogStream } from '../../engine/engine.ts';
+import { createLogInspector } from '../../engine/postgres/wal/inspector.ts';
 import { HoldfastError, isError } from '../../foundation/errors.ts';
 import { formatLsn, segmentStart, type Timeline } from '../../foundation/lsn.ts';
 import { parseHistory } from '../../storage-layout/plan/lineage.ts';
@@ -80,6 +81,17 @@ export async function openSource(
   await storeHistory(place, identity.timeline, history, signal);
   const stream = await instance.openLogStream(order.slotName, from, signal);
   return { identity, from, stream };
+}
+
+/** Reads the stream from where it begins. */
+export function inspectorFor(source: Source): LogInspector {
+  return createLogInspector({
+    segmentSizeBytes: source.identity.segmentSizeBytes,
+    timeline: source.from.timeline,
+    systemIdentifier: source.identity.systemIdentifier,
+    begin: source.from.lsn,
+    collectTouches: true,
+  });
 }
 
 /** Pure. */

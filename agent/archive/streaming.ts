@@ -41,6 +41,8 @@ export type StreamingInput = {
   readonly checkpoint: Checkpoint;
   /** What a FlushLog asked for before. */
   readonly flushUpTo: Lsn;
+  /** Commits wait for us, as far as is known now. */
+  readonly synchronous: boolean;
   /** Where the server's history leaves the timeline: its end. Undefined: the timeline goes on. */
   readonly until?: Lsn | undefined;
   /** Fires when no more is to be received. */
@@ -58,6 +60,7 @@ export class Streaming {
   readonly #room = new WakeUp();
   #checkpoint: Checkpoint;
   #flushUpTo: Lsn;
+  #synchronous: boolean;
   #receiving = true;
   #inputBytes = 0;
   #serverEnd: Lsn;
@@ -65,6 +68,8 @@ export class Streaming {
   #recordedCheckpointUs: bigint;
   #lastRecordMs: number;
   #mediumCheckedMs: number;
+  /** Monotonic; since when a call to the destination is under way. */
+  #callBeganMs: number | undefined;
 
   constructor(input: StreamingInput) {
     this.#input = input;
@@ -73,6 +78,7 @@ export class Streaming {
     this.#lastRecordMs = input.clock.monotonicMs();
     this.#mediumCheckedMs = this.#lastRecordMs;
     this.#flushUpTo = input.flushUpTo;
+    this.#synchronous = input.synchronous;
     this.#serverEnd = input.files.durable;
   }
 
@@ -81,6 +87,10 @@ export class Streaming {
   }
   get inputBytes(): number {
     return this.#inputBytes;
+  }
+  /** How long the present call to the destination has taken; 0: none is under way. */
+  get callMs(): number {
+    return this.#callBeganMs === undefined ? 0 : this.#input.clock.monotonicMs() - this.#callBeganMs;
   }
   /** End of the log on the server as last heard, and the server's clock then. */
   get server(): { readonly end: Lsn; readonly clockUs: bigint } {
@@ -91,6 +101,13 @@ export class Streaming {
   flush(lsn: Lsn): void {
     if (lsn <= this.#flushUpTo) return;
     this.#flushUpTo = lsn;
+    this.#work.notify();
+  }
+
+  /** The server has begun to wait for us with each commit, or does so no more. */
+  setSynchronous(synchronous: boolean): void {
+    if (synchronous === this.#synchronous) return;
+    this.#synchronous = synchronous;
     this.#work.notify();
   }
 
@@ -160,7 +177,7 @@ export class Streaming {
     for (;;) {
       signal.throwIfAborted();
       if (clock.monotonicMs() - this.#mediumCheckedMs >= MEDIUM_CHECK_INTERVAL_MS) {
-        await files.checkMedium(signal);
+        await this.#timed(files.checkMedium(signal));
         this.#mediumCheckedMs = clock.monotonicMs();
       }
       const oldestMs = this.#buffer.oldestReceivedMs;
@@ -170,6 +187,7 @@ export class Streaming {
         checkpointIntervalMs,
         thresholdBytes,
         wanted: !this.#receiving || this.#flushUpTo > files.durable,
+        synchronous: this.#synchronous,
       });
       if (decision.kind === 'flush') {
         const flushedBytes = await this.#flushOnce(thresholdBytes, signal);
@@ -183,7 +201,7 @@ export class Streaming {
         await this.#recordCheckpoint(signal);
     }
     await this.#recordCheckpoint(signal);
-    await files.seal(signal);
+    await this.#timed(files.seal(signal));
     this.#input.changed();
   }
 
@@ -191,7 +209,7 @@ export class Streaming {
     const { files, stream } = this.#input;
     const block = this.#buffer.take(maxBytes);
     if (block === undefined) return 0;
-    await files.append(block, signal);
+    await this.#timed(files.append(block, signal));
     this.#room.notify();
     if (this.#receiving) stream.acknowledge(files.durable);
     this.#checkpoint = advanceCheckpoint(this.#checkpoint, files.durable);
@@ -203,9 +221,18 @@ export class Streaming {
   async #recordCheckpoint(signal: AbortSignal): Promise<void> {
     const { timeUs, lsn } = this.#checkpoint;
     if (timeUs <= this.#recordedCheckpointUs) return;
-    await this.#input.files.appendCheckpoint({ lsn, timeUs }, signal);
+    await this.#timed(this.#input.files.appendCheckpoint({ lsn, timeUs }, signal));
     this.#recordedCheckpointUs = timeUs;
     this.#lastRecordMs = this.#input.clock.monotonicMs();
+  }
+
+  async #timed(call: Promise<void>): Promise<void> {
+    this.#callBeganMs = this.#input.clock.monotonicMs();
+    try {
+      await call;
+    } finally {
+      this.#callBeganMs = undefined;
+    }
   }
 
   /** Ends when the signal fires. */

@@ -11,10 +11,11 @@ import type { LogInspector, LogInspectorOptions, LogPoint } from '../../engine/e
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import { LogArchive } from '../../storage-layout/clog/archive.ts';
-import type { LogCheckpointPoint, NewFindings } from '../../storage-layout/clog/index.ts';
+import type { LogCheckpointPoint, LogUnbroken, NewFindings } from '../../storage-layout/clog/index.ts';
 import type { AbandonedLogFile, LogFile } from '../../storage-layout/clog/log-file.ts';
+import { LogLookup } from '../../storage-layout/clog/lookup.ts';
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
+import { sealPredecessor } from '../../storage-layout/clog/seal.ts';
 import { type Lineage, planContinuation } from './continuation.ts';
 import { FindingsCollector } from './findings.ts';
 import type { LogPlace } from './place.ts';
@@ -52,6 +53,8 @@ export type Takeover = {
   /** Undefined: nothing is archived yet. */
   readonly log: LogSoFar | undefined;
   readonly seal: Seal;
+  /** What an archiver's next files may promise of those before them, of which the first begins at `from`; after sealing. */
+  readonly promise: (from: LogPoint, epoch: bigint, signal: AbortSignal) => Promise<LogUnbroken>;
 };
 
 /**
@@ -66,33 +69,31 @@ export async function takeOver(
   abandoned: readonly AbandonedLogFile[] = [],
   server?: Server,
 ): Promise<Takeover> {
-  const archive = await LogArchive.open(
-    place.medium,
-    place.root,
-    place.round,
-    place.group,
-    signal,
-    abandoned,
-  );
-  const { lastFileId, lastEpoch } = archive;
-  const ranges = archive.coverage();
+  const { medium, root, round, group } = place;
+  const lookup = await LogLookup.open(medium, root, round, group, signal, abandoned);
+  const { lastFileId, lastEpoch } = lookup;
+  const promise: Takeover['promise'] = async (from, epoch, it) =>
+    await lookup.promiseBehind(from.timeline, from.lsn, epoch, it);
+  const ranges = await lookup.coverage(signal);
   const newest = ranges.at(-1);
   if (newest === undefined) {
-    const noLog = archive.unsealed.map((file) => ({ file, findings: emptyFindings(file) }));
-    return { lastFileId, lastEpoch, log: undefined, seal: (it) => sealAll(archive, noLog, true, it) };
+    const unsealed = await lookup.unsealed(signal);
+    const noLog = unsealed.map((file) => ({ file, findings: emptyFindings(file) }));
+    return { lastFileId, lastEpoch, log: undefined, promise, seal: (it) => sealAll(lookup, noLog, true, it) };
   }
-  const last = defined(archive.fileFor(newest.timeline, toLsn(newest.end - 1n)), 'the file of the last byte');
+  const last = await lastFileOf(lookup, newest, signal);
   const { systemIdentifier, segmentSizeBytes } = last;
   if (server !== undefined && server.systemIdentifier !== systemIdentifier)
     throw otherSystem(server.systemIdentifier, systemIdentifier);
   const lineage = server?.lineage ?? { timeline: newest.timeline, ancestors: [] };
   const { start, from, until, range, crossesFork } = planContinuation(ranges, lineage);
-  const input = { archive, ranges, major: server?.major, makeInspector };
+  const input = { lookup, ranges, major: server?.major, makeInspector };
   const { inspectors, found } = await inspectUnsealed(input, range, signal);
   const fresh = { segmentSizeBytes, systemIdentifier, ...from, begin: from.lsn, collectTouches: true };
   return {
     lastFileId,
     lastEpoch,
+    promise,
     log: {
       start,
       timeline: from.timeline,
@@ -100,8 +101,8 @@ export async function takeOver(
       until,
       systemIdentifier,
       segmentSizeBytes,
-      maxCommitUs: archive.files.at(-1)?.maxCommitUs,
-      checkpoint: newestCheckpoint(archive.files, from),
+      maxCommitUs: await lookup.maxCommitUs(undefined, signal),
+      checkpoint: await lookup.checkpointUpTo(from.timeline, from.lsn, signal),
       inspector:
         range === undefined
           ? makeInspector({ ...fresh, ...majorOf(server?.major) })
@@ -109,8 +110,13 @@ export async function takeOver(
     },
     // Behind a fork the predecessor had another server: our slot does not keep it from writing, and what it still writes
     // belongs to what the fork left behind.
-    seal: (it) => sealAll(archive, found, !crossesFork, it),
+    seal: (it) => sealAll(lookup, found, !crossesFork, it),
   };
+}
+
+async function lastFileOf(lookup: LogLookup, range: LogRange, signal: AbortSignal): Promise<LogFile> {
+  const last = await lookup.fileAt(range.timeline, toLsn(range.end - 1n), signal);
+  return defined(last, 'the file of the last byte');
 }
 
 function otherSystem(found: bigint, archived: bigint): HoldfastError {
@@ -127,23 +133,21 @@ type FoundIn = { readonly file: LogFile; readonly findings: NewFindings };
 
 /** Seals what was read, if it is still all there is (with `whenCurrent`), or as far as it was read. */
 async function sealAll(
-  archive: LogArchive,
+  lookup: LogLookup,
   found: readonly FoundIn[],
   whenCurrent: boolean,
   signal: AbortSignal,
 ): Promise<void> {
-  const before = describeRanges(archive);
-  if (whenCurrent && !(await archive.isCurrent(signal))) throw hasGrown();
-  for (const { file, findings } of found) await archive.sealPredecessor(file, findings, signal);
+  const before = await describeRanges(lookup, signal);
+  if (whenCurrent && !(await lookup.isCurrent(signal))) throw hasGrown();
+  for (const { file, findings } of found) await sealPredecessor(lookup, file, findings, signal);
   // Someone else's index may have been there first, and says what it says.
-  if (describeRanges(archive) !== before) throw hasGrown();
+  if ((await describeRanges(lookup, signal)) !== before) throw hasGrown();
 }
 
-function describeRanges(archive: LogArchive): string {
-  return archive
-    .coverage()
-    .map(({ timeline, begin, end }) => `${timeline}:${begin}-${end}`)
-    .join();
+async function describeRanges(lookup: LogLookup, signal: AbortSignal): Promise<string> {
+  const ranges = await lookup.coverage(signal);
+  return ranges.map(({ timeline, begin, end }) => `${timeline}:${begin}-${end}`).join();
 }
 
 function hasGrown(): HoldfastError {
@@ -154,7 +158,7 @@ function hasGrown(): HoldfastError {
 }
 
 type Inspection = {
-  readonly archive: LogArchive;
+  readonly lookup: LogLookup;
   readonly ranges: readonly LogRange[];
   readonly major: number | undefined;
   readonly makeInspector: MakeInspector;
@@ -172,11 +176,11 @@ async function inspectUnsealed(
   readonly inspectors: ReadonlyMap<LogRange, LogInspector>;
   readonly found: readonly FoundIn[];
 }> {
-  const { archive, ranges } = input;
+  const { lookup, ranges } = input;
   const inspectors = new Map<LogRange, LogInspector>();
   const found: FoundIn[] = [];
-  let left = archive.unsealed;
-  let maxCommitUs = maxCommitBefore(archive.files, archive.unsealed[0]);
+  let left = await lookup.unsealed(signal);
+  let maxCommitUs = await lookup.maxCommitUs(left[0], signal);
   for (const range of ranges) {
     // A file without log may have been begun behind the end of what counts.
     const files = left.filter(
@@ -194,7 +198,7 @@ async function inspectUnsealed(
 }
 
 async function inspectRange(
-  { archive, major, makeInspector }: Inspection,
+  { lookup, major, makeInspector }: Inspection,
   range: LogRange,
   files: readonly LogFile[],
   maxCommitBeforeUs: bigint | undefined,
@@ -204,12 +208,12 @@ async function inspectRange(
   readonly found: readonly FoundIn[];
   readonly maxCommitUs: bigint | undefined;
 }> {
-  const last = defined(archive.fileFor(range.timeline, toLsn(range.end - 1n)), 'the file of the last byte');
+  const last = await lastFileOf(lookup, range, signal);
   const inspector = makeInspector({
     segmentSizeBytes: last.segmentSizeBytes,
     timeline: range.timeline,
     systemIdentifier: last.systemIdentifier,
-    begin: inspectionBegin(archive, range, files, last),
+    begin: await inspectionBegin(lookup, range, files, last, signal),
     collectTouches: true,
     ...majorOf(major),
   });
@@ -219,26 +223,28 @@ async function inspectRange(
     const collector = new FindingsCollector(maxCommitUs);
     // What ends before the file was said in the one before it.
     const from = file.begin < range.end ? file.begin : range.end;
-    await pushUntil(archive, inspector, range.timeline, from, undefined, signal);
+    await pushUntil(lookup, inspector, range.timeline, from, undefined, signal);
     // A file without log may have been begun behind the end of what counts.
     const end = file.end < range.end ? file.end : range.end;
-    await pushUntil(archive, inspector, range.timeline, end, collector, signal);
+    await pushUntil(lookup, inspector, range.timeline, end, collector, signal);
     maxCommitUs = collector.maxCommitUs;
     found.push({ file, findings: collector.findings(inspector.unfinishedRecordBegin) });
   }
-  await pushUntil(archive, inspector, range.timeline, range.end, undefined, signal);
+  await pushUntil(lookup, inspector, range.timeline, range.end, undefined, signal);
   return { inspector, found, maxCommitUs };
 }
 
 /** A segment's start at or before all that must be seen, but not before the range. */
-function inspectionBegin(
-  archive: LogArchive,
+async function inspectionBegin(
+  lookup: LogLookup,
   range: LogRange,
   files: readonly LogFile[],
   last: LogFile,
-): Lsn {
+  signal: AbortSignal,
+): Promise<Lsn> {
   const from = files.reduce((least, file) => (file.begin < least ? file.begin : least), range.end);
-  const before = from > range.begin ? archive.fileFor(range.timeline, toLsn(from - 1n)) : undefined;
+  const before =
+    from > range.begin ? await lookup.fileAt(range.timeline, toLsn(from - 1n), signal) : undefined;
   const needed = before?.end === from ? (before.unfinishedRecordBegin ?? from) : from;
   const begin = segmentStart(needed, last.segmentSizeBytes);
   return begin > range.begin ? begin : range.begin;
@@ -253,7 +259,7 @@ function majorOf(major: number | undefined): { readonly major?: number } {
 }
 
 async function pushUntil(
-  archive: LogArchive,
+  lookup: LogLookup,
   inspector: LogInspector,
   timeline: Timeline,
   end: Lsn,
@@ -261,29 +267,13 @@ async function pushUntil(
   signal: AbortSignal,
 ): Promise<void> {
   if (inspector.position >= end) return;
-  for await (const chunk of archive.read(timeline, inspector.position, end, signal)) {
+  for await (const chunk of lookup.read(timeline, inspector.position, end, signal)) {
     inspector.push(chunk.begin, chunk.data);
     const events = inspector.takeEvents();
     const touches = inspector.takeTouches();
     collector?.add(events);
     collector?.addTouches(touches);
   }
-}
-
-function maxCommitBefore(files: readonly LogFile[], firstUnsealed: LogFile | undefined): bigint | undefined {
-  const before = firstUnsealed === undefined ? files : files.slice(0, files.indexOf(firstUnsealed));
-  return before.at(-1)?.maxCommitUs;
-}
-
-function newestCheckpoint(files: readonly LogFile[], from: LogPoint): LogCheckpointPoint | undefined {
-  return files
-    .flatMap(({ timeline, checkpoint }) =>
-      checkpoint === undefined || timeline !== from.timeline || checkpoint.lsn > from.lsn ? [] : [checkpoint],
-    )
-    .reduce<LogCheckpointPoint | undefined>(
-      (newest, point) => (newest === undefined || point.timeUs > newest.timeUs ? point : newest),
-      undefined,
-    );
 }
 
 function compareLsn(a: Lsn, b: Lsn): number {

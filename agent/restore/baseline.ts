@@ -25,7 +25,15 @@ import {
   readFiles,
   type SourceSet,
 } from './backup-set.ts';
-import { type BlockJob, JOB_BYTES, JOB_ITEMS, type StoredBlock, type TargetFile } from './block-job.ts';
+import {
+  type BlockJob,
+  type BlockSource,
+  JOB_BYTES,
+  JOB_ITEMS,
+  type StoredBlock,
+  type TargetFile,
+} from './block-job.ts';
+import { BlockLayer } from './block-layer.ts';
 import { BlockPool } from './block-pool.ts';
 import { type BlockSink, ComparingSink } from './block-sink.ts';
 import { syncPath } from './durability.ts';
@@ -123,11 +131,11 @@ export async function layControlFile(
   signal: AbortSignal,
 ): Promise<void> {
   const file = targetFile(place, control.file);
-  await using pool = openPool(source, { ...place, concurrency: 1 }, () => undefined);
   const batch = new JobBatch();
   batch.add(file, control);
-  await pool.submit(batch.take(), signal);
-  await pool.drain(signal);
+  signal.throwIfAborted();
+  const { written } = await new BlockLayer(blockSource(source, place), source.medium).lay(batch.take());
+  await written;
   await syncPath(file.path);
   await syncPath(dirname(file.path));
 }
@@ -209,19 +217,18 @@ function openPool(
   place: BaselinePlace,
   onDone: (bytes: number, blocks: number) => void,
 ): BlockPool {
-  return new BlockPool(
-    workerCount(place),
-    {
-      uri: place.uri,
-      clusterName: source.root.clusterName,
-      clusterId: source.root.clusterId,
-      tenantId: source.key.tenantId,
-      fullSetId: source.key.fullSetId,
-      partitionGroup: source.backup.partitionGroup,
-      owner: place.user,
-    },
-    onDone,
-  );
+  return new BlockPool(workerCount(place), { ...blockSource(source, place), uri: place.uri }, onDone);
+}
+
+function blockSource(source: SourceSet, place: BaselinePlace): BlockSource {
+  return {
+    clusterName: source.root.clusterName,
+    clusterId: source.root.clusterId,
+    tenantId: source.key.tenantId,
+    fullSetId: source.key.fullSetId,
+    partitionGroup: source.backup.partitionGroup,
+    owner: place.user,
+  };
 }
 
 function targetFile(place: BaselinePlace, file: BackupFile): TargetFile {

@@ -28,10 +28,8 @@ export type BlockJob = { readonly files: readonly TargetFile[]; readonly blocks:
 export const JOB_BYTES = 16 * 1024 * 1024;
 export const JOB_ITEMS = 1024;
 
-/** Settings of a worker for its whole life. */
-export type BlockWorkerData = {
-  /** May hold credentials: never logged. */
-  readonly uri: string;
+/** Where blocks come from, and whose the files become. */
+export type BlockSource = {
   /** `macro_block_<set>.<sub task>` keys are built from these. */
   readonly clusterName: string;
   readonly clusterId: bigint;
@@ -39,6 +37,12 @@ export type BlockWorkerData = {
   readonly fullSetId: bigint;
   readonly partitionGroup: string;
   readonly owner: { readonly uid: number; readonly gid: number } | undefined;
+};
+
+/** Settings of a worker for its whole life. */
+export type BlockWorkerData = BlockSource & {
+  /** May hold credentials: never logged. */
+  readonly uri: string;
 };
 
 export type BlockWorkerMessage =

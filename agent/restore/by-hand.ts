@@ -8,8 +8,8 @@ import { segmentSequence } from './log-feeder.ts';
 import { guardOf } from './log-guard.ts';
 import type { Prepared } from './prepare.ts';
 
-/** For a copy that is started by hand: the log up to the target in pg_wal, and settings that replay it. */
-export async function layLogAndSettings(prepared: Prepared, signal: AbortSignal): Promise<void> {
+/** The log up to the target, in pg_wal. */
+export async function layLog(prepared: Prepared, signal: AbortSignal): Promise<void> {
   const { request, dataDirectory, log, target } = prepared;
   const walDirectory = join(dataDirectory, 'pg_wal');
   for (const [timeline, history] of prepared.groupLog.histories) {
@@ -19,7 +19,7 @@ export async function layLogAndSettings(prepared: Prepared, signal: AbortSignal)
   // The record that recovery stops at must be whole: one more segment is enough for all but the longest.
   const until = target.kind === 'lsn' ? target.lsn + BigInt(log.segmentSizeBytes) : log.path.at(-1)?.end;
   const options = {
-    reader: log.archive,
+    reader: log.lookup,
     path: log.path,
     segmentSizeBytes: log.segmentSizeBytes,
     histories: prepared.groupLog.histories,
@@ -29,6 +29,11 @@ export async function layLogAndSettings(prepared: Prepared, signal: AbortSignal)
     if (until !== undefined && segment.begin > until) break;
     await writeOwned(join(walDirectory, segment.name), data, request.user);
   }
+}
+
+/** Settings that replay it; those of the baseline are there already. */
+export async function laySettings(prepared: Prepared, signal: AbortSignal): Promise<void> {
+  const { request, dataDirectory, target } = prepared;
   const port = await request.port();
   const place = await planCopyPlace(prepared, port, tmpdir(), signal);
   const auto = await readAutoConf(dataDirectory);

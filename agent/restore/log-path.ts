@@ -15,7 +15,7 @@ import {
 } from '../../foundation/lsn.ts';
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
 
-/** What a feeder reads from; LogArchive is one. */
+/** What a feeder reads from; LogLookup is one. */
 export interface LogReader {
   read(
     timeline: Timeline,

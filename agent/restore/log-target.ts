@@ -20,8 +20,8 @@ import { findRecordAtOrAfter, findStopBeforeTime } from '../../engine/postgres/w
 import { assertNever } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
-import type { LogArchive } from '../../storage-layout/clog/archive.ts';
 import { describeCut, isCutOff } from '../../storage-layout/clog/log-file.ts';
+import type { LogLookup } from '../../storage-layout/clog/lookup.ts';
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
 
 export type WantedTarget =
@@ -34,7 +34,7 @@ export type WantedTarget =
 
 /** The log of one recovery and what is needed to read its records. */
 export type LogToRead = {
-  readonly archive: LogArchive;
+  readonly lookup: LogLookup;
   readonly path: readonly LogRange[];
   /** The baseline's stop: no earlier position can be restored. */
   readonly stop: Lsn;
@@ -54,7 +54,7 @@ export async function resolveTarget(
 ): Promise<RecoveryTarget> {
   switch (wanted.kind) {
     case 'endOfLog':
-      refuseLostLog(log);
+      await refuseLostLog(log, signal);
       return { kind: 'endOfLog' };
     case 'immediate':
       return { kind: 'immediate' };
@@ -79,21 +79,18 @@ export async function resolveTarget(
 }
 
 /** Everything that was archived means all of it: where log is cut off or missing, it does not end but is lost. */
-function refuseLostLog({ archive, path }: LogToRead): void {
+async function refuseLostLog({ lookup, path }: LogToRead, signal: AbortSignal): Promise<void> {
   const last = path.at(-1);
   if (last === undefined) return;
   const hint = `What lies before it can be restored: name a time, or a position up to ${formatLsn(last.end)}.`;
-  const cut = archive.files.find(
-    (file) => isCutOff(file) && file.timeline === last.timeline && file.end === last.end,
-  );
-  if (cut !== undefined && isCutOff(cut))
+  const cut = await lookup.fileAt(last.timeline, toLsn(last.end - 1n), signal);
+  if (cut?.end === last.end && isCutOff(cut))
     throw new HoldfastError('DATA_CORRUPT', `${cut.key} ${describeCut(cut)}`, { hint });
-  const [lost] = archive.lost;
+  const [lost] = lookup.lost;
   if (lost !== undefined)
     throw new HoldfastError('FILE_NOT_FOUND', `${lost} is gone, its index is there`, { hint });
-  const behind = archive
-    .coverage()
-    .find((range) => range.timeline === last.timeline && range.begin > last.end);
+  const coverage = await lookup.coverage(signal);
+  const behind = coverage.find((range) => range.timeline === last.timeline && range.begin > last.end);
   if (behind !== undefined)
     throw new HoldfastError(
       'LOG_GAP',
@@ -111,7 +108,7 @@ export async function findEndOfRecords(log: LogToRead, signal: AbortSignal): Pro
   if (last === undefined) return undefined;
   const begin = segmentsBefore(last, last.end, 2, log.segmentSizeBytes);
   const inspector = createLogInspector(readOptions(log, last.timeline, begin));
-  for await (const chunk of log.archive.read(last.timeline, begin, last.end, signal))
+  for await (const chunk of log.lookup.read(last.timeline, begin, last.end, signal))
     inspector.push(chunk.begin, chunk.data);
   return inspector.endOfRecords > begin ? inspector.endOfRecords : undefined;
 }
@@ -140,13 +137,13 @@ export function readOptions(
 async function targetOfTime(log: LogToRead, timeUs: bigint, signal: AbortSignal): Promise<RecoveryTarget> {
   for (const range of log.path) {
     const from = range.begin > log.stop ? range.begin : log.stop;
-    for (const file of log.archive.filesBetween(range.timeline, from, range.end, timeUs)) {
+    for await (const file of log.lookup.filesBetween(range.timeline, from, range.end, timeUs, signal)) {
       if (file.lastCommitUs === undefined || file.lastCommitUs <= timeUs) continue;
       // A record that ends in this file may begin in the segment before the file's first.
       const begin = segmentsBefore(range, file.begin, 1, log.segmentSizeBytes);
       const end = file.end < range.end ? file.end : range.end;
       const found = await findStopBeforeTime(
-        log.archive.read(range.timeline, begin, end, signal),
+        log.lookup.read(range.timeline, begin, end, signal),
         readOptions(log, range.timeline, begin),
         timeUs,
         signal,
@@ -178,7 +175,7 @@ async function targetOfLsn(
     if (range.end <= lsn) continue;
     const begin = segmentsBefore(range, lsn > range.begin ? lsn : range.begin, 0, log.segmentSizeBytes);
     const found = await findRecordAtOrAfter(
-      log.archive.read(range.timeline, begin, range.end, signal),
+      log.lookup.read(range.timeline, begin, range.end, signal),
       readOptions(log, range.timeline, begin),
       lsn,
       signal,
@@ -200,8 +197,8 @@ async function findEvent(
 ): Promise<LogEvent | undefined> {
   let before: LogEvent | undefined;
   for (const range of log.path) {
-    const files = log.archive.filesBetween(range.timeline, range.begin, range.end);
-    for (const file of files) {
+    const files = log.lookup.filesBetween(range.timeline, range.begin, range.end, undefined, signal);
+    for await (const file of files) {
       const mayHold =
         restorePoint === undefined ||
         !file.hasIndex ||
@@ -227,7 +224,7 @@ async function* eventsOf(
   const begin = segmentsBefore(range, file.begin, 1, log.segmentSizeBytes);
   const end = file.end < range.end ? file.end : range.end;
   const inspector = createLogInspector(readOptions(log, range.timeline, begin));
-  for await (const chunk of log.archive.read(range.timeline, begin, end, signal)) {
+  for await (const chunk of log.lookup.read(range.timeline, begin, end, signal)) {
     inspector.push(chunk.begin, chunk.data);
     for (const event of inspector.takeEvents()) if (event.end > file.begin) yield event;
   }

@@ -15,7 +15,8 @@ import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Timeline, toLsn, toTimeline } from '../../foundation/lsn.ts';
 import type { BackupMeta } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import type { LogArchive } from '../../storage-layout/clog/archive.ts';
+import type { LogLookup } from '../../storage-layout/clog/lookup.ts';
+import { verifyLog } from '../../storage-layout/clog/verify.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { findLogPath, type GroupLog, type LogPath } from '../../storage-layout/plan/lineage.ts';
 import { readGroupLog } from '../../storage-layout/plan/tenant-history.ts';
@@ -61,7 +62,7 @@ export type Prepared = {
   readonly source: SourceSet;
   readonly meta: BackupMeta;
   readonly log: LogToRead;
-  readonly groupLog: GroupLog & { readonly archive: LogArchive };
+  readonly groupLog: GroupLog & { readonly lookup: LogLookup };
   readonly path: LogPath;
   readonly target: RecoveryTarget;
   readonly tablespaces: readonly TablespaceTarget[];
@@ -100,7 +101,7 @@ export async function prepareRestore(
     );
   }
   const log: LogToRead = {
-    archive: groupLog.archive,
+    lookup: groupLog.lookup,
     path: path.ranges,
     stop,
     segmentSizeBytes: backup.segmentSizeBytes,
@@ -108,6 +109,7 @@ export async function prepareRestore(
     major: backup.postgresMajor,
   };
   const target = await resolveTarget(log, request.target, signal);
+  await verifyLogUpTo(log, target, signal);
   const dataDirectory = await resolveDirectory(request.dataDirectory);
   return {
     request,
@@ -123,6 +125,18 @@ export async function prepareRestore(
     dataDirectory,
     workDirectory: `${dataDirectory}.holdfast`,
   };
+}
+
+/**
+ * What is said to be covered rests on names and on what archivers saw: here every file that the recovery will read is
+ * opened, before anything is made. Throws LOG_GAP.
+ */
+async function verifyLogUpTo(log: LogToRead, target: RecoveryTarget, signal: AbortSignal): Promise<void> {
+  const last = target.kind === 'lsn' ? target.lsn : target.kind === 'immediate' ? log.stop : undefined;
+  for (const { timeline, begin, end } of log.path) {
+    const until = last !== undefined && last < end ? toLsn(last + 1n) : end;
+    if (until > begin) await verifyLog(log.lookup, timeline, begin, until, signal);
+  }
 }
 
 async function planLocations(

@@ -90,7 +90,7 @@ async function replayLog(
 ): Promise<void> {
   const { log } = prepared;
   await using feeder = new LogFeeder(spool, {
-    reader: log.archive,
+    reader: log.lookup,
     path: log.path,
     segmentSizeBytes: log.segmentSizeBytes,
     histories: prepared.groupLog.histories,

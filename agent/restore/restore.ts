@@ -20,12 +20,13 @@ import { systemClock } from '../../foundation/clock.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import {
   type BaselinePlace,
+  type BaselineProgress,
   layControlFile,
   layDirectories,
   layFiles,
   layLabelAndManifest,
 } from './baseline.ts';
-import { layLogAndSettings } from './by-hand.ts';
+import { layLog, laySettings } from './by-hand.ts';
 import { beginDelta, checkDeltaTarget, endDelta, sweep } from './delta.ts';
 import { syncTrees } from './durability.ts';
 import { type Prepared, prepareRestore, type RestoreRequest } from './prepare.ts';
@@ -157,10 +158,39 @@ async function layBaseline(
   reporter.set({ phase: 'SYSTEM_DATA' });
   await layDirectories(source, place, signal);
   reporter.set({ phase: 'USER_DATA' });
-  const control = await layFiles(source, place, (progress) => reporter.set(progress), signal);
-  await layLabelAndManifest(source, meta, place, signal);
-  if (!request.start) await layLogAndSettings(prepared, signal);
+  const progress = (done: BaselineProgress) => reporter.set(done);
+  const [control] = await runTogether(
+    (signal) => layFiles(source, place, progress, signal),
+    async (signal) => {
+      await layLabelAndManifest(source, meta, place, signal);
+      if (!request.start) await layLog(prepared, signal);
+    },
+    signal,
+  );
+  if (!request.start) await laySettings(prepared, signal);
   const directories = [prepared.dataDirectory, ...prepared.tablespaces.map(({ directory }) => directory)];
   await syncTrees([...new Set([...directories, ...claimed.paths])], signal);
   await layControlFile(source, place, control, signal);
+}
+
+/** Runs both. When one fails the other is aborted and awaited: nothing is written behind a failure. Throws the first. */
+async function runTogether<A, B>(
+  first: (signal: AbortSignal) => Promise<A>,
+  second: (signal: AbortSignal) => Promise<B>,
+  signal: AbortSignal,
+): Promise<[A, B]> {
+  const stop = new AbortController();
+  const linked = AbortSignal.any([signal, stop.signal]);
+  const orStop = async <T>(task: (signal: AbortSignal) => Promise<T>): Promise<T> => {
+    try {
+      return await task(linked);
+    } catch (error) {
+      stop.abort(error);
+      throw error;
+    }
+  };
+  const running = [orStop(first), orStop(second)] as const;
+  await Promise.allSettled(running);
+  if (stop.signal.aborted) throw stop.signal.reason;
+  return await Promise.all(running);
 }

@@ -5,7 +5,6 @@
  */
 import { formatLsn, type Lsn, segmentStart, type Timeline, toLsn, toTimeline } from '../../foundation/lsn.ts';
 import type { RoundGroupStart } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { LogArchive } from '../../storage-layout/clog/archive.ts';
 import { readLogIndex } from '../../storage-layout/clog/index.ts';
 import {
   dataKey,
@@ -210,7 +209,7 @@ async function reportConflicts(
   if (planPieces(heads).overlaps.length === 0) return;
   const { medium, root, round, group } = place;
   try {
-    (await LogArchive.open(medium, root, round, group, signal)).coverage();
+    await (await LogLookup.open(medium, root, round, group, signal)).coverage(signal);
   } catch (error) {
     const finding = findingOf(error, tree.logDataDirectory(root, round, group));
     if (finding === undefined) throw error;

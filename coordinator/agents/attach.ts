@@ -11,9 +11,12 @@ import {
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { checkName } from '../../storage-layout/tree.ts';
 import { findTask } from '../catalog/jobs.ts';
+import { deleteOwedSlot, listOwedSlots } from '../catalog/owed-slots.ts';
+import { findLastRound } from '../catalog/rounds.ts';
 import { attachServer, declareInstance, keepInstances } from '../catalog/servers.ts';
 import { findTenant, insertTenant, joinGroup, listTenants, nextTenantId } from '../catalog/tenants.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
+import { slotName } from '../jobs/dispatch.ts';
 import { applyResult } from '../jobs/task-results.ts';
 import { AgentSession, type AgentStream } from './hub.ts';
 
@@ -104,11 +107,8 @@ async function register(context: CoordinatorContext, hello: Hello): Promise<bigi
         restored: declared.restored,
       });
     }
-    await keepInstances(
-      tx,
-      serverId,
-      hello.instances.map(({ instance }) => instance),
-    );
+    const declared = hello.instances.map(({ instance }) => instance);
+    await tellSlotsLeftBehind(context, tx, serverId, declared);
     await tx.event({
       module: 'agent',
       event: 'agent_attached',
@@ -117,6 +117,38 @@ async function register(context: CoordinatorContext, hello: Hello): Promise<bigi
     });
     return serverId;
   });
+}
+
+/**
+ * An agent reaches only what it declares. A slot on a member that it declares no more stays there and keeps log: it is
+ * told with the statement that drops it, once.
+ */
+async function tellSlotsLeftBehind(
+  context: CoordinatorContext,
+  tx: Transaction,
+  serverId: bigint,
+  declared: readonly string[],
+): Promise<void> {
+  const left: { instance: string; slot: string }[] = [];
+  for (const removed of await keepInstances(tx, serverId, declared))
+    if ((await findLastRound(tx, removed.tenant_id)) !== undefined)
+      left.push({
+        instance: removed.instance,
+        slot: slotName(context, removed.tenant_id, removed.partition_group),
+      });
+  for (const owed of await listOwedSlots(tx)) {
+    if (owed.server_id !== serverId || declared.includes(owed.instance)) continue;
+    await deleteOwedSlot(tx, owed);
+    left.push({ instance: owed.instance, slot: owed.slot_name });
+  }
+  for (const { instance, slot } of left)
+    await tx.event({
+      module: 'archive',
+      event: 'slot_left_behind',
+      severity: 'WARNING',
+      message: `instance "${instance}" of server ${serverId} is declared no more; its replication slot may still keep log there. Unless another agent declares that instance now, run on it: SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '${slot}';`,
+      facts: { server_id: serverId, instance, slot_name: slot },
+    });
 }
 
 /** The declared tenant's id; a tenant appears with the first agent that declares it. `givenId`: of a restored one. */

@@ -46,6 +46,16 @@ export type RoundGroup = {
   readonly input_bytes: bigint;
   readonly output_bytes: bigint;
   readonly last_error: string;
+  /** What the archiver told last, and when. */
+  readonly backlog_bytes: bigint;
+  readonly slot_state: string;
+  readonly slot_retained_bytes: bigint;
+  readonly wal_free_bytes: bigint;
+  readonly updated_us: bigint;
+  /** 0: it is there, as far as is known. */
+  readonly destination_away_us: bigint;
+  /** Its agent is lost, and log may be given up: told already. */
+  readonly overdue: boolean;
   /** 0: this group's log has no hole; the other hole_ columns say nothing then. */
   readonly hole_timeline: bigint;
   readonly hole_begin: string | null;
@@ -61,7 +71,8 @@ const ROUND_COLUMNS = `tenant_id, round, tenant_name, job_id, state, destination
 const GROUP_COLUMNS = `tenant_id, round, partition_group, task_id, epoch, state, server_id, instance, system_identifier,
   segment_size_bytes, postgres_major, start_timeline, start_lsn::text AS start_lsn, start_us, checkpoint_timeline,
   checkpoint_lsn::text AS checkpoint_lsn, checkpoint_us, earlier_input_bytes, earlier_output_bytes, input_bytes,
-  output_bytes, last_error, hole_timeline, hole_begin::text AS hole_begin, hole_end::text AS hole_end, hole_begin_us,
+  output_bytes, last_error, backlog_bytes, slot_state, slot_retained_bytes, wal_free_bytes, updated_us,
+  destination_away_us, overdue, hole_timeline, hole_begin::text AS hole_begin, hole_end::text AS hole_end, hole_begin_us,
   hole_end_us, hole_reason`;
 
 export async function insertRound(
@@ -245,6 +256,8 @@ export type GroupProgress = {
   readonly walFreeBytes: bigint;
   readonly waitingFor: string;
   readonly lastError: string;
+  /** 0: the destination is there; undefined: not known, as before. */
+  readonly destinationAwayUs: bigint | undefined;
 };
 
 /** What an archiver reported. The start is kept once it is known (R5), the checkpoint only grows. */
@@ -270,7 +283,8 @@ export async function recordGroupProgress(
        server_lsn = coalesce($14::pg_lsn, server_lsn),
        server_us = greatest(server_us, $15::bigint),
        input_bytes = $16, output_bytes = $17, backlog_bytes = $18, slot_state = $19, waiting_for = $20, last_error = $21,
-       updated_us = $22, slot_retained_bytes = $23, wal_free_bytes = $24
+       updated_us = $22, slot_retained_bytes = $23, wal_free_bytes = $24,
+       destination_away_us = coalesce($25::bigint, destination_away_us), overdue = false
      WHERE tenant_id = $1 AND round = $2 AND partition_group = $3`,
     [
       group.tenant_id,
@@ -297,6 +311,7 @@ export async function recordGroupProgress(
       nowUs,
       progress.slotRetainedBytes,
       progress.walFreeBytes,
+      progress.destinationAwayUs ?? null,
     ],
   );
   await tx.query(
@@ -305,6 +320,21 @@ export async function recordGroupProgress(
      WHERE r.tenant_id = $1 AND r.round = $2`,
     [group.tenant_id, group.round],
   );
+}
+
+/** True when it was not marked before. */
+export async function markOverdue(
+  tx: Queryable,
+  group: Pick<RoundGroup, 'tenant_id' | 'round' | 'partition_group' | 'updated_us'>,
+): Promise<boolean> {
+  const where = {
+    tenant_id: group.tenant_id,
+    round: group.round,
+    partition_group: group.partition_group,
+    updated_us: group.updated_us,
+    overdue: false,
+  };
+  return (await updateRows(tx, 'round_groups', where, { overdue: true })) > 0;
 }
 
 /**

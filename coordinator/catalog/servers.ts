@@ -23,16 +23,24 @@ export type InstanceRow = {
   readonly system_identifier: string;
   /** 0: not known. */
   readonly timeline: bigint;
+  /** `X/X`; null: not known. */
+  readonly lsn: string | null;
   readonly server_version: string;
   readonly error: string;
   readonly host: string;
   readonly port: number;
   readonly data_directory: string;
+  /** As the server shows them; empty: not known. */
+  readonly max_slot_wal_keep_size: string;
+  readonly idle_slot_timeout: string;
+  /** What must be changed there for the log to be kept as wanted; empty: nothing. */
+  readonly advice: string;
 };
 
 const SERVER_COLUMNS = 'server_id, agent_uuid, ip, port, zone, status, heartbeat_us';
 const INSTANCE_COLUMNS = `server_id, instance, tenant_id, partition_group, restored, role, system_identifier,
-  timeline, server_version, error, host, port, data_directory`;
+  timeline, lsn::text AS lsn, server_version, error, host, port, data_directory, max_slot_wal_keep_size,
+  idle_slot_timeout, advice`;
 
 export async function listServers(db: Queryable): Promise<readonly Server[]> {
   return await db.query<Server>(`SELECT ${SERVER_COLUMNS} FROM holdfast.servers ORDER BY server_id`);
@@ -120,17 +128,28 @@ export async function declareInstance(
   );
 }
 
-/** Forgets the instances of a server that it declares no more. */
+/** Forgets the instances of a server that it declares no more, and returns them. */
 export async function keepInstances(
   tx: Queryable,
   serverId: bigint,
   declared: readonly string[],
-): Promise<void> {
-  await tx.query(
+): Promise<readonly Pick<InstanceRow, 'instance' | 'tenant_id' | 'partition_group'>[]> {
+  return await tx.query<InstanceRow>(
     `DELETE FROM holdfast.instances WHERE server_id = $1
-     AND instance NOT IN (SELECT jsonb_array_elements_text($2::jsonb))`,
+     AND instance NOT IN (SELECT jsonb_array_elements_text($2::jsonb))
+     RETURNING instance, tenant_id, partition_group`,
     [serverId, JSON.stringify(declared)],
   );
+}
+
+/** True when it was another one before. */
+export async function setAdvice(
+  tx: Queryable,
+  member: Pick<InstanceRow, 'server_id' | 'instance' | 'advice'>,
+  advice: string,
+): Promise<boolean> {
+  const where = { server_id: member.server_id, instance: member.instance, advice: member.advice };
+  return (await updateRows(tx, 'instances', where, { advice })) > 0;
 }
 
 export async function forgetInstances(tx: Queryable, tenantId: bigint): Promise<void> {
@@ -148,6 +167,8 @@ export type InstanceFacts = {
   readonly port: number;
   readonly dataDirectory: string;
   readonly error: string;
+  readonly maxSlotWalKeepSize: string;
+  readonly idleReplicationSlotTimeout: string;
 };
 
 export async function recordInstance(
@@ -173,6 +194,9 @@ export async function recordInstance(
       port: facts.port === 0 ? undefined : facts.port,
       data_directory: facts.dataDirectory === '' ? undefined : facts.dataDirectory,
       error: facts.error,
+      max_slot_wal_keep_size: facts.maxSlotWalKeepSize === '' ? undefined : facts.maxSlotWalKeepSize,
+      idle_slot_timeout:
+        facts.idleReplicationSlotTimeout === '' ? undefined : facts.idleReplicationSlotTimeout,
       seen_us: nowUs,
     },
   );

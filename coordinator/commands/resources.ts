@@ -3,6 +3,7 @@ import { HoldfastError } from '../../foundation/errors.ts';
 import { parseSizeBytes } from '../../foundation/units.ts';
 import { isRunning } from '../archive/round-states.ts';
 import { findRunningJob } from '../catalog/jobs.ts';
+import { insertOwedSlot } from '../catalog/owed-slots.ts';
 import { findLastRound } from '../catalog/rounds.ts';
 import { forgetInstances, listInstancesOf, listServers } from '../catalog/servers.ts';
 import {
@@ -18,6 +19,7 @@ import {
   setTenantStatus,
 } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
+import { slotName } from '../jobs/dispatch.ts';
 import type { CurrentStatement, ResourceUnitStatement } from '../sql/statements.ts';
 import { type Events, notice } from './command.ts';
 
@@ -157,6 +159,17 @@ export async function* dropTenant(context: CoordinatorContext, statement: Of<'dr
   await write(context, async (tx) => {
     await setTenantStatus(tx, tenant.tenant_id, 'DROPPED', tx.nowUs);
     await leaveGroups(tx, tenant.tenant_id, tx.nowUs);
+    if (round !== undefined)
+      for (const member of await listInstancesOf(tx, tenant.tenant_id))
+        await insertOwedSlot(
+          tx,
+          {
+            server_id: member.server_id,
+            instance: member.instance,
+            slot_name: slotName(context, tenant.tenant_id, member.partition_group),
+          },
+          tx.nowUs,
+        );
     await forgetInstances(tx, tenant.tenant_id);
     await tx.event({
       module: 'tenant',

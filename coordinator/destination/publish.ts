@@ -12,6 +12,7 @@ import {
   TenantLocalityInfoSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { LogLookup } from '../../storage-layout/clog/lookup.ts';
+import { verifyLog } from '../../storage-layout/clog/verify.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { type RoundKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
 import { listParameterValues } from '../catalog/parameters.ts';
@@ -40,18 +41,21 @@ export async function checkLogIsThere(
   const lookup = await LogLookup.open(medium, root, key, backup.partitionGroup, signal);
   const begin = segmentStart(toLsn(start.lsn), backup.segmentSizeBytes);
   const timeline = toTimeline(stop.timeline);
-  // File by file, each as long as it is now: only those of the backup are read.
-  let covered = begin;
-  for await (const file of lookup.filesBetween(timeline, begin, toLsn(stop.lsn), undefined, signal))
-    if (file.begin <= covered && file.end > covered) covered = file.end;
-  if (covered >= stop.lsn && start.timeline === stop.timeline) return;
+  let gap: HoldfastError | undefined;
+  try {
+    await verifyLog(lookup, timeline, begin, toLsn(stop.lsn), signal);
+    if (start.timeline === stop.timeline) return;
+  } catch (error) {
+    if (!(error instanceof HoldfastError) || error.code !== 'LOG_GAP') throw error;
+    gap = error;
+  }
   const found = (await lookup.coverage(signal)).map(
     (range) => `timeline ${range.timeline}: ${formatLsn(range.begin)} to ${formatLsn(range.end)}`,
   );
   throw new HoldfastError(
     'LOG_GAP',
     `round ${key.round} lacks log of partition group ${backup.partitionGroup} between ${formatLsn(begin)} (timeline ${start.timeline}) and ${formatLsn(stop.lsn)} (timeline ${stop.timeline})`,
-    { detail: found.length === 0 ? 'It holds none.' : `It holds ${found.join('; ')}.` },
+    { cause: gap, detail: found.length === 0 ? 'It holds none.' : `It holds ${found.join('; ')}.` },
   );
 }
 

@@ -12,6 +12,7 @@ import { step } from './state-machine.ts';
 import { isEnded } from './task-care.ts';
 import { messageFromJson } from './task-results.ts';
 
+type JudgedItem = Pick<CheckItem, 'name' | 'passed' | 'found' | 'wanted' | 'fix'>;
 export type GroupCheck = { readonly partitionGroup: string; readonly item: CheckItem };
 /** What a server may keep for the slot: backup_log_archive_option and log_archive_max_retained. */
 export type Retention = { readonly mandatory: boolean; readonly maxRetained: string };
@@ -58,7 +59,7 @@ function checkedPlace(task: Task): string {
  * The agent reports max_slot_wal_keep_size and idle_replication_slot_timeout; whether it will do depends on the parameters. OPTIONAL: a limit, so that a
  * dead agent's slot cannot fill the server's disk; MANDATORY: none, so that no log is lost (correctness.md 14). Pure.
  */
-export function judgeRetention(item: CheckItem, retention: Retention): CheckItem {
+export function judgeRetention<Item extends JudgedItem>(item: Item, retention: Retention): Item {
   if (item.name === 'idle_replication_slot_timeout') {
     const passed = !retention.mandatory || item.found.trim() === '0';
     return passed ? { ...item, passed, fix: '' } : { ...item, passed };
@@ -70,7 +71,9 @@ export function judgeRetention(item: CheckItem, retention: Retention): CheckItem
       ...item,
       passed: unlimited,
       wanted: '-1 (backup_log_archive_option is MANDATORY)',
-      fix: unlimited ? '' : 'ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();',
+      fix: unlimited
+        ? ''
+        : 'On the server: ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();',
     };
   }
   const passed = !unlimited && parseSizeBytes(item.found) <= parseSizeBytes(retention.maxRetained);

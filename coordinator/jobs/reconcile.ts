@@ -8,11 +8,15 @@
 import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors.ts';
 import { InstanceRole } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { followLeader, LeaderAlarm } from '../archive/follow-leader.ts';
-import { SlotKeeping } from '../archive/keep-slots.ts';
+import { isFollowed, SlotKeeping } from '../archive/keep-slots.ts';
+import { OverdueWatch } from '../archive/overdue.ts';
+import { RetentionWatch } from '../archive/retention.ts';
 import { isRunning } from '../archive/round-states.ts';
 import { startRound } from '../archive/start-round.ts';
 import { recordRoundError, stepRound } from '../archive/step-round.ts';
+import { recordEvent } from '../catalog/events.ts';
 import { type Job, listLiveTasks, listRunningJobs, type Task } from '../catalog/jobs.ts';
+import { deleteOwedSlot } from '../catalog/owed-slots.ts';
 import { listInterruptedRounds, listLiveRounds, type Round } from '../catalog/rounds.ts';
 import {
   deactivateServer,
@@ -23,8 +27,7 @@ import {
   recordInstance,
 } from '../catalog/servers.ts';
 import { listAllGroups, listTenants } from '../catalog/tenants.ts';
-import { type CoordinatorContext, write } from '../context.ts';
-import { parameterIsOn } from '../parameters/values.ts';
+import { type CoordinatorContext, type Transaction, write } from '../context.ts';
 import { handleBackupError, stepBackup } from './backup-job.ts';
 import { stepCheck } from './check-job.ts';
 import { dispatchTask } from './dispatch.ts';
@@ -51,7 +54,12 @@ const ROLES: Readonly<Partial<Record<number, InstanceRoleName>>> = {
 /** Runs until `signal` aborts, then waits for the steps under way. Rejects when another coordinator leads. */
 export async function reconcileForever(context: CoordinatorContext, signal: AbortSignal): Promise<void> {
   const steps = new Steps(context, signal);
-  const leaders = { alarm: new LeaderAlarm(), slots: new SlotKeeping() };
+  const leaders = {
+    alarm: new LeaderAlarm(),
+    slots: new SlotKeeping(),
+    retention: new RetentionWatch(),
+    overdue: new OverdueWatch(),
+  };
   try {
     while (!signal.aborted) {
       const { version } = context.bus;
@@ -67,7 +75,12 @@ export async function reconcileForever(context: CoordinatorContext, signal: Abor
 }
 
 /** What is kept between passes about leaders and standbys; lost with the process, it only says things again. */
-type Leaders = { readonly alarm: LeaderAlarm; readonly slots: SlotKeeping };
+type Leaders = {
+  readonly alarm: LeaderAlarm;
+  readonly slots: SlotKeeping;
+  readonly retention: RetentionWatch;
+  readonly overdue: OverdueWatch;
+};
 
 async function passOnce(context: CoordinatorContext, steps: Steps, leaders: Leaders): Promise<void> {
   try {
@@ -85,8 +98,16 @@ async function storeReports(context: CoordinatorContext): Promise<void> {
   const { heartbeats, progress } = context.hub.take();
   if (heartbeats.size === 0 && progress.size === 0) return;
   const nowUs = context.clock.nowUs();
+  let told = false;
   await context.catalog.transaction(async (queryable) => {
-    const tx = { query: queryable.query.bind(queryable), event: () => Promise.resolve(), nowUs };
+    const tx: Transaction = {
+      query: (sql, values) => queryable.query(sql, values),
+      event: async (event) => {
+        told = true;
+        await recordEvent(queryable, event, nowUs);
+      },
+      nowUs,
+    };
     for (const [serverId, heartbeat] of heartbeats) {
       await recordHeartbeat(tx, serverId, heartbeat, nowUs);
       for (const instance of heartbeat.instances)
@@ -97,9 +118,13 @@ async function storeReports(context: CoordinatorContext): Promise<void> {
           { ...instance, role: ROLES[instance.role] ?? 'UNKNOWN' },
           nowUs,
         );
+      for (const { instance, slotName } of heartbeat.droppedSlots)
+        await deleteOwedSlot(tx, { server_id: serverId, instance, slot_name: slotName });
     }
     for (const [taskId, reported] of progress) await applyProgress(tx, taskId, reported);
   });
+  // What is stored with every report moves nothing else; an event is waited for.
+  if (told) context.bus.notify();
 }
 
 async function noticeSilence(context: CoordinatorContext): Promise<void> {
@@ -159,7 +184,7 @@ async function beginSteps(context: CoordinatorContext, steps: Steps, leaders: Le
 
 async function lookAtLeaders(
   context: CoordinatorContext,
-  { alarm, slots }: Leaders,
+  { alarm, slots, retention, overdue }: Leaders,
   candidates: Candidates,
 ): Promise<void> {
   const tenants = await listTenants(context.catalog);
@@ -174,6 +199,8 @@ async function lookAtLeaders(
     await alarm.look(context, named, candidates);
   }
   await slots.tell(context, tenants, candidates);
+  await retention.look(context, tenants, candidates);
+  await overdue.look(context, candidates);
 }
 
 async function stepTask(
@@ -208,9 +235,8 @@ async function stepJob(context: CoordinatorContext, job: Job, signal: AbortSigna
 
 /** archive_auto_new_round: after a hole in a round that had begun, the log goes on in a new one (correctness.md 14). */
 async function beginNewRound(context: CoordinatorContext, round: Round, signal: AbortSignal): Promise<void> {
-  if (round.start_us === 0n || round.end_owed) return;
-  if (context.clock.nowUs() < round.end_us + NEW_ROUND_DELAY_US) return;
-  if (!(await parameterIsOn(context.catalog, 'archive_auto_new_round', round.tenant_id))) return;
+  if (round.end_owed || context.clock.nowUs() < round.end_us + NEW_ROUND_DELAY_US) return;
+  if (!(await isFollowed(context, round))) return;
   const tenant = (await listTenants(context.catalog)).find(
     (candidate) => candidate.tenant_id === round.tenant_id,
   );

@@ -16,6 +16,7 @@ import {
 import type { LogHole } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { fromErrorDetail } from '../../proto/grpc-service.ts';
 import type { ReportedProgress } from '../agents/hub.ts';
+import { awaySince, changesOf } from '../archive/changes.ts';
 import { findTask, moveTask, recordProgress, type Task } from '../catalog/jobs.ts';
 import {
   findRoundGroupOfTask,
@@ -90,9 +91,15 @@ async function applyArchiveProgress(
   await recordGroupProgress(
     tx,
     group,
-    { ...progress, start: progress.start, checkpoint: progress.durable },
+    {
+      ...progress,
+      start: progress.start,
+      checkpoint: progress.durable,
+      destinationAwayUs: awaySince(progress),
+    },
     tx.nowUs,
   );
+  for (const change of changesOf(group, progress, tx.nowUs)) await tx.event(change);
 }
 
 /** Stores a result and decides whether the task has ended or is tried again. */

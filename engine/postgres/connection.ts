@@ -11,6 +11,9 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const STATEMENT_TIMEOUT_MS = 30_000;
 const KEEPALIVE_IDLE_MS = 10_000;
 
+/** Of every session, and so the name of the log stream in synchronous_standby_names: never change it. */
+export const APPLICATION_NAME = 'holdfast';
+
 export type ConnectionKind = 'sql' | 'replication';
 
 /**
@@ -30,7 +33,7 @@ export async function connectClient(
     user: config.user,
     // PostgreSQL ignores the name on a physical replication connection, but pg wants one.
     database: config.database,
-    application_name: 'holdfast',
+    application_name: APPLICATION_NAME,
     keepAlive: true,
     keepAliveInitialDelayMillis: KEEPALIVE_IDLE_MS,
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,

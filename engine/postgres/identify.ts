@@ -21,7 +21,9 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system_ident
        init.bytes_per_wal_segment AS segment_size_bytes,
        init.database_block_size AS block_size_bytes,
        init.wal_block_size AS wal_block_size_bytes,
-       init.data_page_checksum_version AS page_checksum_version
+       init.data_page_checksum_version AS page_checksum_version,
+       current_setting('max_slot_wal_keep_size') AS max_slot_wal_keep_size,
+       coalesce(current_setting('idle_replication_slot_timeout', true), '0') AS idle_slot_timeout
   FROM pg_control_init() AS init`;
 
 type IdentityRow = {
@@ -37,6 +39,8 @@ type IdentityRow = {
   readonly block_size_bytes: number;
   readonly wal_block_size_bytes: number;
   readonly page_checksum_version: number;
+  readonly max_slot_wal_keep_size: string;
+  readonly idle_slot_timeout: string;
 };
 
 export type Identity = InstanceIdentity & { readonly walBlockSizeBytes: number };
@@ -58,6 +62,8 @@ export async function readIdentity(client: pg.Client, config: InstanceConfig): P
     blockSizeBytes: row.block_size_bytes,
     walBlockSizeBytes: row.wal_block_size_bytes,
     pageChecksumVersion: row.page_checksum_version,
+    maxSlotWalKeepSize: row.max_slot_wal_keep_size,
+    idleSlotTimeout: row.idle_slot_timeout,
   };
 }
 

@@ -32,7 +32,7 @@ import { openReplicationStream } from './replication-stream.ts';
 import {
   checkSlotName,
   dropPhysicalSlot,
-  dropSlotOfStandby,
+  dropUnusedSlot,
   ensurePhysicalSlot,
   keepSlotInStep,
   readSlot,
@@ -99,9 +99,9 @@ export class PostgresInstance implements Instance {
     );
   }
 
-  async dropSlotOfStandby(slotName: string, signal: AbortSignal): Promise<void> {
-    await this.#run(`drop replication slot "${slotName}"`, signal, (client) =>
-      dropSlotOfStandby(client, slotName),
+  async dropUnusedSlot(slotName: string, signal: AbortSignal): Promise<boolean> {
+    return await this.#run(`drop replication slot "${slotName}"`, signal, (client) =>
+      dropUnusedSlot(client, slotName),
     );
   }
 

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import type pg from 'pg';
 import { assertNever, defined } from '../../foundation/assert.ts';
 import type { CheckItem, InstanceConfig } from '../engine.ts';
-import { closeClient, connectClient } from './connection.ts';
+import { APPLICATION_NAME, closeClient, connectClient } from './connection.ts';
 
 export const OLDEST_MAJOR = 14;
 export const NEWEST_MAJOR = 18;
@@ -207,7 +207,7 @@ SELECT current_user AS user,
        pg_is_in_recovery() AS standby,
        current_setting('wal_level') AS wal_level,
        current_setting('max_wal_senders')::int AS max_wal_senders,
-       (SELECT count(*)::int FROM pg_stat_replication WHERE application_name <> 'holdfast') AS used_wal_senders,
+       (SELECT count(*)::int FROM pg_stat_replication WHERE application_name <> '${APPLICATION_NAME}') AS used_wal_senders,
        current_setting('max_replication_slots')::int AS max_slots,
        (SELECT count(*)::int FROM pg_replication_slots WHERE slot_name NOT LIKE 'holdfast%') AS used_slots,
        current_setting('full_page_writes') = 'on' AS full_page_writes,

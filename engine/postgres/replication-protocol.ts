@@ -63,15 +63,15 @@ export function decodeReplicationMessage(message: Buffer): ReplicationMessage {
 }
 
 /**
- * Written and flushed are both `durable`: nothing else may be claimed. Applied stays 0, as in pg_receivewal: nothing is
- * replayed here. `nowUs` is since 1970.
+ * Written, flushed and applied are all `durable`: nothing else may be claimed, and a commit that waits for any of the
+ * three (synchronous_commit remote_write, on, remote_apply) waits for the archive. `nowUs` is since 1970.
  */
 export function encodeStatusUpdate(durable: Lsn, nowUs: bigint, replyRequested: boolean): Buffer {
   const message = Buffer.alloc(STATUS_UPDATE_BYTES);
   message[0] = STATUS_UPDATE;
   message.writeBigUInt64BE(durable, 1);
   message.writeBigUInt64BE(durable, 9);
-  message.writeBigUInt64BE(0n, 17);
+  message.writeBigUInt64BE(durable, 17);
   message.writeBigInt64BE(nowUs - POSTGRES_EPOCH_US, 25);
   message[33] = replyRequested ? 1 : 0;
   return message;

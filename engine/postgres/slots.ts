@@ -3,6 +3,7 @@ import type pg from 'pg';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../foundation/lsn.ts';
 import type { SlotState } from '../engine.ts';
+import { APPLICATION_NAME } from './connection.ts';
 
 const DUPLICATE_OBJECT = '42710';
 const UNDEFINED_OBJECT = '42704';
@@ -28,11 +29,17 @@ export async function readSlot(client: pg.Client, major: number, slotName: strin
     wal_status: string | null;
     reason: string;
     retained: string;
+    streaming: boolean;
+    sync_state: string | null;
+    standby_names: string;
   }>(
     `SELECT slot_type, active, restart_lsn::text, wal_status, ${reason} AS reason,
+            r.pid IS NOT NULL AS streaming, r.sync_state,
+            current_setting('synchronous_standby_names') AS standby_names,
             greatest(coalesce(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END
                               - restart_lsn, 0), 0)::bigint::text AS retained
-       FROM pg_replication_slots WHERE slot_name = $1`,
+       FROM pg_replication_slots LEFT JOIN pg_stat_replication r ON r.pid = active_pid
+      WHERE slot_name = $1`,
     [slotName],
   );
   const row = rows[0];
@@ -44,6 +51,7 @@ export async function readSlot(client: pg.Client, major: number, slotName: strin
       walStatus: '',
       invalidationReason: '',
       retainedBytes: 0n,
+      synchronous: false,
     };
   if (row.slot_type !== 'physical') {
     throw new HoldfastError(
@@ -61,7 +69,18 @@ export async function readSlot(client: pg.Client, major: number, slotName: strin
     walStatus: row.wal_status ?? '',
     invalidationReason: row.reason,
     retainedBytes: BigInt(row.retained),
+    synchronous: row.streaming && isSynchronous(row.sync_state, row.standby_names),
   };
+}
+
+/**
+ * Whether commits may wait for our stream. Without pg_read_all_stats the server tells no state: then whoever is named
+ * counts, since a commit that waits in vain is worse than a flush too many. Pure.
+ */
+export function isSynchronous(syncState: string | null, standbyNames: string): boolean {
+  if (syncState !== null) return syncState === 'sync' || syncState === 'quorum';
+  const names = standbyNames.match(/"(?:[^"]|"")*"|[^\s,()"]+/g) ?? [];
+  return names.some((name) => name === '*' || name.replaceAll('"', '').toLowerCase() === APPLICATION_NAME);
 }
 
 /**
@@ -107,9 +126,14 @@ export async function keepSlotInStep(
   }
 }
 
-/** Does nothing on a primary. */
-export async function dropSlotOfStandby(client: pg.Client, slotName: string): Promise<void> {
-  if (await isStandby(client)) await dropPhysicalSlot(client, slotName);
+/** Drops the slot unless a stream holds it. True when there is none then. */
+export async function dropUnusedSlot(client: pg.Client, slotName: string): Promise<boolean> {
+  await client.query(
+    'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active',
+    [slotName],
+  );
+  const { rows } = await client.query('SELECT FROM pg_replication_slots WHERE slot_name = $1', [slotName]);
+  return rows.length === 0;
 }
 
 async function isStandby(client: pg.Client): Promise<boolean> {

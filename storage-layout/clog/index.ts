@@ -55,6 +55,12 @@ export type LogBlockPlace = {
 export type LogCheckpointPoint = { readonly lsn: Lsn; readonly timeUs: bigint };
 export type LogRestorePointAt = { readonly lsn: Lsn; readonly name: string; readonly timeUs: bigint };
 
+/**
+ * The files before a file hold the timeline's log from `since` to its begin, each beginning where the one before it ends,
+ * as its archiver saw; `since` being its begin, no file is spoken of. `archivers`: a digest of who wrote them (promise.ts).
+ */
+export type LogUnbroken = { readonly since: Lsn; readonly archivers: bigint };
+
 /** What the blocks themselves say about a log file. */
 export type LogFileFacts = {
   readonly fileId: bigint;
@@ -62,6 +68,8 @@ export type LogFileFacts = {
   readonly timeline: Timeline;
   readonly begin: Lsn;
   readonly end: Lsn;
+  /** Undefined: written by one that knew no such promise. */
+  readonly unbroken?: LogUnbroken | undefined;
   readonly systemIdentifier: bigint;
   readonly segmentSizeBytes: number;
   /** Bytes of the log file that count; what lies behind them is ignored. */
@@ -249,7 +257,7 @@ export function logFileInfo(
   group: string,
   file: Pick<
     LogFileFacts,
-    'fileId' | 'epoch' | 'timeline' | 'begin' | 'segmentSizeBytes' | 'systemIdentifier'
+    'fileId' | 'epoch' | 'timeline' | 'begin' | 'segmentSizeBytes' | 'systemIdentifier' | 'unbroken'
   >,
 ): LogFileInfo {
   return create(LogFileInfoSchema, {
@@ -262,7 +270,13 @@ export function logFileInfo(
     begin: file.begin,
     segmentSizeBytes: file.segmentSizeBytes,
     systemIdentifier: file.systemIdentifier,
+    ...(file.unbroken === undefined ? {} : { unbroken: { ...file.unbroken } }),
   });
+}
+
+/** What the message promises; undefined when it says nothing. */
+export function unbrokenOf({ unbroken }: LogFileInfo): LogUnbroken | undefined {
+  return unbroken === undefined ? undefined : { since: toLsn(unbroken.since), archivers: unbroken.archivers };
 }
 
 /** The entries of one logIndexBlocks record. */
@@ -315,6 +329,7 @@ function indexOfInfo(
     timeline: toTimeline(file.timeline),
     begin: toLsn(file.begin),
     end: toLsn(info.end),
+    unbroken: unbrokenOf(file),
     systemIdentifier: file.systemIdentifier,
     segmentSizeBytes: file.segmentSizeBytes,
     acceptedBytes: Number(info.acceptedBytes),

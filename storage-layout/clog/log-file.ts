@@ -1,6 +1,6 @@
 /**
  * The log files of one partition group in one round, one by one: which names there are, what of a file counts, and its
- * bytes. What they make together is archive.ts's and lookup.ts's to say.
+ * bytes. What they make together is lookup.ts's to say.
  */
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, toLsn } from '../../foundation/lsn.ts';
@@ -48,7 +48,6 @@ export type LogFile = LogFileIndex & {
 export type LogChunkRead = { readonly begin: Lsn; readonly data: Buffer };
 
 export type FileName = { readonly fileId: bigint; readonly epoch: bigint };
-export type ListedFile = FileName & { readonly sizeBytes: number };
 
 /** A file as its index says, of `sizeBytes` bytes. Throws DATA_CORRUPT (the index), and the medium's errors. */
 export async function openIndexed(
@@ -158,34 +157,10 @@ export function fileLabel(file: FileName): string {
   return `${file.fileId}.${file.epoch}`;
 }
 
-/** The log files of a directory, by (file id, epoch). Part objects are a later format: refused, not overlooked. */
-async function listFiles(
-  medium: Medium,
-  directory: string,
-  signal: AbortSignal | undefined,
-): Promise<ListedFile[]> {
-  const files: ListedFile[] = [];
-  for await (const page of medium.list(directory, signal)) {
-    for (const { key, sizeBytes } of page) {
-      const path = parseTreePath(key);
-      if (path?.kind === 'logDataPart') throw partsUnknown(key);
-      if (path?.kind === 'logData') files.push({ fileId: path.fileId, epoch: path.epoch, sizeBytes });
-    }
-  }
-  return files.sort(compareNames);
-}
-
-/** The log files that there are, by (file id, epoch), each with a length that it has at least. */
-export async function findFiles(
-  place: LogFilesPlace,
-  signal: AbortSignal | undefined,
-): Promise<readonly ListedFile[]> {
-  const { medium, root, round, group } = place;
-  const listed = await listFiles(medium, tree.logDataDirectory(root, round, group), signal);
-  return await probeBehind(place, listed, signal);
-}
-
-/** Their names alone, which a store tells without looking at each file. */
+/**
+ * The log files that there are, by (file id, epoch): their names alone, which a store tells without looking at each file.
+ * Part objects are a later format: refused, not overlooked.
+ */
 export async function findNames(
   place: LogFilesPlace,
   signal: AbortSignal | undefined,
@@ -207,19 +182,19 @@ function partsUnknown(name: string): HoldfastError {
 }
 
 /** A listing may lag behind: looks for the files that the last archiver would have begun next. */
-async function probeBehind<Name extends FileName>(
+async function probeBehind(
   place: LogFilesPlace,
-  listed: readonly Name[],
+  listed: readonly FileName[],
   signal: AbortSignal | undefined,
-): Promise<readonly (Name | ListedFile)[]> {
-  const files: (Name | ListedFile)[] = [...listed];
+): Promise<readonly FileName[]> {
+  const files = [...listed];
   let last: FileName | undefined = files.at(-1);
   for (let probes = 0; last !== undefined && probes < PROBE_LIMIT; probes += 1) {
     const next: FileName = { fileId: last.fileId + 1n, epoch: last.epoch };
     const stored = await place.medium.stat(dataKey(place, next), signal);
     if (stored === undefined) break;
     last = next;
-    files.push({ ...next, sizeBytes: stored.sizeBytes });
+    files.push(next);
   }
   return files;
 }

@@ -1,104 +1,105 @@
 /**
- * Finding log among very many files: the names are listed, and of their indexes only those are read that a binary
- * search meets. It rests on how archivers name files: one archiver (epoch) writes ids one after the other, each file
- * beginning where the one before ended; a successor takes greater ids, and begins where it sealed its predecessor.
+ * The archived log of one partition group in one round, as a destination holds it, found without reading all of it: the
+ * names are listed, and of the files only those are opened that a question needs (lanes.ts, runs.ts).
  *
- * 1. Along the names (file id, epoch) timeline and begin never go back, and neither does the running maximum of commit
- *    times. Where two epochs' ids overlap (two archivers wrote at once) that need not hold: then every index is read, and
- *    archive.ts decides.
- * 2. Consecutive ids of one epoch and timeline hold an unbroken range: its ends tell it. A file that is missing or has no
- *    index is seen from the names. One that is shorter than its index says is noticed when it is read, not before.
+ * - A file counts as far as its index says; without one, as far as its records are whole (scan.ts).
+ * - Nothing is ever cut or overwritten: whoever goes on seals what is there and begins a new file.
+ * - The same bytes at the same LSN of one timeline count once; different ones are LOG_CONFLICT.
+ * - What is said to be covered rests on the names and on what archivers saw when they went on. A file that was damaged
+ *   since, other than by its removal, is noticed when it is opened: `verifyLog` (verify.ts) opens all of a stretch.
  */
+import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
-import { formatLsn, type Lsn, type Timeline } from '../../foundation/lsn.ts';
+import { formatLsn, type Lsn, type Timeline, toLsn } from '../../foundation/lsn.ts';
 import type { Medium } from '../media/medium.ts';
 import { type RoundKey, type TreeRoot, tree } from '../tree.ts';
-import { LogArchive, type LogCoverage } from './archive.ts';
+import { findDifference } from './difference.ts';
+import type { LogCheckpointPoint, LogUnbroken } from './index.ts';
+import { arrangeLanes, type Lane } from './lanes.ts';
 import {
+  type AbandonedLogFile,
   dataKey,
-  type FileName,
   fileLabel,
   findNames,
   type LogChunkRead,
   type LogFile,
   type LogFilesPlace,
-  openIndexed,
-  openScanned,
   readLogFile,
 } from './log-file.ts';
-import { joinPieces, planPieces } from './ranges.ts';
+import { OpenedFiles } from './opened-files.ts';
+import { promiseBehind, promiseOfNone } from './promise.ts';
+import { findGaps, joinPieces, type LogOverlap, type LogRange, planPieces } from './ranges.ts';
+import { type Found, findRuns, firstWithLog, type Run, search } from './runs.ts';
 
-/** Opened files that are remembered: enough for a search and for reading on. */
-const KEPT_FILES = 256;
+/** How many of a run's last files are asked for their newest checkpoint, and how many of them may have none. */
+const CHECKPOINT_FILES = 2;
+const CHECKPOINT_PROBES = 16;
+/** A listing may lack the newest files: no more are asked for whether they are really gone. */
+const LOST_PROBES = 64;
+/** How many files an overtaken archiver can have written late: what it had received and not yet written (policy.ts). */
+const LATE_FILES = 16;
 
-/** Files `first` to `last` (places in the names) hold [begin, end) of one timeline without a break. */
-type Run = {
-  readonly timeline: Timeline;
-  readonly begin: Lsn;
-  readonly end: Lsn;
-  readonly first: number;
-  readonly last: number;
-};
+/** An unbroken range; `checkpointUs`: what was acknowledged before it lies in or before the range. */
+export type LogCoverage = LogRange & { readonly checkpointUs: bigint | undefined };
+
+type Place = Found & { readonly lane: Lane };
 
 export class LogLookup {
-  readonly #place: LogFilesPlace;
-  readonly #names: readonly FileName[];
-  readonly #indexed: ReadonlySet<string>;
-  /** Set when the names do not tell an order. */
-  readonly #whole: LogArchive | undefined;
-  readonly #files = new Map<number, Promise<LogFile | undefined>>();
+  readonly files: OpenedFiles;
+  /** Keys of files that are gone though their index is there. */
+  readonly lost: readonly string[];
+  readonly #lanes: readonly Lane[];
   #runs: Promise<readonly Run[]> | undefined;
+  #coverage: Promise<readonly LogCoverage[]> | undefined;
 
-  private constructor(
-    place: LogFilesPlace,
-    names: readonly FileName[],
-    indexed: ReadonlySet<string>,
-    whole: LogArchive | undefined,
-  ) {
-    this.#place = place;
-    this.#names = names;
-    this.#indexed = indexed;
-    this.#whole = whole;
+  private constructor(files: OpenedFiles, lost: readonly string[]) {
+    this.files = files;
+    this.lost = lost;
+    this.#lanes = arrangeLanes(files.names);
   }
 
-  /** Lists the names. Throws the medium's errors; where archivers overlapped, also what LogArchive.open throws. */
+  /**
+   * Lists the names; an archive without files is no error. `abandoned`: files without an index of which only so much
+   * counts. Throws the medium's errors.
+   */
   static async open(
     medium: Medium,
     root: TreeRoot,
     round: RoundKey,
     group: string,
     signal?: AbortSignal,
+    abandoned: readonly AbandonedLogFile[] = [],
   ): Promise<LogLookup> {
     const place = { medium, root, round, group };
     const indexed = new Set(await medium.listNames(tree.logIndexDirectory(root, round, group), signal));
     const names = await findNames(place, signal);
-    const whole = epochsOverlap(names)
-      ? await LogArchive.open(medium, root, round, group, signal)
-      : undefined;
-    return new LogLookup(place, names, indexed, whole);
+    const lost = await findLost(place, indexed, new Set(names.map(fileLabel)), signal);
+    return new LogLookup(new OpenedFiles(place, names, indexed, abandoned), lost);
   }
 
   /** Whether nothing was ever archived. */
   get isEmpty(): boolean {
-    return this.#names.length === 0;
+    return this.files.names.length === 0;
   }
 
-  /** The unbroken ranges, in order of (timeline, begin), and until when each is known. Throws LOG_CONFLICT. */
+  /** The greatest file id of any name there is, 0 without files. A new file takes a greater one. */
+  get lastFileId(): bigint {
+    return this.files.names.at(-1)?.fileId ?? 0n;
+  }
+
+  /** The greatest epoch of any name there is, 0 without files. */
+  get lastEpoch(): bigint {
+    return this.files.names.reduce((greatest, { epoch }) => (epoch > greatest ? epoch : greatest), 0n);
+  }
+
+  /** The unbroken ranges, in order of (timeline, begin), and until when each is known. Throws LOG_CONFLICT, DATA_CORRUPT. */
   async coverage(signal?: AbortSignal): Promise<readonly LogCoverage[]> {
-    if (this.#whole !== undefined) return this.#whole.coverage();
-    const runs = await this.#findRuns(signal);
-    const { pieces, overlaps } = planPieces(runs);
-    if (overlaps.length > 0) return (await this.#readWhole(signal)).coverage();
-    const ranges: LogCoverage[] = [];
-    for (const range of joinPieces(pieces)) {
-      const inside = runs.filter(
-        (run) => run.timeline === range.timeline && run.begin < range.end && run.end > range.begin,
-      );
-      let checkpointUs: bigint | undefined;
-      for (const run of inside.toReversed()) checkpointUs ??= await this.#checkpointOf(run, signal);
-      ranges.push({ ...range, checkpointUs });
-    }
-    return ranges;
+    this.#coverage ??= this.#cover(signal);
+    const covering = this.#coverage;
+    covering.catch(() => {
+      if (this.#coverage === covering) this.#coverage = undefined; // whoever waits for it sees the error
+    });
+    return await covering;
   }
 
   /** The file that gives the byte at `lsn`, undefined when none does. */
@@ -107,8 +108,8 @@ export class LogLookup {
   }
 
   /**
-   * The files that hold bytes of [begin, end) on `timeline`, in order; those before the first with a commit after
-   * `afterUs` are left out, when it is given.
+   * The files that hold bytes of [begin, end) on `timeline`, in order of their begin; those before the first with a commit
+   * after `afterUs` are left out, when it is given.
    */
   async *filesBetween(
     timeline: Timeline,
@@ -117,100 +118,302 @@ export class LogLookup {
     afterUs?: bigint,
     signal?: AbortSignal,
   ): AsyncGenerator<LogFile, void, undefined> {
-    if (this.#whole !== undefined) {
-      this.#whole.coverage(); // refuses a conflict
-      yield* this.#whole.filesBetween(timeline, begin, end, afterUs);
-      return;
-    }
-    const first = await this.#partition((file) => isBefore(file, timeline, begin), signal);
-    const late =
-      afterUs === undefined
-        ? 0
-        : await this.#partition(
-            async (_, place) => ((await this.#maxCommitUs(place, signal)) ?? -1n) <= afterUs,
-            signal,
-          );
-    for (let place = Math.max(first, late); place < this.#names.length; place += 1) {
-      const file = await this.#open(place, signal);
-      if (file === undefined) continue;
-      if (file.timeline > timeline || (file.timeline === timeline && file.begin >= end)) return;
-      if (file.timeline === timeline && file.end > begin) yield file;
+    const runs = (await this.#allRuns(signal)).filter(
+      (run) => run.timeline === timeline && run.begin < end && run.end > begin,
+    );
+    const sources = runs.map((run) => this.#filesOf(run, begin, end, afterUs, signal));
+    const heads = await Promise.all(sources.map(async (source) => (await source.next()).value ?? undefined));
+    for (;;) {
+      let least: number | undefined;
+      for (const [n, file] of heads.entries())
+        if (file !== undefined && (least === undefined || file.begin < (heads[least]?.begin ?? 0n)))
+          least = n;
+      const file = heads[least ?? -1];
+      if (least === undefined || file === undefined) return;
+      yield file;
+      heads[least] = (await sources[least]?.next())?.value ?? undefined;
     }
   }
 
-  /** As LogArchive.read, but for LOG_GAP, which comes when reading gets there. */
+  /**
+   * The log bytes [begin, end) of `timeline`, in order, every block checked. Throws LOG_GAP: before anything is read when
+   * it is known that some are missing, else when reading gets there; LOG_CONFLICT, and DATA_CORRUPT naming file and offset.
+   */
   async *read(
     timeline: Timeline,
     begin: Lsn,
     end: Lsn,
     signal?: AbortSignal,
   ): AsyncGenerator<LogChunkRead, void, undefined> {
-    if (this.#whole !== undefined) {
-      yield* this.#whole.read(timeline, begin, end, signal);
-      return;
-    }
-    let at = begin;
-    let place: number | undefined;
-    while (at < end) {
+    const gaps = findGaps(await this.coverage(signal), timeline, begin, end);
+    if (gaps.length > 0) throw await this.gap(timeline, gaps, signal);
+    let place: Place | undefined;
+    for (let at = begin; at < end; ) {
       signal?.throwIfAborted();
-      const next: LogFile | undefined = place === undefined ? undefined : await this.#open(place + 1, signal);
-      const follows = next !== undefined && next.timeline === timeline && next.begin <= at && at < next.end;
-      const found: { readonly file: LogFile; readonly place: number } | undefined =
-        follows && place !== undefined
-          ? { file: next, place: place + 1 }
-          : await this.#find(timeline, at, signal);
-      if (found === undefined) throw await this.#gap(timeline, at, signal);
-      const until = found.file.end < end ? found.file.end : end;
-      yield* readLogFile(this.#place.medium, found.file, at, until, signal);
+      place = (await this.#next(place, timeline, at, signal)) ?? (await this.#find(timeline, at, signal));
+      if (place === undefined) throw await this.gap(timeline, [{ begin: at, end }], signal);
+      const until = place.file.end < end ? place.file.end : end;
+      yield* readLogFile(this.files.place.medium, place.file, at, until, signal);
       at = until;
-      place = found.place;
     }
   }
 
-  async #find(
-    timeline: Timeline,
-    lsn: Lsn,
-    signal: AbortSignal | undefined,
-  ): Promise<{ readonly file: LogFile; readonly place: number } | undefined> {
-    if (this.#whole !== undefined) {
-      const file = this.#whole.fileFor(timeline, lsn);
-      return file === undefined ? undefined : { file, place: -1 };
+  /** Files without an index: a successor must seal them before it begins its own. In order of their names. */
+  async unsealed(signal?: AbortSignal): Promise<readonly LogFile[]> {
+    const found: LogFile[] = [];
+    for (const place of this.files.names.keys()) {
+      if (this.files.isIndexed(place)) continue;
+      const file = await this.files.at(place, signal);
+      if (file !== undefined) found.push(file);
     }
-    // The first file that ends behind the byte, if it begins at or before it.
-    const first = await this.#partition((file) => isBefore(file, timeline, lsn), signal);
-    for (let place = first; place < this.#names.length; place += 1) {
-      const file = await this.#open(place, signal);
-      if (file === undefined) continue;
-      if (file.timeline !== timeline || file.begin > lsn) return undefined;
-      if (file.end > lsn) return { file, place };
+    return found;
+  }
+
+  /** The greatest commit time of all files, or of those before `file` in the order of names; undefined: none. */
+  async maxCommitUs(file?: LogFile, signal?: AbortSignal): Promise<bigint | undefined> {
+    const end = file === undefined ? Number.POSITIVE_INFINITY : this.#placeOf(file);
+    let greatest: bigint | undefined;
+    for (const lane of this.#lanes) {
+      const last = lane.findLastIndex((place) => place < end);
+      const timeUs = await this.#maxCommitUsAt(lane, last, signal);
+      if (timeUs !== undefined && (greatest === undefined || timeUs > greatest)) greatest = timeUs;
+    }
+    return greatest;
+  }
+
+  /** The newest checkpoint of the log of `timeline` that ends at `end`. */
+  async checkpointUpTo(
+    timeline: Timeline,
+    end: Lsn,
+    signal?: AbortSignal,
+  ): Promise<LogCheckpointPoint | undefined> {
+    const runs = (await this.#allRuns(signal)).filter((run) => run.timeline === timeline && run.begin < end);
+    return await this.#newestCheckpoint(runs, end, signal);
+  }
+
+  /**
+   * What the archiver of this epoch may promise in its next files, of which the first begins at `end`: since when the files
+   * of the main lane hold the log of `timeline`, if it is the last of them that ends there.
+   */
+  async promiseBehind(
+    timeline: Timeline,
+    end: Lsn,
+    epoch: bigint,
+    signal?: AbortSignal,
+  ): Promise<LogUnbroken> {
+    const next = { fileId: this.lastFileId + 1n, epoch };
+    const [main] = this.#lanes;
+    const last = (await this.#allRuns(signal)).findLast((run) => run.lane === main);
+    if (main === undefined || last?.timeline !== timeline || last.end !== end)
+      return promiseOfNone(next, end);
+    const head = defined(await this.files.at(main[last.first] ?? -1, signal), 'the first file of a run');
+    return promiseBehind(head, this.files.names, main, { head: last.first, tail: main.length - 1 }, next);
+  }
+
+  /** False when a file was begun, or one without an index has grown, since the names were listed. */
+  async isCurrent(signal?: AbortSignal): Promise<boolean> {
+    const { names, place } = this.files;
+    const now = await findNames(place, signal);
+    if (now.map(fileLabel).join() !== names.map(fileLabel).join()) return false;
+    for (const [ordinal, name] of names.entries()) {
+      if (this.files.isIndexed(ordinal)) continue;
+      // Opening the file makes an NFS client ask the server how long it is; a listing may be told from memory.
+      const end = this.files.sizeBytes(ordinal);
+      const more = await place.medium.readRange(dataKey(place, name), end, end + 1, undefined, signal);
+      if (more.length > 0) return false;
+    }
+    return true;
+  }
+
+  /** From now on the file counts as its index says, which whoever sealed it has written. */
+  noteSealed(sealed: LogFile): void {
+    this.files.noteSealed(this.#placeOf(sealed), sealed);
+    this.#runs = undefined;
+    this.#coverage = undefined;
+  }
+
+  /** LOG_GAP: what is missing, and what is known of why. */
+  async gap(
+    timeline: Timeline,
+    gaps: readonly Pick<LogRange, 'begin' | 'end'>[],
+    signal: AbortSignal | undefined,
+  ): Promise<HoldfastError> {
+    const { round, group } = this.files.place;
+    const missing = gaps.map(({ begin, end }) => `${formatLsn(begin)} to ${formatLsn(end)}`);
+    const reasons: string[] = [];
+    for (const { begin } of gaps) {
+      const before = begin > 0n ? await this.fileAt(timeline, toLsn(begin - 1n), signal) : undefined;
+      if (before?.ignored !== undefined && before.end === begin)
+        reasons.push(`behind ${formatLsn(before.end)}: ${before.ignored.reason}`);
+    }
+    return new HoldfastError(
+      'LOG_GAP',
+      `the log of partition group ${group} in round ${round.round} lacks ${missing.join(', ')} of timeline ${timeline}`,
+      reasons.length === 0 ? {} : { detail: reasons.join('; ') },
+    );
+  }
+
+  async #cover(signal: AbortSignal | undefined): Promise<readonly LogCoverage[]> {
+    const runs = await this.#splitAtCuts(await this.#allRuns(signal), signal);
+    const { pieces, overlaps } = planPieces(runs);
+    for (const overlap of overlaps) await this.#refuseConflict(overlap, signal);
+    const ranges: LogCoverage[] = [];
+    for (const range of joinPieces(pieces)) {
+      const inside = runs.filter(
+        (run) => run.timeline === range.timeline && run.begin < range.end && run.end > range.begin,
+      );
+      const checkpoint = await this.#newestCheckpoint(inside, range.end, signal);
+      ranges.push({ ...range, checkpointUs: checkpoint?.timeUs });
+    }
+    return ranges;
+  }
+
+  async #allRuns(signal: AbortSignal | undefined): Promise<readonly Run[]> {
+    this.#runs ??= this.#findRuns(signal);
+    const finding = this.#runs;
+    finding.catch(() => {
+      if (this.#runs === finding) this.#runs = undefined; // whoever waits for it sees the error
+    });
+    return await finding;
+  }
+
+  async #findRuns(signal: AbortSignal | undefined): Promise<readonly Run[]> {
+    const runs: Run[] = [];
+    for (const lane of this.#lanes) runs.push(...(await findRuns(this.files, lane, signal)));
+    return runs;
+  }
+
+  /** A file that was opened and found cut ends its run there. */
+  async #splitAtCuts(runs: readonly Run[], signal: AbortSignal | undefined): Promise<readonly Run[]> {
+    if (this.files.cut.size === 0) return runs;
+    const split: Run[] = [];
+    for (const run of runs) {
+      let rest: Run | undefined = run;
+      for (const [place, file] of [...this.files.cut].sort(([a], [b]) => a - b)) {
+        const at: number = run.lane.indexOf(place);
+        if (rest === undefined || at < rest.first || at >= rest.last) continue;
+        split.push({ ...rest, end: file.end, last: at });
+        const next = await firstWithLog(this.files, run.lane, at + 1, run.last, signal);
+        rest = next === undefined ? undefined : { ...rest, begin: next.file.begin, first: next.at };
+      }
+      if (rest !== undefined) split.push(rest);
+    }
+    return split.filter((run) => run.end > run.begin);
+  }
+
+  async #refuseConflict(overlap: LogOverlap<Run>, signal: AbortSignal | undefined): Promise<void> {
+    const { begin, end, timeline } = overlap;
+    const differs = await findDifference(
+      this.#readRun(overlap.file, begin, end, signal),
+      this.#readRun(overlap.other, begin, end, signal),
+    );
+    if (differs === undefined) return;
+    const keys = await Promise.all(
+      [overlap.file, overlap.other].map(async (run) => (await this.#findIn(run, differs, signal))?.file.key),
+    );
+    throw new HoldfastError(
+      'LOG_CONFLICT',
+      `${keys.join(' and ')} differ at ${formatLsn(differs)} of timeline ${timeline}`,
+      {
+        detail: `Both hold ${formatLsn(begin)} to ${formatLsn(end)}.`,
+        hint: 'Two servers wrote this timeline. Find out which one is right before restoring.',
+      },
+    );
+  }
+
+  /** The run's own copy of the bytes, as far as it has them. */
+  async *#readRun(
+    run: Run,
+    begin: Lsn,
+    end: Lsn,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<LogChunkRead, void, undefined> {
+    for (let at = begin; at < end; ) {
+      const found = await this.#findIn(run, at, signal);
+      if (found === undefined) return;
+      const until = found.file.end < end ? found.file.end : end;
+      yield* readLogFile(this.files.place.medium, found.file, at, until, signal);
+      at = until;
+    }
+  }
+
+  async #findIn(run: Run, lsn: Lsn, signal: AbortSignal | undefined): Promise<Place | undefined> {
+    const range = { begin: run.first, end: run.last + 1 };
+    const first = await search(this.files, run.lane, range, (file) => file.end <= lsn, signal);
+    // What an overtaken archiver wrote late may stand between the files of its successor.
+    for (let at = first; at <= run.last && at < first + LATE_FILES; at += 1) {
+      const found = await this.#firstHolding(run.lane, at, run.timeline, lsn, signal);
+      if (found !== undefined) return { ...found, lane: run.lane };
     }
     return undefined;
   }
 
-  /** The first place for which `holds` is false; it is true for all places before that one. */
-  async #partition(
-    holds: (file: LogFile, place: number) => boolean | Promise<boolean>,
-    signal: AbortSignal | undefined,
-  ): Promise<number> {
-    let low = 0;
-    let high = this.#names.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      // A file that does not even say what it is says nothing here: its neighbour does.
-      let place = middle;
-      let file = await this.#open(place, signal);
-      while (file === undefined && place > low) file = await this.#open(--place, signal);
-      if (file === undefined || (await holds(file, place))) low = middle + 1;
-      else high = place;
+  async #find(timeline: Timeline, lsn: Lsn, signal: AbortSignal | undefined): Promise<Place | undefined> {
+    for (const run of await this.#allRuns(signal)) {
+      if (run.timeline !== timeline || run.begin > lsn || run.end <= lsn) continue;
+      const found = await this.#findIn(run, lsn, signal);
+      if (found !== undefined) return found;
     }
-    return low;
+    return undefined;
   }
 
-  /** The running maximum of commit times up to the file at `place`. */
-  async #maxCommitUs(place: number, signal: AbortSignal | undefined): Promise<bigint | undefined> {
+  /** The file that gives the byte, if it is the first with log from `at` on. */
+  async #firstHolding(
+    lane: Lane,
+    at: number,
+    timeline: Timeline,
+    lsn: Lsn,
+    signal: AbortSignal | undefined,
+  ): Promise<Found | undefined> {
+    const found = await firstWithLog(this.files, lane, at, lane.length - 1, signal);
+    if (found === undefined || found.file.timeline !== timeline) return undefined;
+    return found.file.begin <= lsn && lsn < found.file.end ? found : undefined;
+  }
+
+  /** The file behind `place`, if it gives the byte. */
+  async #next(
+    place: Place | undefined,
+    timeline: Timeline,
+    lsn: Lsn,
+    signal: AbortSignal | undefined,
+  ): Promise<Place | undefined> {
+    if (place === undefined) return undefined;
+    const found = await this.#firstHolding(place.lane, place.at + 1, timeline, lsn, signal);
+    return found === undefined ? undefined : { ...found, lane: place.lane };
+  }
+
+  /** Of one run, from the first that ends behind `begin` and, with `afterUs`, may hold such a commit. */
+  async *#filesOf(
+    { lane, timeline, first, last }: Run,
+    begin: Lsn,
+    end: Lsn,
+    afterUs: bigint | undefined,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<LogFile, void, undefined> {
+    const all = { begin: first, end: last + 1 };
+    let at = await search(this.files, lane, all, (file) => file.end <= begin, signal);
+    if (afterUs !== undefined) {
+      const isEarly = async (_file: LogFile, place: number) =>
+        ((await this.#maxCommitUsAt(lane, place, signal)) ?? -1n) <= afterUs;
+      at = await search(this.files, lane, { ...all, begin: at }, isEarly, signal);
+    }
+    for (; at <= last; at += 1) {
+      const file = await this.files.at(lane[at] ?? -1, signal);
+      if (file === undefined || file.end === file.begin || file.timeline !== timeline) continue;
+      if (file.begin >= end) return;
+      if (file.end > begin) yield file;
+    }
+  }
+
+  /** The running maximum of commit times up to the file at that place of the lane. */
+  async #maxCommitUsAt(
+    lane: Lane,
+    last: number,
+    signal: AbortSignal | undefined,
+  ): Promise<bigint | undefined> {
     let greatest: bigint | undefined;
-    for (let at = place; at >= 0; at -= 1) {
-      const file = await this.#open(at, signal);
+    for (let at = last; at >= 0; at -= 1) {
+      const file = await this.files.at(lane[at] ?? -1, signal);
       for (const timeUs of [file?.maxCommitUs, file?.lastCommitUs])
         if (timeUs !== undefined && (greatest === undefined || timeUs > greatest)) greatest = timeUs;
       if (file?.hasIndex === true) break; // it knows those before it
@@ -218,124 +421,53 @@ export class LogLookup {
     return greatest;
   }
 
-  async #checkpointOf(run: Run, signal: AbortSignal | undefined): Promise<bigint | undefined> {
-    for (let place = run.last; place >= run.first; place -= 1) {
-      const checkpoint = (await this.#open(place, signal))?.checkpoint;
-      if (checkpoint !== undefined && checkpoint.lsn <= run.end) return checkpoint.timeUs;
-    }
-    return undefined;
-  }
-
-  async #findRuns(signal: AbortSignal | undefined): Promise<readonly Run[]> {
-    this.#runs ??= this.#makeRuns(signal);
-    return await this.#runs;
-  }
-
-  async #makeRuns(signal: AbortSignal | undefined): Promise<readonly Run[]> {
-    const runs: Run[] = [];
-    for (let first = 0; first < this.#names.length; ) {
-      let last = first;
-      while (this.#continues(last)) last += 1;
-      runs.push(...(await this.#splitByTimeline(first, last, signal)));
-      first = last + 1;
-    }
-    return runs.filter((run) => run.end > run.begin);
-  }
-
-  /** Whether the next file was written behind this one by the same archiver, and both have indexes. */
-  #continues(place: number): boolean {
-    const name = this.#names[place];
-    const next = this.#names[place + 1];
-    if (name === undefined || next === undefined) return false;
-    if (!this.#indexed.has(fileLabel(name)) || !this.#indexed.has(fileLabel(next))) return false;
-    return next.epoch === name.epoch && next.fileId === name.fileId + 1n;
-  }
-
-  async #splitByTimeline(from: number, to: number, signal: AbortSignal | undefined): Promise<readonly Run[]> {
-    const runs: Run[] = [];
-    let first = from;
-    while (first <= to) {
-      const head = await this.#open(first, signal);
-      // A file in which no log became durable promised nothing: the next need not follow it.
-      if (head === undefined || head.end === head.begin) {
-        first += 1;
-        continue;
-      }
-      // As a rule an archiver writes one timeline: its last file tells.
-      let low = (await this.#open(to, signal))?.timeline === head.timeline ? to : first;
-      let high = to;
-      while (low < high) {
-        const middle = (low + high + 1) >> 1;
-        if ((await this.#open(middle, signal))?.timeline === head.timeline) low = middle;
-        else high = middle - 1;
-      }
-      const tail = low === first ? head : await this.#open(low, signal);
-      const end = tail?.timeline === head.timeline ? tail.end : head.end;
-      runs.push({ timeline: head.timeline, begin: head.begin, end, first, last: low });
-      first = low + 1;
-    }
-    return runs;
-  }
-
-  async #readWhole(signal: AbortSignal | undefined): Promise<LogArchive> {
-    const { medium, root, round, group } = this.#place;
-    return await LogArchive.open(medium, root, round, group, signal);
-  }
-
-  async #open(place: number, signal: AbortSignal | undefined): Promise<LogFile | undefined> {
-    const known = this.#files.get(place);
-    if (known !== undefined) return await known;
-    const name = this.#names[place];
-    if (name === undefined) return undefined;
-    const [oldest] = this.#files.keys();
-    if (oldest !== undefined && this.#files.size >= KEPT_FILES) this.#files.delete(oldest);
-    const opening = this.#read(name, signal);
-    this.#files.set(place, opening);
-    opening.catch(() => this.#files.delete(place)); // whoever waits for it sees the error
-    return await opening;
-  }
-
-  async #read(name: FileName, signal: AbortSignal | undefined): Promise<LogFile | undefined> {
-    if (!this.#indexed.has(fileLabel(name))) return await openScanned(this.#place, name, signal);
-    const stored = await this.#place.medium.stat(dataKey(this.#place, name), signal);
-    return await openIndexed(this.#place, name, stored?.sizeBytes ?? 0, signal);
-  }
-
-  async #gap(timeline: Timeline, at: Lsn, signal: AbortSignal | undefined): Promise<HoldfastError> {
-    const { round, group } = this.#place;
-    const { key, ignored } = (await this.#fileEndingBefore(timeline, at, signal)) ?? {};
-    return new HoldfastError(
-      'LOG_GAP',
-      `the log of partition group ${group} in round ${round.round} lacks ${formatLsn(at)} of timeline ${timeline}`,
-      ignored === undefined ? {} : { detail: `${key}: ${ignored.reason}` },
-    );
-  }
-
-  async #fileEndingBefore(
-    timeline: Timeline,
-    at: Lsn,
+  /** Of the last files of the runs: an archiver's checkpoint times do not go back. */
+  async #newestCheckpoint(
+    runs: readonly Run[],
+    end: Lsn,
     signal: AbortSignal | undefined,
-  ): Promise<LogFile | undefined> {
-    const place = await this.#partition((file) => isBefore(file, timeline, at), signal);
-    return place === 0 ? undefined : await this.#open(place - 1, signal);
-  }
-}
-
-/** Whether all of the file lies before the byte at `lsn` of `timeline`. */
-function isBefore(file: LogFile, timeline: Timeline, lsn: Lsn): boolean {
-  return file.timeline < timeline || (file.timeline === timeline && file.end <= lsn);
-}
-
-/** Whether some epoch began a file id before another epoch's last. `names` in order. */
-function epochsOverlap(names: readonly FileName[]): boolean {
-  const ended = new Set<bigint>();
-  let current: FileName | undefined;
-  for (const name of names) {
-    if (current !== undefined && current.epoch !== name.epoch) {
-      if (ended.has(name.epoch) || current.fileId === name.fileId) return true;
-      ended.add(current.epoch);
+  ): Promise<LogCheckpointPoint | undefined> {
+    let newest: LogCheckpointPoint | undefined;
+    let asked = 0;
+    let probes = 0;
+    for (const run of runs.toSorted((a, b) => (a.end > b.end ? -1 : 1))) {
+      // Behind its last log an archiver of an idle server goes on with files that hold checkpoints only.
+      let at = (await this.#nextRunIn(run, signal)) - 1;
+      for (; at >= run.first && asked < CHECKPOINT_FILES && probes < CHECKPOINT_PROBES; at -= 1) {
+        const file = await this.files.at(run.lane[at] ?? -1, signal);
+        probes += 1;
+        if (file?.checkpoint === undefined || file.timeline !== run.timeline || file.checkpoint.lsn > end)
+          continue;
+        asked += 1;
+        if (newest === undefined || file.checkpoint.timeUs > newest.timeUs) newest = file.checkpoint;
+      }
     }
-    current = name;
+    return newest;
   }
-  return false;
+
+  /** Where in its lane the next run begins, or the lane ends. */
+  async #nextRunIn(run: Run, signal: AbortSignal | undefined): Promise<number> {
+    const next = (await this.#allRuns(signal)).find(
+      (each) => each.lane === run.lane && each.first > run.last,
+    );
+    return next?.first ?? run.lane.length;
+  }
+
+  #placeOf(file: LogFile): number {
+    return this.files.names.findIndex((name) => fileLabel(name) === fileLabel(file));
+  }
+}
+
+async function findLost(
+  place: LogFilesPlace,
+  indexed: ReadonlySet<string>,
+  listed: ReadonlySet<string>,
+  signal: AbortSignal | undefined,
+): Promise<readonly string[]> {
+  const directory = tree.logDataDirectory(place.root, place.round, place.group);
+  const lost = [...indexed].filter((label) => !listed.has(label)).map((label) => `${directory}/${label}`);
+  if (lost.length > LOST_PROBES) return lost;
+  const gone: string[] = [];
+  for (const key of lost) if ((await place.medium.stat(key, signal)) === undefined) gone.push(key); // a listing may lag
+  return gone;
 }

@@ -12,7 +12,7 @@ import { decodeMessage } from '../records/messages.ts';
 import { type PlacedRecord, readRecords } from '../records/record-file.ts';
 import { recordName } from '../records/types.ts';
 import { decodeLogBlockHeader, decodeLogCheckpointHeader } from './block.ts';
-import type { LogBlockPlace, LogCheckpointPoint, LogFileFacts } from './index.ts';
+import { type LogBlockPlace, type LogCheckpointPoint, type LogFileFacts, unbrokenOf } from './index.ts';
 
 /** Where reading stopped before the end of the file, and why. */
 export type IgnoredTail = { readonly offset: number; readonly reason: string };
@@ -109,6 +109,7 @@ class Scan {
       epoch: info.epoch,
       timeline: toTimeline(info.timeline),
       begin: this.#end,
+      unbroken: unbrokenOf(info),
       systemIdentifier: info.systemIdentifier,
       segmentSizeBytes: info.segmentSizeBytes,
     };

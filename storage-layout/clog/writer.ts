@@ -1,7 +1,7 @@
 /**
  * One log file being written: file header, a logFile record, then logBlock and logCheckpoint records as they come. Every
  * append is durable when it resolves. After a failed append nobody knows what the file holds behind `end`: it is not written
- * to again, and whoever goes on finds the end by reading (archive.ts).
+ * to again, and whoever goes on finds the end by reading (lookup.ts).
  */
 import { assert } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
@@ -15,13 +15,21 @@ import { encodeHeader, HEADER_BYTES } from '../records/header.ts';
 import { encodeMessage } from '../records/messages.ts';
 import { type RoundKey, type TreeRoot, tree } from '../tree.ts';
 import { encodeLogBlockHeader, encodeLogCheckpointHeader, LOG_BLOCK_EXTENSION_BYTES } from './block.ts';
-import { type LogBlockPlace, type LogCheckpointPoint, type LogFileFacts, logFileInfo } from './index.ts';
+import {
+  type LogBlockPlace,
+  type LogCheckpointPoint,
+  type LogFileFacts,
+  type LogUnbroken,
+  logFileInfo,
+} from './index.ts';
 
 export type LogFileOptions = {
   readonly fileId: bigint;
   readonly epoch: bigint;
   readonly timeline: Timeline;
   readonly begin: Lsn;
+  /** As in LogFileFacts. */
+  readonly unbroken?: LogUnbroken | undefined;
   readonly segmentSizeBytes: number;
   readonly systemIdentifier: bigint;
   readonly compression: Compression;
@@ -164,13 +172,14 @@ export class LogFileWriter implements AsyncDisposable {
 
   /** What an index of the file as it is now says, but for what only a reader of its records knows. */
   facts(): LogFileFacts {
-    const { fileId, epoch, timeline, begin, systemIdentifier, segmentSizeBytes } = this.#options;
+    const { fileId, epoch, timeline, begin, unbroken, systemIdentifier, segmentSizeBytes } = this.#options;
     return {
       fileId,
       epoch,
       timeline,
       begin,
       end: this.#end,
+      unbroken,
       systemIdentifier,
       segmentSizeBytes,
       acceptedBytes: this.#file.sizeBytes,

@@ -10,8 +10,8 @@ import {
   RoundBeginSchema,
   RoundEndSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { LogArchive } from '../clog/archive.ts';
 import { describeCut, isCutOff } from '../clog/log-file.ts';
+import { LogLookup } from '../clog/lookup.ts';
 import type { Medium } from '../media/medium.ts';
 import { RECORD } from '../records/framing.ts';
 import { readBytes, readInfo, readInfoIfThere } from '../records/info-file.ts';
@@ -84,16 +84,16 @@ export async function listRounds(
   return rounds.sort((a, b) => (a < b ? -1 : 1));
 }
 
-/** One partition group's log in one round. Throws LOG_CONFLICT and what LogArchive throws. */
+/** One partition group's log in one round. Throws LOG_CONFLICT, DATA_CORRUPT and the medium's errors. */
 export async function readGroupLog(
   medium: Medium,
   root: TreeRoot,
   round: RoundKey,
   group: { readonly partitionGroup: string; readonly segmentSizeBytes: number },
   signal?: AbortSignal,
-): Promise<GroupLog & { readonly archive: LogArchive }> {
-  const archive = await LogArchive.open(medium, root, round, group.partitionGroup, signal);
-  const coverage = archive.coverage();
+): Promise<GroupLog & { readonly lookup: LogLookup }> {
+  const lookup = await LogLookup.open(medium, root, round, group.partitionGroup, signal);
+  const coverage = await lookup.coverage(signal);
   const histories = new Map<Timeline, Uint8Array>();
   for (const timeline of await listHistories(medium, root, round, group.partitionGroup, signal)) {
     const key = tree.history(root, round, group.partitionGroup, timeline);
@@ -104,7 +104,7 @@ export async function readGroupLog(
     segmentSizeBytes: group.segmentSizeBytes,
     coverage,
     histories,
-    archive,
+    lookup,
   };
 }
 
@@ -138,9 +138,9 @@ async function readRound(
     const log = await tolerate(directory, unreadable, () => readGroupLog(medium, root, key, group, signal));
     if (log === undefined) continue;
     groups.push(log);
-    for (const file of log.archive.files.filter(isCutOff))
+    for (const file of [...log.lookup.files.cut.values()].filter(isCutOff))
       unreadable.push({ key: file.key, reason: describeCut(file) });
-    for (const lost of log.archive.lost)
+    for (const lost of log.lookup.lost)
       unreadable.push({ key: lost, reason: 'the file is gone, its index is there' });
   }
   return { begin, end, groups };

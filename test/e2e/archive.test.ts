@@ -6,7 +6,6 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { assert, defined } from '../../foundation/assert.ts';
 import { type Lsn, parseLsn, toLsn } from '../../foundation/lsn.ts';
 import type { ArchiveProgress } from '../../proto/gen/holdfast/v1/agent_pb.ts';
-import type { LogArchive } from '../../storage-layout/clog/archive.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import { parseHistory } from '../../storage-layout/plan/lineage.ts';
 import { RECORD } from '../../storage-layout/records/framing.ts';
@@ -23,6 +22,7 @@ import {
   startArchiver,
   writeMountFile,
 } from '../support/archiver.ts';
+import type { LogArchive } from '../support/log-archive.ts';
 import { majors } from '../support/majors.ts';
 import { createServer, makeTestDirectory, type TestServer } from '../support/postgres.ts';
 import { createRandom } from '../support/random.ts';

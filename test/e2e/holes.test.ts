@@ -1,5 +1,5 @@
 /** What happens when log is lost: the round ends by name, a new one begins, and the hole is shown and refused. */
-import { readdir, rename, rm } from 'node:fs/promises';
+import { readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
@@ -22,6 +22,7 @@ import {
 } from '../support/scenario.ts';
 import { judgeRestore } from '../support/workload.ts';
 
+const MEBIBYTE = 2n ** 20n;
 const ROUND = `SELECT * FROM CDB_OB_BACKUP_ARCHIVELOG WHERE tenant_name = '${TENANT}'`;
 type RoundRow = { readonly status: string; readonly log_archive_round: string; readonly comment: string };
 type WindowRow = {
@@ -49,6 +50,15 @@ async function restoreTo({ deployment }: Scenario, name: string, timeUs: bigint)
   await deployment.sql(
     `ALTER SYSTEM RESTORE TENANT ${name} FROM ${TENANT} UNTIL TIME = '${formatInstant(timeUs)}' WITH 'pool_list=spare' WAIT`,
   );
+}
+
+/** What the server's log takes on its disk. */
+async function logDiskBytes({ dataDirectory }: Scenario['server']): Promise<bigint> {
+  const directory = join(dataDirectory, 'pg_wal');
+  let bytes = 0n;
+  for (const name of await readdir(directory))
+    bytes += (await stat(join(directory, name), { bigint: true }).catch(() => undefined))?.size ?? 0n;
+  return bytes;
 }
 
 /** The slot is dropped and the server gives up what it kept, while nobody archives. */
@@ -238,4 +248,63 @@ describe('a hole in the log', () => {
     const key = tree.roundEnd({ clusterName: 'test', clusterId: 1n }, { tenantId: 1001n, round: 1n });
     expect((await readInfo(medium, key, RoundEndSchema)).groups[0]?.hole?.end).toBeGreaterThan(0n);
   }, 300_000);
+
+  test('OPTIONAL: the agent is dead for good; the server gives log up at its limit and stays up, a new agent names the hole', async () => {
+    const limitBytes = 32n * MEBIBYTE;
+    await using scenario = await startArchivedShop({
+      settings: {
+        max_slot_wal_keep_size: "'32MB'",
+        min_wal_size: "'32MB'",
+        max_wal_size: "'32MB'",
+        wal_recycle: 'off',
+      },
+    });
+    const { server, deployment } = scenario;
+    await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
+    await archivedUpTo(scenario, await clockUs(server));
+    await deployment.agent.kill();
+    await rm(join(deployment.directory, 'agent'), { recursive: true });
+    let mostBytes = 0n;
+    for (let segment = 0; segment < 16; segment += 1) {
+      await server.query("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1000000))");
+      await server.query('SELECT pg_switch_wal()');
+      await server.query('CHECKPOINT');
+      const bytes = await logDiskBytes(server);
+      if (bytes > mostBytes) mostBytes = bytes;
+    }
+    const [slot] = await server.query<{ wal_status: string }>('SELECT wal_status FROM pg_replication_slots');
+    expect(slot?.wal_status).toBe('lost');
+    // 16 segments of 16 MiB were written: the slot's limit, as much for the checkpoints, and a few segments around them.
+    expect(mostBytes).toBeLessThan(limitBytes * 2n + 5n * 16n * MEBIBYTE);
+    const stale = await deployment.waitForRow<{ comment: string; stale: boolean }>(
+      'SELECT * FROM CDB_OB_BACKUP_ARCHIVELOG_PROGRESS',
+      (row) => row.stale,
+    );
+    expect(stale.comment).toMatch(/the agent of server 1 is lost: backlog, slot and free disk are as of /);
+
+    await deployment.agent.start();
+    const row = await deployment.waitForRow<RoundRow>(
+      ROUND,
+      (each) => each.log_archive_round === '2' && each.status === 'DOING',
+      120_000,
+    );
+    expect(row.comment).not.toMatch(/LOG_GAP/);
+    await using medium = await openMedium(deployment.destination);
+    const key = tree.roundEnd({ clusterName: 'test', clusterId: 1n }, { tenantId: 1001n, round: 1n });
+    const end = await readInfo(medium, key, RoundEndSchema);
+    const lost = end.groups[0]?.hole;
+    expect(end).toMatchObject({ state: RoundState.INTERRUPTED, reason: expect.stringContaining('LOG_GAP') });
+    expect(lost?.begin?.lsn).toBe(end.groups[0]?.end?.lsn);
+    expect((lost?.end ?? 0n) - (lost?.begin?.lsn ?? 0n)).toBeGreaterThan(limitBytes);
+    await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
+    expect(await windows(scenario)).toMatchObject([
+      { status: 'RESTORABLE' },
+      { status: 'HOLE', lost_log: expect.stringMatching(/^p0: 0\/[0-9A-F]+ to 0\/[0-9A-F]+ of timeline 1$/) },
+      { status: 'RESTORABLE' },
+    ]);
+    const told = await deployment.sql<{ event: string }>('SELECT event FROM CDB_OB_EVENT_HISTORY');
+    expect(told.map(({ event }) => event)).toEqual(
+      expect.arrayContaining(['agent_lost', 'round_interrupted', 'full_backup_needed']),
+    );
+  }, 600_000);
 });

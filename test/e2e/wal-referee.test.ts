@@ -46,6 +46,7 @@ const run = promisify(execFile);
 const PG_WALDUMP = '/usr/lib/postgresql/15/bin/pg_waldump';
 const SEGMENT_BYTES = 16 * 1024 * 1024;
 const DATA_PAGE_BYTES = 8192;
+const LONG_PAGE_HEADER_BYTES = 40;
 const LONG_ROWS = 20_000;
 const SHORT_ROWS = 2000;
 
@@ -91,15 +92,22 @@ async function writeLog(
 ): Promise<{ begin: Lsn; end: Lsn; facts: WorkloadFacts }> {
   await server.query('SELECT pg_switch_wal()');
   await server.query('CHECKPOINT');
-  const from = await currentLsn(server);
+  const from = await endOfRecords(server);
   if (server.major >= 15) await server.query('CREATE EXTENSION pg_walinspect');
   const facts = await runWalWorkload(server, rows);
-  return { begin: segmentStart(from, SEGMENT_BYTES), end: await currentLsn(server), facts };
+  return { begin: segmentStart(from, SEGMENT_BYTES), end: await endOfRecords(server), facts };
 }
 
-async function currentLsn(server: TestServer): Promise<Lsn> {
-  const [row] = await server.query<{ lsn: string }>('SELECT pg_current_wal_flush_lsn()::text AS lsn');
-  return parseLsn(row?.lsn ?? '');
+/**
+ * The end of a record, flushed. What is flushed by itself ends anywhere: after asynchronous commits the server flushes
+ * whole pages. At a page's begin the insert position is behind the page's header, where the next record will begin.
+ */
+async function endOfRecords(server: TestServer): Promise<Lsn> {
+  const [row] = await server.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn');
+  await server.query("SELECT pg_logical_emit_message(true, 'end', '')"); // its commit flushes all before it
+  const inserted = parseLsn(row?.lsn ?? '');
+  const inPage = Number(inserted % BigInt(DATA_PAGE_BYTES));
+  return inPage <= LONG_PAGE_HEADER_BYTES ? toLsn(inserted - BigInt(inPage)) : inserted;
 }
 
 async function readLog(server: TestServer, begin: Lsn, end: Lsn): Promise<Log> {

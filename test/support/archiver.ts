@@ -18,10 +18,10 @@ import {
   ArchiveTaskSchema,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { MountFileSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { LogArchive } from '../../storage-layout/clog/archive.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import { writeOnce } from '../../storage-layout/records/info-file.ts';
 import { tree } from '../../storage-layout/tree.ts';
+import { LogArchive } from './log-archive.ts';
 import type { TestServer } from './postgres.ts';
 
 export const ARCHIVE_ROOT = { clusterName: 'hf', clusterId: 1n };

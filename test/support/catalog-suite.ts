@@ -246,5 +246,6 @@ function progress(startLsn: bigint, checkpointLsn: bigint, checkpointUs: bigint)
     walFreeBytes: 0n,
     waitingFor: '',
     lastError: '',
+    destinationAwayUs: undefined,
   };
 }

@@ -17,7 +17,9 @@ import {
   BackupResultSchema,
   type BackupTask,
   type CoordinatorMessage,
+  type DestinationReach,
   InstanceRole,
+  type KeptSlot,
   type StartTask,
   type TaskProgress,
   type TaskResult,
@@ -52,6 +54,8 @@ export type FakeAgentOptions = {
   readonly address: string;
   readonly tenant: string;
   readonly token?: string;
+  /** Its name; default `main`. */
+  readonly instance?: string;
   /** A backup's result waits for it. */
   holdBackup?: Promise<void>;
   /** Makes the files of a backup and says what it made, system identifier 0: this agent's; default: three files with nothing in them. */
@@ -60,6 +64,15 @@ export type FakeAgentOptions = {
   validate?: (task: ValidateTask) => Promise<ValidateResult>;
   /** What the checks find wrong. */
   failedCheck?: string;
+  /** What heartbeats and archive reports say besides what every fake agent says; may change at any time. */
+  instanceStatus?: { readonly maxSlotWalKeepSize?: string; readonly idleReplicationSlotTimeout?: string };
+  archiveProgress?: {
+    readonly destination?: DestinationReach;
+    readonly destinationAwayUs?: bigint;
+    readonly slotState?: string;
+    readonly backlogBytes?: bigint;
+    readonly lastError?: string;
+  };
 };
 
 type Stream = MessageStream<CoordinatorMessage, AgentMessage>;
@@ -71,6 +84,8 @@ export class FakeAgent implements AsyncDisposable {
   readonly started: StartTask[] = [];
   /** Reasons of every CancelTask that came. */
   readonly cancelled: string[] = [];
+  /** Slots that were ordered to be kept (their position) or dropped (0): instance and slot. */
+  readonly slotOrders: KeptSlot[] = [];
   welcome: Welcome | undefined;
   refusal: HoldfastError | undefined;
   readonly #stop = new AbortController();
@@ -155,7 +170,7 @@ export class FakeAgent implements AsyncDisposable {
           port: 2889,
           zone: 'zone1',
           version: '0.0.0',
-          instances: [{ tenant, partitionGroup: 'p0', instance: 'main' }],
+          instances: [{ tenant, partitionGroup: 'p0', instance: this.options.instance ?? 'main' }],
           runningTasks: [...this.#tasks.values(), ...this.#results.values()].map(({ taskId, attempt }) => ({
             taskId,
             attempt,
@@ -169,7 +184,7 @@ export class FakeAgent implements AsyncDisposable {
   async #beat(stream: Stream): Promise<void> {
     while (this.#stream === stream && !this.#stop.signal.aborted) {
       try {
-        await this.#send(heartbeat(this.options.tenant));
+        await this.#send(heartbeat(this.options, this.slotOrders));
         for (const [taskId, archive] of this.#archives) await this.#report(taskId, archive);
         for (const value of this.#outbox.splice(0)) await this.#send({ case: 'taskResult', value });
       } catch {
@@ -198,6 +213,9 @@ export class FakeAgent implements AsyncDisposable {
         return;
       case 'flushLog':
         await this.#flush(message.kind.value.taskId, toLsn(message.kind.value.lsn));
+        return;
+      case 'keepSlots':
+        this.slotOrders.push(...message.kind.value.slots);
         return;
       default:
     }
@@ -270,7 +288,7 @@ export class FakeAgent implements AsyncDisposable {
         taskId,
         attempt,
         timeUs: nowUs(),
-        kind: { case: 'archive', value: progressOf(archive) },
+        kind: { case: 'archive', value: { ...progressOf(archive), ...this.options.archiveProgress } },
       } satisfies TaskProgress,
     });
   }
@@ -410,7 +428,11 @@ function progressOf(archive: RunningArchive): ArchiveProgress {
   });
 }
 
-function heartbeat(tenant: string): AgentMessage['kind'] {
+/** It drops at once what it is ordered to drop. */
+function heartbeat(
+  { tenant, instance, instanceStatus }: FakeAgentOptions,
+  orders: readonly KeptSlot[],
+): AgentMessage['kind'] {
   return create(AgentMessageSchema, {
     kind: {
       case: 'heartbeat',
@@ -420,7 +442,7 @@ function heartbeat(tenant: string): AgentMessage['kind'] {
           {
             tenant,
             partitionGroup: 'p0',
-            instance: 'main',
+            instance: instance ?? 'main',
             role: InstanceRole.PRIMARY,
             systemIdentifier: SYSTEM,
             timeline: 1,
@@ -430,8 +452,13 @@ function heartbeat(tenant: string): AgentMessage['kind'] {
             host: '127.0.0.1',
             port: 5432,
             dataDirectory: '/data',
+            ...instanceStatus,
           },
         ],
+        droppedSlots: orders
+          .filter(({ lsn }) => lsn === 0n)
+          .slice(-10)
+          .map((order) => ({ instance: order.instance, slotName: order.slotName })),
       },
     },
   }).kind;

@@ -17,6 +17,8 @@ import { logTail, serverPid } from '../../engine/postgres/server-process.ts';
 import { binDirectory, MAJORS, makeTestDirectory, serverUser } from './postgres.ts';
 
 const run = promisify(execFile);
+/** A catalog that is made anew takes most of a minute on a busy machine. */
+const START_LIMIT_MS = 180_000;
 const ROOT = join(import.meta.dirname, '..', '..');
 
 export type DeclaredServer = {
@@ -171,6 +173,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     await deployment.waitForRow<{ count: string }>(
       "SELECT count(*) AS count FROM DBA_OB_PARTITION_GROUPS WHERE role = 'LEADER'",
       (row) => Number(row.count) >= groups,
+      START_LIMIT_MS,
     );
   } catch (error) {
     await deployment[Symbol.asyncDispose]().catch(() => undefined); // the first error is the one to see

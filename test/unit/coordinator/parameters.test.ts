@@ -143,6 +143,10 @@ describe('placement', () => {
     host: '',
     port: 0,
     data_directory: '',
+    lsn: null,
+    max_slot_wal_keep_size: '',
+    idle_slot_timeout: '',
+    advice: '',
   });
   const server = (server_id: bigint, zone: string) => ({
     server_id,

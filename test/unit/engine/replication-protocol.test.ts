@@ -37,10 +37,10 @@ describe('messages of the replication stream', () => {
       expect(() => decodeReplicationMessage(data.subarray(0, length))).toThrow(/not one of the protocol/);
     expect(() => decodeReplicationMessage(Buffer.from('zzz'))).toThrow(/not one of the protocol/);
   });
-  test('a status update claims the same position as written and flushed, and nothing as applied', () => {
+  test('a status update claims the same position as written, flushed and applied', () => {
     const message = encodeStatusUpdate(toLsn(0x3000148n), 946_684_800_000_005n, true);
     expect(message.toString('hex')).toBe(
-      ['72', '0000000003000148', '0000000003000148', '0000000000000000', '0000000000000005', '01'].join(''),
+      ['72', '0000000003000148', '0000000003000148', '0000000003000148', '0000000000000005', '01'].join(''),
     );
   });
 });

@@ -2,7 +2,6 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { HoldfastError } from '../../../foundation/errors.ts';
 import { type Lsn, toLsn, toTimeline } from '../../../foundation/lsn.ts';
-import { LogArchive } from '../../../storage-layout/clog/archive.ts';
 import {
   encodeLogIndex,
   type LogFileIndex,
@@ -10,9 +9,11 @@ import {
   writeLogIndex,
 } from '../../../storage-layout/clog/index.ts';
 import { findGaps, joinPieces, planPieces } from '../../../storage-layout/clog/ranges.ts';
+import { sealPredecessor } from '../../../storage-layout/clog/seal.ts';
 import { LogFileWriter } from '../../../storage-layout/clog/writer.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';
 import { tree } from '../../../storage-layout/tree.ts';
+import { LogArchive } from '../../support/log-archive.ts';
 import { collect, GROUP, openTestMedium, overriding, ROOT, ROUND, sampleBytes } from './support.ts';
 
 const BEGIN = 0x3000000;
@@ -27,6 +28,8 @@ type FileSpec = {
   readonly timeline?: number;
   readonly log?: Buffer;
   readonly commits?: readonly bigint[];
+  /** With those of the files before; default: of this one. */
+  readonly maxCommitUs?: bigint;
 };
 
 describe('a log file', () => {
@@ -35,7 +38,7 @@ describe('a log file', () => {
     const { medium } = opened;
     await using writer = await beginFile(medium, { fileId: 1n, epoch: 5n, cuts: [0] });
     expect((await openArchive(medium)).coverage()).toEqual([]);
-    expect((await openArchive(medium)).end()).toMatchObject({ lastFileId: 1n, lastEpoch: 5n, end: lsn(0) });
+    expect((await openArchive(medium)).end()).toMatchObject({ fileId: 1n, epoch: 5n, end: lsn(0) });
     await writer.appendBlock({ begin: lsn(0), data: [LOG.subarray(0, 100), LOG.subarray(100, 5000)] });
     await writer.appendCheckpoint({ lsn: lsn(5000), timeUs: 1_000n });
     await writer.appendBlock({ begin: lsn(5000), data: [LOG.subarray(5000, 9000)], lastCommitUs: 2_000n });
@@ -181,23 +184,29 @@ describe('an archive', () => {
     const archive = await openArchive(opened.medium);
     expect(archive.coverage()).toEqual([]);
     expect(archive.end()).toBeUndefined();
-    expect(archive.lastFileId).toBe(0n);
+    expect(archive.lookup.lastFileId).toBe(0n);
   });
 
   it('joins sealed and growing files into one range, and keeps the running maximum of commit times', async () => {
     await using opened = await openTestMedium();
     const { medium } = opened;
     await write(medium, { fileId: 1n, epoch: 1n, cuts: [0, 1000, 3000], commits: [50n, 90n] }, true);
-    await write(medium, { fileId: 2n, epoch: 1n, cuts: [3000, 4000], commits: [70n] }, true);
+    await write(
+      medium,
+      { fileId: 2n, epoch: 1n, cuts: [3000, 4000], commits: [70n], maxCommitUs: 90n },
+      true,
+    );
     await write(medium, { fileId: 3n, epoch: 1n, cuts: [4000, 6000], commits: [80n] }, false);
     const archive = await openArchive(medium);
-    expect(archive.coverage()).toEqual([{ timeline: 1, begin: lsn(0), end: lsn(6000), checkpointUs: 90n }]);
-    expect(archive.files.map((file) => file.maxCommitUs)).toEqual([90n, 90n, 90n]);
+    // The last two files are asked.
+    expect(archive.coverage()).toEqual([{ timeline: 1, begin: lsn(0), end: lsn(6000), checkpointUs: 80n }]);
+    expect(await archive.lookup.maxCommitUs()).toBe(90n);
+    expect(await archive.lookup.maxCommitUs(archive.files[0])).toBeUndefined();
     expect(archive.files.map((file) => file.hasIndex)).toEqual([true, true, false]);
     expect(await readLog(archive, 900, 5000)).toEqual(LOG.subarray(900, 5000));
-    expect(archive.fileFor(toTimeline(1), lsn(3000))?.fileId).toBe(2n);
-    expect(archive.fileFor(toTimeline(1), lsn(6000))).toBeUndefined();
-    expect(archive.end()).toMatchObject({ lastFileId: 3n, end: lsn(6000), lastFileHasIndex: false });
+    expect((await archive.lookup.fileAt(toTimeline(1), lsn(3000)))?.fileId).toBe(2n);
+    expect(await archive.lookup.fileAt(toTimeline(1), lsn(6000))).toBeUndefined();
+    expect(archive.end()).toMatchObject({ fileId: 3n, end: lsn(6000), hasIndex: false });
   });
 
   it('cuts a torn tail at the last whole block, wherever the file was cut', async () => {
@@ -211,7 +220,7 @@ describe('an archive', () => {
       const whole = ends.filter((end) => end.sizeBytes <= length).at(-1);
       const covered = archive.coverage().at(-1)?.end ?? lsn(0);
       expect(covered).toBe(lsn(whole?.cut ?? 0));
-      expect(archive.lastFileId).toBe(1n);
+      expect(archive.lookup.lastFileId).toBe(1n);
       if (whole !== undefined)
         expect(await readLog(archive, 0, whole.cut)).toEqual(LOG.subarray(0, whole.cut));
     }
@@ -242,14 +251,17 @@ describe('an archive', () => {
     const archive = await openArchive(medium);
     const [unsealed] = archive.unsealed;
     if (unsealed === undefined) throw new Error('nothing to seal');
-    const sealed = await archive.sealPredecessor(unsealed, {
+    const sealed = await sealPredecessor(archive.lookup, unsealed, {
       checkpoints: [],
       restorePoints: [],
       unfinishedRecordBegin: lsn(950),
     });
     expect(sealed).toMatchObject({ end: lsn(1000), hasIndex: true });
-    expect(archive.unsealed).toEqual([]);
-    expect(archive.end()).toMatchObject({ unfinishedRecordBegin: lsn(950), lastFileHasIndex: true });
+    expect(await archive.lookup.unsealed()).toEqual([]);
+    expect((await openArchive(medium)).end()).toMatchObject({
+      unfinishedRecordBegin: lsn(950),
+      hasIndex: true,
+    });
     await write(medium, { fileId: 2n, epoch: 2n, cuts: [950, 3000] }, false);
     // … while the predecessor, which was only slow, writes on, and writes something else.
     await dead.appendBlock({ begin: lsn(1000), data: [Buffer.alloc(500, 0xee)] });
@@ -269,10 +281,11 @@ describe('an archive', () => {
     const [fastFile] = fast.unsealed;
     if (slowFile === undefined || fastFile === undefined) throw new Error('nothing to seal');
     const none = { checkpoints: [], restorePoints: [] };
-    await fast.sealPredecessor(fastFile, { ...none, unfinishedRecordBegin: lsn(480) });
-    const sealed = await slow.sealPredecessor(slowFile, { ...none, unfinishedRecordBegin: lsn(490) });
+    await sealPredecessor(fast.lookup, fastFile, { ...none, unfinishedRecordBegin: lsn(480) });
+    const theirs = { ...none, unfinishedRecordBegin: lsn(490) };
+    const sealed = await sealPredecessor(slow.lookup, slowFile, theirs);
     expect(sealed.unfinishedRecordBegin).toBe(lsn(480));
-    expect(slow.end()?.unfinishedRecordBegin).toBe(lsn(480));
+    expect((await slow.lookup.fileAt(toTimeline(1), lsn(0)))?.unfinishedRecordBegin).toBe(lsn(480));
   });
 
   it('counts the same bytes twice once', async () => {
@@ -301,7 +314,7 @@ describe('an archive', () => {
     };
     expect(() => archive.coverage()).toThrow(expect.objectContaining(conflict));
     await expect(readLog(archive, 0, 10)).rejects.toMatchObject(conflict);
-    expect(archive.end()).toMatchObject({ lastFileId: 2n, end: lsn(3000) });
+    expect(archive.end()).toMatchObject({ fileId: 2n, end: lsn(3000) });
   });
 
   it('keeps timelines apart: an old leader may go on writing its own', async () => {
@@ -354,7 +367,7 @@ describe('an archive', () => {
     await medium.deleteMany([key]);
     const archive = await openArchive(medium);
     expect(archive.coverage()).toEqual([]);
-    expect(archive.lost).toEqual([key]);
+    expect(archive.lookup.lost).toEqual([key]);
   });
 
   it('reports a damaged block of a sealed file by name and offset when it is read', async () => {
@@ -379,11 +392,9 @@ describe('an archive', () => {
     await write(medium, { fileId: 1n, epoch: 1n, cuts: [0, 1000] }, true);
     await write(medium, { fileId: 2n, epoch: 1n, cuts: [1000, 2000] }, false);
     const late = overriding(medium, {
-      list: async function* (prefix) {
-        for await (const page of medium.list(prefix)) yield page.filter((file) => !file.key.endsWith('/2.1'));
-      },
+      listNames: async (prefix) => (await medium.listNames(prefix)).filter((name) => name !== '2.1'),
     });
-    expect((await openArchive(late)).end()).toMatchObject({ lastFileId: 2n, end: lsn(2000) });
+    expect((await openArchive(late)).end()).toMatchObject({ fileId: 2n, end: lsn(2000) });
   });
 
   it('refuses log files in parts, which it cannot read yet', async () => {
@@ -467,7 +478,8 @@ async function write(
   }
   if (isSealed) {
     const facts = writer.facts();
-    const findings = { maxCommitUs: facts.lastCommitUs, checkpoints: [], restorePoints: [] };
+    const maxCommitUs = spec.maxCommitUs ?? facts.lastCommitUs;
+    const findings = { maxCommitUs, checkpoints: [], restorePoints: [] };
     await writeLogIndex(medium, ROOT, ROUND, GROUP, { ...facts, ...findings });
   }
   return { key: tree.logData(ROOT, ROUND, GROUP, spec.fileId, spec.epoch), ends };

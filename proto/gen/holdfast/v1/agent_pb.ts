@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file holdfast/v1/agent.proto.
  */
 export const file_holdfast_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("Chdob2xkZmFzdC92MS9hZ2VudC5wcm90bxILaG9sZGZhc3QudjEigAIKDEFnZW50TWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmhvbGRmYXN0LnYxLkhlbGxvSAASKwoJaGVhcnRiZWF0GAIgASgLMhYuaG9sZGZhc3QudjEuSGVhcnRiZWF0SAASMgoNdGFza19hY2NlcHRlZBgDIAEoCzIZLmhvbGRmYXN0LnYxLlRhc2tBY2NlcHRlZEgAEjIKDXRhc2tfcHJvZ3Jlc3MYBCABKAsyGS5ob2xkZmFzdC52MS5UYXNrUHJvZ3Jlc3NIABIuCgt0YXNrX3Jlc3VsdBgFIAEoCzIXLmhvbGRmYXN0LnYxLlRhc2tSZXN1bHRIAEIGCgRraW5kIq8CChJDb29yZGluYXRvck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmhvbGRmYXN0LnYxLldlbGNvbWVIABIsCgpzdGFydF90YXNrGAIgASgLMhYuaG9sZGZhc3QudjEuU3RhcnRUYXNrSAASLgoLY2FuY2VsX3Rhc2sYAyABKAsyFy5ob2xkZmFzdC52MS5DYW5jZWxUYXNrSAASKgoJZmx1c2hfbG9nGAQgASgLMhUuaG9sZGZhc3QudjEuRmx1c2hMb2dIABIwCgxyZXBvcnRfdGFza3MYBSABKAsyGC5ob2xkZmFzdC52MS5SZXBvcnRUYXNrc0gAEiwKCmtlZXBfc2xvdHMYBiABKAsyFi5ob2xkZmFzdC52MS5LZWVwU2xvdHNIAEIGCgRraW5kIsYBCgVIZWxsbxISCgphZ2VudF91dWlkGAEgASgJEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SDAoEem9uZRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEjAKCWluc3RhbmNlcxgGIAMoCzIdLmhvbGRmYXN0LnYxLkRlY2xhcmVkSW5zdGFuY2USLwoNcnVubmluZ190YXNrcxgHIAMoCzIYLmhvbGRmYXN0LnYxLlJ1bm5pbmdUYXNrEg0KBXRva2VuGAggASgJInIKEERlY2xhcmVkSW5zdGFuY2USDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRIQCghyZXN0b3JlZBgEIAEoCBIRCgl0ZW5hbnRfaWQYBSABKAQiLwoLUnVubmluZ1Rhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNIpQBCgdXZWxjb21lEhEKCXNlcnZlcl9pZBgBIAEoBBIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBIXCg9kZXBsb3ltZW50X3V1aWQYBCABKAkSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAUgASgNEhQKDGxlYWRlcl9lcG9jaBgGIAEoBCKEAQoJSGVhcnRiZWF0Eg8KB3RpbWVfdXMYASABKAMSLgoJaW5zdGFuY2VzGAIgAygLMhsuaG9sZGZhc3QudjEuSW5zdGFuY2VTdGF0dXMSHQoVcmVzaWRlbnRfbWVtb3J5X2J5dGVzGAMgASgEEhcKD2ZyZWVfZGlza19ieXRlcxgEIAEoBCLGAgoOSW5zdGFuY2VTdGF0dXMSDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRInCgRyb2xlGAQgASgOMhkuaG9sZGZhc3QudjEuSW5zdGFuY2VSb2xlEhkKEXN5c3RlbV9pZGVudGlmaWVyGAUgASgGEhAKCHRpbWVsaW5lGAYgASgNEgsKA2xzbhgHIAEoBhIWCg5zZXJ2ZXJfdmVyc2lvbhgIIAEoCRIWCg5wb3N0Z3Jlc19tYWpvchgJIAEoDRINCgVlcnJvchgKIAEoCRIMCgRob3N0GAsgASgJEgwKBHBvcnQYDCABKA0SFgoOZGF0YV9kaXJlY3RvcnkYDSABKAkSEAoIcmVzdG9yZWQYDiABKAgSEQoJdGVuYW50X2lkGA8gASgEIkQKC0Rlc3RpbmF0aW9uEgsKA3VyaRgBIAEoCRIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBCK3AgoJU3RhcnRUYXNrEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIOCgZqb2JfaWQYAyABKAQSEwoLZGVhZGxpbmVfbXMYBCABKA0SKwoHYXJjaGl2ZRgFIAEoCzIYLmhvbGRmYXN0LnYxLkFyY2hpdmVUYXNrSAASKQoGYmFja3VwGAYgASgLMhcuaG9sZGZhc3QudjEuQmFja3VwVGFza0gAEisKB3Jlc3RvcmUYByABKAsyGC5ob2xkZmFzdC52MS5SZXN0b3JlVGFza0gAEicKBWNoZWNrGAggASgLMhYuaG9sZGZhc3QudjEuQ2hlY2tUYXNrSAASLQoIdmFsaWRhdGUYCSABKAsyGS5ob2xkZmFzdC52MS5WYWxpZGF0ZVRhc2tIAEIGCgRraW5kIk0KCkNhbmNlbFRhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEg4KBnJlYXNvbhgDIAEoCRINCgVkcmFpbhgEIAEoCCI5CghGbHVzaExvZxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SCwoDbHNuGAMgASgGIjEKCUtlZXBTbG90cxIkCgVzbG90cxgBIAMoCzIVLmhvbGRmYXN0LnYxLktlcHRTbG90IjwKCEtlcHRTbG90EhAKCGluc3RhbmNlGAEgASgJEhEKCXNsb3RfbmFtZRgCIAEoCRILCgNsc24YAyABKAYiDQoLUmVwb3J0VGFza3MiMAoMVGFza0FjY2VwdGVkEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDSKNAgoMVGFza1Byb2dyZXNzEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIPCgd0aW1lX3VzGAMgASgDEi8KB2FyY2hpdmUYBCABKAsyHC5ob2xkZmFzdC52MS5BcmNoaXZlUHJvZ3Jlc3NIABItCgZiYWNrdXAYBSABKAsyGy5ob2xkZmFzdC52MS5CYWNrdXBQcm9ncmVzc0gAEi8KB3Jlc3RvcmUYBiABKAsyHC5ob2xkZmFzdC52MS5SZXN0b3JlUHJvZ3Jlc3NIABIxCgh2YWxpZGF0ZRgHIAEoCzIdLmhvbGRmYXN0LnYxLlZhbGlkYXRlUHJvZ3Jlc3NIAEIGCgRraW5kIsgCCgpUYXNrUmVzdWx0Eg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIpCgVlcnJvchgDIAEoCzIYLmhvbGRmYXN0LnYxLkVycm9yRGV0YWlsSAASLQoHYXJjaGl2ZRgEIAEoCzIaLmhvbGRmYXN0LnYxLkFyY2hpdmVSZXN1bHRIABIrCgZiYWNrdXAYBSABKAsyGS5ob2xkZmFzdC52MS5CYWNrdXBSZXN1bHRIABItCgdyZXN0b3JlGAYgASgLMhouaG9sZGZhc3QudjEuUmVzdG9yZVJlc3VsdEgAEikKBWNoZWNrGAcgASgLMhguaG9sZGZhc3QudjEuQ2hlY2tSZXN1bHRIABIvCgh2YWxpZGF0ZRgIIAEoCzIbLmhvbGRmYXN0LnYxLlZhbGlkYXRlUmVzdWx0SABCBgoEa2luZCJdCglDaGVja1Rhc2sSEAoIaW5zdGFuY2UYASABKAkSLQoLZGVzdGluYXRpb24YAiABKAsyGC5ob2xkZmFzdC52MS5EZXN0aW5hdGlvbhIPCgdwdXJwb3NlGAMgASgJIjQKC0NoZWNrUmVzdWx0EiUKBWl0ZW1zGAEgAygLMhYuaG9sZGZhc3QudjEuQ2hlY2tJdGVtIlUKCUNoZWNrSXRlbRIMCgRuYW1lGAEgASgJEg4KBnBhc3NlZBgCIAEoCBINCgVmb3VuZBgDIAEoCRIOCgZ3YW50ZWQYBCABKAkSCwoDZml4GAUgASgJIsECCgtBcmNoaXZlVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBINCgVyb3VuZBgDIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBCABKAkSEAoIaW5zdGFuY2UYBSABKAkSDQoFZXBvY2gYBiABKAQSEQoJc2xvdF9uYW1lGAcgASgJEg0KBWZyZXNoGAggASgIEh4KFmNoZWNrcG9pbnRfaW50ZXJ2YWxfbXMYCSABKA0SEwoLY29tcHJlc3Npb24YCiABKAkSIgoaZXhwZWN0ZWRfc3lzdGVtX2lkZW50aWZpZXIYCyABKAYSEQoJc2VydmVyX2lkGAwgASgEEhkKEW5ld19yb3VuZF9mb2xsb3dzGA0gASgIIuoDCg9BcmNoaXZlUHJvZ3Jlc3MSDQoFc3RhdGUYASABKAkSJwoFc3RhcnQYAiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIpCgdkdXJhYmxlGAMgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFQoNY2hlY2twb2ludF91cxgEIAEoAxISCgpzZXJ2ZXJfbHNuGAUgASgGEhEKCXNlcnZlcl91cxgGIAEoAxITCgtpbnB1dF9ieXRlcxgHIAEoBBIUCgxvdXRwdXRfYnl0ZXMYCCABKAQSGQoRc3lzdGVtX2lkZW50aWZpZXIYCSABKAYSGgoSc2VnbWVudF9zaXplX2J5dGVzGAogASgNEhYKDnBvc3RncmVzX21ham9yGAsgASgNEg8KB2ZpbGVfaWQYDCABKAQSEwoLd2FpdGluZ19mb3IYDSABKAkSEgoKbGFzdF9lcnJvchgOIAEoCRIQCghzdGFydF91cxgPIAEoAxIVCg1iYWNrbG9nX2J5dGVzGBAgASgEEhIKCnNsb3Rfc3RhdGUYESABKAkSGwoTc2xvdF9yZXRhaW5lZF9ieXRlcxgSIAEoBBIWCg53YWxfZnJlZV9ieXRlcxgTIAEoBBIQCgh0aW1lbGluZRgUIAEoDSJ8Cg1BcmNoaXZlUmVzdWx0EisKBWZpbmFsGAEgASgLMhwuaG9sZGZhc3QudjEuQXJjaGl2ZVByb2dyZXNzEhoKEmludGVycnVwdGVkX3JlYXNvbhgCIAEoCRIiCgRob2xlGAMgASgLMhQuaG9sZGZhc3QudjEuTG9nSG9sZSLHAgoKQmFja3VwVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgFIAEoCRIQCghpbnN0YW5jZRgGIAEoCRINCgVyZXRyeRgHIAEoDRIZChFmaXJzdF9zdWJfdGFza19pZBgIIAEoDRITCgtjb21wcmVzc2lvbhgJIAEoCRITCgtjb25jdXJyZW5jeRgKIAEoDRISCgpwYWdlX2NoZWNrGAsgASgIEhQKDG1ldGFfdGFza19pZBgMIAEoDRIiChpuZXRfbGltaXRfYnl0ZXNfcGVyX3NlY29uZBgNIAEoBCK8AQoOQmFja3VwUHJvZ3Jlc3MSDQoFcGhhc2UYASABKAkSEgoKYnl0ZXNfZG9uZRgCIAEoBBITCgtieXRlc190b3RhbBgDIAEoBBIUCgxvdXRwdXRfYnl0ZXMYBCABKAQSEgoKZmlsZXNfZG9uZRgFIAEoBBITCgtmaWxlc190b3RhbBgGIAEoBBIYChBtYWNyb2Jsb2Nrc19kb25lGAcgASgEEhkKEW1hY3JvYmxvY2tzX3RvdGFsGAggASgEIkEKDEJhY2t1cFJlc3VsdBIxCgZiYWNrdXAYASABKAsyIS5ob2xkZmFzdC52MS5QYXJ0aXRpb25Hcm91cEJhY2t1cCLLAwoLUmVzdG9yZVRhc2sSKAoGc291cmNlGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SGAoQc291cmNlX3RlbmFudF9pZBgCIAEoBBIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEg0KBXJvdW5kGAUgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgGIAEoCRIVCg1uZXdfdGVuYW50X2lkGAcgASgEEhIKCm5ld190ZW5hbnQYCCABKAkSFAoMbmV3X2luc3RhbmNlGAkgASgJEioKBnRhcmdldBgKIAEoCzIaLmhvbGRmYXN0LnYxLlJlc3RvcmVUYXJnZXQSQwoOdGFibGVzcGFjZV9tYXAYCyADKAsyKy5ob2xkZmFzdC52MS5SZXN0b3JlVGFzay5UYWJsZXNwYWNlTWFwRW50cnkSEwoLY29uY3VycmVuY3kYDCABKA0SJwoEdW5pdBgNIAEoCzIZLmhvbGRmYXN0LnYxLlJlc291cmNlVW5pdBo0ChJUYWJsZXNwYWNlTWFwRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKoAQoNUmVzdG9yZVRhcmdldBIUCgplbmRfb2ZfbG9nGAEgASgISAASEQoHdGltZV91cxgCIAEoA0gAEg0KA2xzbhgDIAEoBkgAEhMKCWltbWVkaWF0ZRgEIAEoCEgAEg0KA3hpZBgHIAEoDUgAEg4KBG5hbWUYCCABKAlIABIRCglleGNsdXNpdmUYBSABKAgSEAoIdGltZWxpbmUYBiABKA1CBgoEa2luZCJSCgxSZXNvdXJjZVVuaXQSGAoQbWF4X21lbW9yeV9ieXRlcxgBIAEoBBIXCg9tYXhfc2Vzc2lvbl9udW0YAiABKA0SDwoHbWF4X2NwdRgDIAEoASKmAQoPUmVzdG9yZVByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgEIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgFIAEoBBISCgpyZXBsYXlfbHNuGAYgASgGEhIKCnRhcmdldF9sc24YByABKAYi1gEKDVJlc3RvcmVSZXN1bHQSDAoEaG9zdBgBIAEoCRIMCgRwb3J0GAIgASgNEhYKDmRhdGFfZGlyZWN0b3J5GAMgASgJEikKB3JlYWNoZWQYBCABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIWCg5zZXJ2ZXJfdmVyc2lvbhgFIAEoCRIWCg5ieXRlc19yZXN0b3JlZBgGIAEoBBIeChZ0YWJsZXNwYWNlX2RpcmVjdG9yaWVzGAcgAygJEhYKDmxhc3RfY29tbWl0X3VzGAggASgDItYBCgxWYWxpZGF0ZVRhc2sSKAoGc291cmNlGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SEQoJdGVuYW50X2lkGAIgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCRInCgNzZXQYBCABKAsyGC5ob2xkZmFzdC52MS5WYWxpZGF0ZVNldEgAEicKA2xvZxgFIAEoCzIYLmhvbGRmYXN0LnYxLlZhbGlkYXRlTG9nSAASEwoLY29uY3VycmVuY3kYBiABKA1CCQoHc3ViamVjdCI5CgtWYWxpZGF0ZVNldBIVCg1iYWNrdXBfc2V0X2lkGAEgASgEEhMKC2Z1bGxfc2V0X2lkGAIgASgEIm8KC1ZhbGlkYXRlTG9nEg0KBXJvdW5kGAEgASgEEigKB2NoZWNrZWQYAiADKAsyFy5ob2xkZmFzdC52MS5DaGVja2VkTG9nEicKBXVudGlsGAMgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24ixwEKEFZhbGlkYXRlUHJvZ3Jlc3MSDQoFcGhhc2UYASABKAkSEgoKYnl0ZXNfZG9uZRgCIAEoBBITCgtieXRlc190b3RhbBgDIAEoBBIYChBtYWNyb2Jsb2Nrc19kb25lGAQgASgEEhkKEW1hY3JvYmxvY2tzX3RvdGFsGAUgASgEEhYKDmxvZ19ieXRlc19kb25lGAYgASgEEhcKD2xvZ19ieXRlc190b3RhbBgHIAEoBBIVCg1maW5kaW5nX2NvdW50GAggASgEItwBCg5WYWxpZGF0ZVJlc3VsdBIQCghiZWdpbl91cxgBIAEoAxIOCgZlbmRfdXMYAiABKAMSGAoQbWFjcm9ibG9ja19jb3VudBgDIAEoBBINCgVieXRlcxgEIAEoBBIRCglsb2dfYnl0ZXMYBSABKAQSFQoNZmluZGluZ19jb3VudBgGIAEoBBIuCghmaW5kaW5ncxgHIAMoCzIcLmhvbGRmYXN0LnYxLlZhbGlkYXRlRmluZGluZxIlCgRsb2dzGAggAygLMhcuaG9sZGZhc3QudjEuQ2hlY2tlZExvZyLBAQoPVmFsaWRhdGVGaW5kaW5nEgwKBGNvZGUYASABKAkSDgoGb2JqZWN0GAIgASgJEg4KBm9mZnNldBgDIAEoAxIPCgdtZXNzYWdlGAQgASgJEigKBWZpbGVzGAUgAygLMhkuaG9sZGZhc3QudjEuQWZmZWN0ZWRGaWxlEhIKCmZpbGVfY291bnQYBiABKAQSFgoOYmFja3VwX3NldF9pZHMYByADKAQSGQoRc2hvcnRlbmVkX3NldF9pZHMYCCADKAQifAoMQWZmZWN0ZWRGaWxlEgwKBHBhdGgYASABKAkSFAoMZGF0YWJhc2Vfb2lkGAIgASgNEhUKDWRhdGFiYXNlX25hbWUYAyABKAkSFwoPcmVsX2ZpbGVfbnVtYmVyGAQgASgNEhgKEG1hY3JvYmxvY2tfY291bnQYBSABKAQqewoMSW5zdGFuY2VSb2xlEh0KGUlOU1RBTkNFX1JPTEVfVU5TUEVDSUZJRUQQABIZChVJTlNUQU5DRV9ST0xFX1BSSU1BUlkQARIZChVJTlNUQU5DRV9ST0xFX1NUQU5EQlkQAhIWChJJTlNUQU5DRV9ST0xFX0RPV04QAzJYCgxBZ2VudFNlcnZpY2USSAoGQXR0YWNoEhkuaG9sZGZhc3QudjEuQWdlbnRNZXNzYWdlGh8uaG9sZGZhc3QudjEuQ29vcmRpbmF0b3JNZXNzYWdlKAEwAWIGcHJvdG8z", [file_holdfast_v1_admin, file_holdfast_v1_records]);
+  fileDesc("Chdob2xkZmFzdC92MS9hZ2VudC5wcm90bxILaG9sZGZhc3QudjEigAIKDEFnZW50TWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmhvbGRmYXN0LnYxLkhlbGxvSAASKwoJaGVhcnRiZWF0GAIgASgLMhYuaG9sZGZhc3QudjEuSGVhcnRiZWF0SAASMgoNdGFza19hY2NlcHRlZBgDIAEoCzIZLmhvbGRmYXN0LnYxLlRhc2tBY2NlcHRlZEgAEjIKDXRhc2tfcHJvZ3Jlc3MYBCABKAsyGS5ob2xkZmFzdC52MS5UYXNrUHJvZ3Jlc3NIABIuCgt0YXNrX3Jlc3VsdBgFIAEoCzIXLmhvbGRmYXN0LnYxLlRhc2tSZXN1bHRIAEIGCgRraW5kIq8CChJDb29yZGluYXRvck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmhvbGRmYXN0LnYxLldlbGNvbWVIABIsCgpzdGFydF90YXNrGAIgASgLMhYuaG9sZGZhc3QudjEuU3RhcnRUYXNrSAASLgoLY2FuY2VsX3Rhc2sYAyABKAsyFy5ob2xkZmFzdC52MS5DYW5jZWxUYXNrSAASKgoJZmx1c2hfbG9nGAQgASgLMhUuaG9sZGZhc3QudjEuRmx1c2hMb2dIABIwCgxyZXBvcnRfdGFza3MYBSABKAsyGC5ob2xkZmFzdC52MS5SZXBvcnRUYXNrc0gAEiwKCmtlZXBfc2xvdHMYBiABKAsyFi5ob2xkZmFzdC52MS5LZWVwU2xvdHNIAEIGCgRraW5kIsYBCgVIZWxsbxISCgphZ2VudF91dWlkGAEgASgJEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SDAoEem9uZRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEjAKCWluc3RhbmNlcxgGIAMoCzIdLmhvbGRmYXN0LnYxLkRlY2xhcmVkSW5zdGFuY2USLwoNcnVubmluZ190YXNrcxgHIAMoCzIYLmhvbGRmYXN0LnYxLlJ1bm5pbmdUYXNrEg0KBXRva2VuGAggASgJInIKEERlY2xhcmVkSW5zdGFuY2USDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRIQCghyZXN0b3JlZBgEIAEoCBIRCgl0ZW5hbnRfaWQYBSABKAQiLwoLUnVubmluZ1Rhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNIpQBCgdXZWxjb21lEhEKCXNlcnZlcl9pZBgBIAEoBBIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBIXCg9kZXBsb3ltZW50X3V1aWQYBCABKAkSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAUgASgNEhQKDGxlYWRlcl9lcG9jaBgGIAEoBCK1AQoJSGVhcnRiZWF0Eg8KB3RpbWVfdXMYASABKAMSLgoJaW5zdGFuY2VzGAIgAygLMhsuaG9sZGZhc3QudjEuSW5zdGFuY2VTdGF0dXMSHQoVcmVzaWRlbnRfbWVtb3J5X2J5dGVzGAMgASgEEhcKD2ZyZWVfZGlza19ieXRlcxgEIAEoBBIvCg1kcm9wcGVkX3Nsb3RzGAogAygLMhguaG9sZGZhc3QudjEuRHJvcHBlZFNsb3QiMgoLRHJvcHBlZFNsb3QSEAoIaW5zdGFuY2UYASABKAkSEQoJc2xvdF9uYW1lGAIgASgJIo0DCg5JbnN0YW5jZVN0YXR1cxIOCgZ0ZW5hbnQYASABKAkSFwoPcGFydGl0aW9uX2dyb3VwGAIgASgJEhAKCGluc3RhbmNlGAMgASgJEicKBHJvbGUYBCABKA4yGS5ob2xkZmFzdC52MS5JbnN0YW5jZVJvbGUSGQoRc3lzdGVtX2lkZW50aWZpZXIYBSABKAYSEAoIdGltZWxpbmUYBiABKA0SCwoDbHNuGAcgASgGEhYKDnNlcnZlcl92ZXJzaW9uGAggASgJEhYKDnBvc3RncmVzX21ham9yGAkgASgNEg0KBWVycm9yGAogASgJEgwKBGhvc3QYCyABKAkSDAoEcG9ydBgMIAEoDRIWCg5kYXRhX2RpcmVjdG9yeRgNIAEoCRIQCghyZXN0b3JlZBgOIAEoCBIRCgl0ZW5hbnRfaWQYDyABKAQSHgoWbWF4X3Nsb3Rfd2FsX2tlZXBfc2l6ZRgUIAEoCRIlCh1pZGxlX3JlcGxpY2F0aW9uX3Nsb3RfdGltZW91dBgVIAEoCSJECgtEZXN0aW5hdGlvbhILCgN1cmkYASABKAkSFAoMY2x1c3Rlcl9uYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAQitwIKCVN0YXJ0VGFzaxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDgoGam9iX2lkGAMgASgEEhMKC2RlYWRsaW5lX21zGAQgASgNEisKB2FyY2hpdmUYBSABKAsyGC5ob2xkZmFzdC52MS5BcmNoaXZlVGFza0gAEikKBmJhY2t1cBgGIAEoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cFRhc2tIABIrCgdyZXN0b3JlGAcgASgLMhguaG9sZGZhc3QudjEuUmVzdG9yZVRhc2tIABInCgVjaGVjaxgIIAEoCzIWLmhvbGRmYXN0LnYxLkNoZWNrVGFza0gAEi0KCHZhbGlkYXRlGAkgASgLMhkuaG9sZGZhc3QudjEuVmFsaWRhdGVUYXNrSABCBgoEa2luZCJNCgpDYW5jZWxUYXNrEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIOCgZyZWFzb24YAyABKAkSDQoFZHJhaW4YBCABKAgiOQoIRmx1c2hMb2cSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEgsKA2xzbhgDIAEoBiIxCglLZWVwU2xvdHMSJAoFc2xvdHMYASADKAsyFS5ob2xkZmFzdC52MS5LZXB0U2xvdCI8CghLZXB0U2xvdBIQCghpbnN0YW5jZRgBIAEoCRIRCglzbG90X25hbWUYAiABKAkSCwoDbHNuGAMgASgGIg0KC1JlcG9ydFRhc2tzIjAKDFRhc2tBY2NlcHRlZBIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0ijQIKDFRhc2tQcm9ncmVzcxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDwoHdGltZV91cxgDIAEoAxIvCgdhcmNoaXZlGAQgASgLMhwuaG9sZGZhc3QudjEuQXJjaGl2ZVByb2dyZXNzSAASLQoGYmFja3VwGAUgASgLMhsuaG9sZGZhc3QudjEuQmFja3VwUHJvZ3Jlc3NIABIvCgdyZXN0b3JlGAYgASgLMhwuaG9sZGZhc3QudjEuUmVzdG9yZVByb2dyZXNzSAASMQoIdmFsaWRhdGUYByABKAsyHS5ob2xkZmFzdC52MS5WYWxpZGF0ZVByb2dyZXNzSABCBgoEa2luZCLIAgoKVGFza1Jlc3VsdBIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SKQoFZXJyb3IYAyABKAsyGC5ob2xkZmFzdC52MS5FcnJvckRldGFpbEgAEi0KB2FyY2hpdmUYBCABKAsyGi5ob2xkZmFzdC52MS5BcmNoaXZlUmVzdWx0SAASKwoGYmFja3VwGAUgASgLMhkuaG9sZGZhc3QudjEuQmFja3VwUmVzdWx0SAASLQoHcmVzdG9yZRgGIAEoCzIaLmhvbGRmYXN0LnYxLlJlc3RvcmVSZXN1bHRIABIpCgVjaGVjaxgHIAEoCzIYLmhvbGRmYXN0LnYxLkNoZWNrUmVzdWx0SAASLwoIdmFsaWRhdGUYCCABKAsyGy5ob2xkZmFzdC52MS5WYWxpZGF0ZVJlc3VsdEgAQgYKBGtpbmQiXQoJQ2hlY2tUYXNrEhAKCGluc3RhbmNlGAEgASgJEi0KC2Rlc3RpbmF0aW9uGAIgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SDwoHcHVycG9zZRgDIAEoCSI0CgtDaGVja1Jlc3VsdBIlCgVpdGVtcxgBIAMoCzIWLmhvbGRmYXN0LnYxLkNoZWNrSXRlbSJVCglDaGVja0l0ZW0SDAoEbmFtZRgBIAEoCRIOCgZwYXNzZWQYAiABKAgSDQoFZm91bmQYAyABKAkSDgoGd2FudGVkGAQgASgJEgsKA2ZpeBgFIAEoCSLBAgoLQXJjaGl2ZVRhc2sSLQoLZGVzdGluYXRpb24YASABKAsyGC5ob2xkZmFzdC52MS5EZXN0aW5hdGlvbhIRCgl0ZW5hbnRfaWQYAiABKAQSDQoFcm91bmQYAyABKAQSFwoPcGFydGl0aW9uX2dyb3VwGAQgASgJEhAKCGluc3RhbmNlGAUgASgJEg0KBWVwb2NoGAYgASgEEhEKCXNsb3RfbmFtZRgHIAEoCRINCgVmcmVzaBgIIAEoCBIeChZjaGVja3BvaW50X2ludGVydmFsX21zGAkgASgNEhMKC2NvbXByZXNzaW9uGAogASgJEiIKGmV4cGVjdGVkX3N5c3RlbV9pZGVudGlmaWVyGAsgASgGEhEKCXNlcnZlcl9pZBgMIAEoBBIZChFuZXdfcm91bmRfZm9sbG93cxgNIAEoCCK7BAoPQXJjaGl2ZVByb2dyZXNzEg0KBXN0YXRlGAEgASgJEicKBXN0YXJ0GAIgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SKQoHZHVyYWJsZRgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhUKDWNoZWNrcG9pbnRfdXMYBCABKAMSEgoKc2VydmVyX2xzbhgFIAEoBhIRCglzZXJ2ZXJfdXMYBiABKAMSEwoLaW5wdXRfYnl0ZXMYByABKAQSFAoMb3V0cHV0X2J5dGVzGAggASgEEhkKEXN5c3RlbV9pZGVudGlmaWVyGAkgASgGEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgKIAEoDRIWCg5wb3N0Z3Jlc19tYWpvchgLIAEoDRIPCgdmaWxlX2lkGAwgASgEEhMKC3dhaXRpbmdfZm9yGA0gASgJEhIKCmxhc3RfZXJyb3IYDiABKAkSEAoIc3RhcnRfdXMYDyABKAMSFQoNYmFja2xvZ19ieXRlcxgQIAEoBBISCgpzbG90X3N0YXRlGBEgASgJEhsKE3Nsb3RfcmV0YWluZWRfYnl0ZXMYEiABKAQSFgoOd2FsX2ZyZWVfYnl0ZXMYEyABKAQSEAoIdGltZWxpbmUYFCABKA0SMgoLZGVzdGluYXRpb24YHiABKA4yHS5ob2xkZmFzdC52MS5EZXN0aW5hdGlvblJlYWNoEhsKE2Rlc3RpbmF0aW9uX2F3YXlfdXMYHyABKAMifAoNQXJjaGl2ZVJlc3VsdBIrCgVmaW5hbBgBIAEoCzIcLmhvbGRmYXN0LnYxLkFyY2hpdmVQcm9ncmVzcxIaChJpbnRlcnJ1cHRlZF9yZWFzb24YAiABKAkSIgoEaG9sZRgDIAEoCzIULmhvbGRmYXN0LnYxLkxvZ0hvbGUixwIKCkJhY2t1cFRhc2sSLQoLZGVzdGluYXRpb24YASABKAsyGC5ob2xkZmFzdC52MS5EZXN0aW5hdGlvbhIRCgl0ZW5hbnRfaWQYAiABKAQSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBSABKAkSEAoIaW5zdGFuY2UYBiABKAkSDQoFcmV0cnkYByABKA0SGQoRZmlyc3Rfc3ViX3Rhc2tfaWQYCCABKA0SEwoLY29tcHJlc3Npb24YCSABKAkSEwoLY29uY3VycmVuY3kYCiABKA0SEgoKcGFnZV9jaGVjaxgLIAEoCBIUCgxtZXRhX3Rhc2tfaWQYDCABKA0SIgoabmV0X2xpbWl0X2J5dGVzX3Blcl9zZWNvbmQYDSABKAQivAEKDkJhY2t1cFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSFAoMb3V0cHV0X2J5dGVzGAQgASgEEhIKCmZpbGVzX2RvbmUYBSABKAQSEwoLZmlsZXNfdG90YWwYBiABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgHIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgIIAEoBCJBCgxCYWNrdXBSZXN1bHQSMQoGYmFja3VwGAEgASgLMiEuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBCYWNrdXAiywMKC1Jlc3RvcmVUYXNrEigKBnNvdXJjZRgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhgKEHNvdXJjZV90ZW5hbnRfaWQYAiABKAQSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBINCgVyb3VuZBgFIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBiABKAkSFQoNbmV3X3RlbmFudF9pZBgHIAEoBBISCgpuZXdfdGVuYW50GAggASgJEhQKDG5ld19pbnN0YW5jZRgJIAEoCRIqCgZ0YXJnZXQYCiABKAsyGi5ob2xkZmFzdC52MS5SZXN0b3JlVGFyZ2V0EkMKDnRhYmxlc3BhY2VfbWFwGAsgAygLMisuaG9sZGZhc3QudjEuUmVzdG9yZVRhc2suVGFibGVzcGFjZU1hcEVudHJ5EhMKC2NvbmN1cnJlbmN5GAwgASgNEicKBHVuaXQYDSABKAsyGS5ob2xkZmFzdC52MS5SZXNvdXJjZVVuaXQaNAoSVGFibGVzcGFjZU1hcEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiqAEKDVJlc3RvcmVUYXJnZXQSFAoKZW5kX29mX2xvZxgBIAEoCEgAEhEKB3RpbWVfdXMYAiABKANIABINCgNsc24YAyABKAZIABITCglpbW1lZGlhdGUYBCABKAhIABINCgN4aWQYByABKA1IABIOCgRuYW1lGAggASgJSAASEQoJZXhjbHVzaXZlGAUgASgIEhAKCHRpbWVsaW5lGAYgASgNQgYKBGtpbmQiUgoMUmVzb3VyY2VVbml0EhgKEG1heF9tZW1vcnlfYnl0ZXMYASABKAQSFwoPbWF4X3Nlc3Npb25fbnVtGAIgASgNEg8KB21heF9jcHUYAyABKAEipgEKD1Jlc3RvcmVQcm9ncmVzcxINCgVwaGFzZRgBIAEoCRISCgpieXRlc19kb25lGAIgASgEEhMKC2J5dGVzX3RvdGFsGAMgASgEEhgKEG1hY3JvYmxvY2tzX2RvbmUYBCABKAQSGQoRbWFjcm9ibG9ja3NfdG90YWwYBSABKAQSEgoKcmVwbGF5X2xzbhgGIAEoBhISCgp0YXJnZXRfbHNuGAcgASgGItYBCg1SZXN0b3JlUmVzdWx0EgwKBGhvc3QYASABKAkSDAoEcG9ydBgCIAEoDRIWCg5kYXRhX2RpcmVjdG9yeRgDIAEoCRIpCgdyZWFjaGVkGAQgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFgoOc2VydmVyX3ZlcnNpb24YBSABKAkSFgoOYnl0ZXNfcmVzdG9yZWQYBiABKAQSHgoWdGFibGVzcGFjZV9kaXJlY3RvcmllcxgHIAMoCRIWCg5sYXN0X2NvbW1pdF91cxgIIAEoAyLWAQoMVmFsaWRhdGVUYXNrEigKBnNvdXJjZRgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkSJwoDc2V0GAQgASgLMhguaG9sZGZhc3QudjEuVmFsaWRhdGVTZXRIABInCgNsb2cYBSABKAsyGC5ob2xkZmFzdC52MS5WYWxpZGF0ZUxvZ0gAEhMKC2NvbmN1cnJlbmN5GAYgASgNQgkKB3N1YmplY3QiOQoLVmFsaWRhdGVTZXQSFQoNYmFja3VwX3NldF9pZBgBIAEoBBITCgtmdWxsX3NldF9pZBgCIAEoBCJvCgtWYWxpZGF0ZUxvZxINCgVyb3VuZBgBIAEoBBIoCgdjaGVja2VkGAIgAygLMhcuaG9sZGZhc3QudjEuQ2hlY2tlZExvZxInCgV1bnRpbBgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uIscBChBWYWxpZGF0ZVByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgEIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgFIAEoBBIWCg5sb2dfYnl0ZXNfZG9uZRgGIAEoBBIXCg9sb2dfYnl0ZXNfdG90YWwYByABKAQSFQoNZmluZGluZ19jb3VudBgIIAEoBCLcAQoOVmFsaWRhdGVSZXN1bHQSEAoIYmVnaW5fdXMYASABKAMSDgoGZW5kX3VzGAIgASgDEhgKEG1hY3JvYmxvY2tfY291bnQYAyABKAQSDQoFYnl0ZXMYBCABKAQSEQoJbG9nX2J5dGVzGAUgASgEEhUKDWZpbmRpbmdfY291bnQYBiABKAQSLgoIZmluZGluZ3MYByADKAsyHC5ob2xkZmFzdC52MS5WYWxpZGF0ZUZpbmRpbmcSJQoEbG9ncxgIIAMoCzIXLmhvbGRmYXN0LnYxLkNoZWNrZWRMb2ciwQEKD1ZhbGlkYXRlRmluZGluZxIMCgRjb2RlGAEgASgJEg4KBm9iamVjdBgCIAEoCRIOCgZvZmZzZXQYAyABKAMSDwoHbWVzc2FnZRgEIAEoCRIoCgVmaWxlcxgFIAMoCzIZLmhvbGRmYXN0LnYxLkFmZmVjdGVkRmlsZRISCgpmaWxlX2NvdW50GAYgASgEEhYKDmJhY2t1cF9zZXRfaWRzGAcgAygEEhkKEXNob3J0ZW5lZF9zZXRfaWRzGAggAygEInwKDEFmZmVjdGVkRmlsZRIMCgRwYXRoGAEgASgJEhQKDGRhdGFiYXNlX29pZBgCIAEoDRIVCg1kYXRhYmFzZV9uYW1lGAMgASgJEhcKD3JlbF9maWxlX251bWJlchgEIAEoDRIYChBtYWNyb2Jsb2NrX2NvdW50GAUgASgEKnsKDEluc3RhbmNlUm9sZRIdChlJTlNUQU5DRV9ST0xFX1VOU1BFQ0lGSUVEEAASGQoVSU5TVEFOQ0VfUk9MRV9QUklNQVJZEAESGQoVSU5TVEFOQ0VfUk9MRV9TVEFOREJZEAISFgoSSU5TVEFOQ0VfUk9MRV9ET1dOEAMqcAoQRGVzdGluYXRpb25SZWFjaBIhCh1ERVNUSU5BVElPTl9SRUFDSF9VTlNQRUNJRklFRBAAEh0KGURFU1RJTkFUSU9OX1JFQUNIX1JFQUNIRUQQARIaChZERVNUSU5BVElPTl9SRUFDSF9BV0FZEAIyWAoMQWdlbnRTZXJ2aWNlEkgKBkF0dGFjaBIZLmhvbGRmYXN0LnYxLkFnZW50TWVzc2FnZRofLmhvbGRmYXN0LnYxLkNvb3JkaW5hdG9yTWVzc2FnZSgBMAFiBnByb3RvMw", [file_holdfast_v1_admin, file_holdfast_v1_records]);
 
 /**
  * @generated from message holdfast.v1.AgentMessage
@@ -312,6 +312,13 @@ export type Heartbeat = Message<"holdfast.v1.Heartbeat"> & {
    * @generated from field: uint64 free_disk_bytes = 4;
    */
   freeDiskBytes: bigint;
+
+  /**
+   * that KeepSlots ordered to drop, for a while
+   *
+   * @generated from field: repeated holdfast.v1.DroppedSlot dropped_slots = 10;
+   */
+  droppedSlots: DroppedSlot[];
 };
 
 /**
@@ -320,6 +327,28 @@ export type Heartbeat = Message<"holdfast.v1.Heartbeat"> & {
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
   messageDesc(file_holdfast_v1_agent, 6);
+
+/**
+ * @generated from message holdfast.v1.DroppedSlot
+ */
+export type DroppedSlot = Message<"holdfast.v1.DroppedSlot"> & {
+  /**
+   * @generated from field: string instance = 1;
+   */
+  instance: string;
+
+  /**
+   * @generated from field: string slot_name = 2;
+   */
+  slotName: string;
+};
+
+/**
+ * Describes the message holdfast.v1.DroppedSlot.
+ * Use `create(DroppedSlotSchema)` to create a new message.
+ */
+export const DroppedSlotSchema: GenMessage<DroppedSlot> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 7);
 
 /**
  * @generated from message holdfast.v1.InstanceStatus
@@ -403,6 +432,20 @@ export type InstanceStatus = Message<"holdfast.v1.InstanceStatus"> & {
    * @generated from field: uint64 tenant_id = 15;
    */
   tenantId: bigint;
+
+  /**
+   * as the server shows it; empty: not known
+   *
+   * @generated from field: string max_slot_wal_keep_size = 20;
+   */
+  maxSlotWalKeepSize: string;
+
+  /**
+   * 0 before 18
+   *
+   * @generated from field: string idle_replication_slot_timeout = 21;
+   */
+  idleReplicationSlotTimeout: string;
 };
 
 /**
@@ -410,7 +453,7 @@ export type InstanceStatus = Message<"holdfast.v1.InstanceStatus"> & {
  * Use `create(InstanceStatusSchema)` to create a new message.
  */
 export const InstanceStatusSchema: GenMessage<InstanceStatus> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 7);
+  messageDesc(file_holdfast_v1_agent, 8);
 
 /**
  * Where a task reads and writes. The URI may hold credentials: never log it, mask it first.
@@ -439,7 +482,7 @@ export type Destination = Message<"holdfast.v1.Destination"> & {
  * Use `create(DestinationSchema)` to create a new message.
  */
 export const DestinationSchema: GenMessage<Destination> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 8);
+  messageDesc(file_holdfast_v1_agent, 9);
 
 /**
  * @generated from message holdfast.v1.StartTask
@@ -508,7 +551,7 @@ export type StartTask = Message<"holdfast.v1.StartTask"> & {
  * Use `create(StartTaskSchema)` to create a new message.
  */
 export const StartTaskSchema: GenMessage<StartTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 9);
+  messageDesc(file_holdfast_v1_agent, 10);
 
 /**
  * @generated from message holdfast.v1.CancelTask
@@ -542,7 +585,7 @@ export type CancelTask = Message<"holdfast.v1.CancelTask"> & {
  * Use `create(CancelTaskSchema)` to create a new message.
  */
 export const CancelTaskSchema: GenMessage<CancelTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 10);
+  messageDesc(file_holdfast_v1_agent, 11);
 
 /**
  * Make everything up to `lsn` of this archive task durable now.
@@ -571,7 +614,7 @@ export type FlushLog = Message<"holdfast.v1.FlushLog"> & {
  * Use `create(FlushLogSchema)` to create a new message.
  */
 export const FlushLogSchema: GenMessage<FlushLog> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 11);
+  messageDesc(file_holdfast_v1_agent, 12);
 
 /**
  * Standbys keep their log as far as it is not archived, so that nothing is missing after a promotion.
@@ -590,7 +633,7 @@ export type KeepSlots = Message<"holdfast.v1.KeepSlots"> & {
  * Use `create(KeepSlotsSchema)` to create a new message.
  */
 export const KeepSlotsSchema: GenMessage<KeepSlots> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 12);
+  messageDesc(file_holdfast_v1_agent, 13);
 
 /**
  * @generated from message holdfast.v1.KeptSlot
@@ -607,7 +650,7 @@ export type KeptSlot = Message<"holdfast.v1.KeptSlot"> & {
   slotName: string;
 
   /**
-   * archived up to here; 0: nothing is archived any more, the slot is dropped
+   * archived up to here; 0: nothing is archived any more, the slot is dropped, also a leader's
    *
    * @generated from field: fixed64 lsn = 3;
    */
@@ -619,7 +662,7 @@ export type KeptSlot = Message<"holdfast.v1.KeptSlot"> & {
  * Use `create(KeptSlotSchema)` to create a new message.
  */
 export const KeptSlotSchema: GenMessage<KeptSlot> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 13);
+  messageDesc(file_holdfast_v1_agent, 14);
 
 /**
  * Ask for a RunningTask-like TaskProgress of every running task, now.
@@ -634,7 +677,7 @@ export type ReportTasks = Message<"holdfast.v1.ReportTasks"> & {
  * Use `create(ReportTasksSchema)` to create a new message.
  */
 export const ReportTasksSchema: GenMessage<ReportTasks> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 14);
+  messageDesc(file_holdfast_v1_agent, 15);
 
 /**
  * @generated from message holdfast.v1.TaskAccepted
@@ -656,7 +699,7 @@ export type TaskAccepted = Message<"holdfast.v1.TaskAccepted"> & {
  * Use `create(TaskAcceptedSchema)` to create a new message.
  */
 export const TaskAcceptedSchema: GenMessage<TaskAccepted> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 15);
+  messageDesc(file_holdfast_v1_agent, 16);
 
 /**
  * @generated from message holdfast.v1.TaskProgress
@@ -712,7 +755,7 @@ export type TaskProgress = Message<"holdfast.v1.TaskProgress"> & {
  * Use `create(TaskProgressSchema)` to create a new message.
  */
 export const TaskProgressSchema: GenMessage<TaskProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 16);
+  messageDesc(file_holdfast_v1_agent, 17);
 
 /**
  * @generated from message holdfast.v1.TaskResult
@@ -775,7 +818,7 @@ export type TaskResult = Message<"holdfast.v1.TaskResult"> & {
  * Use `create(TaskResultSchema)` to create a new message.
  */
 export const TaskResultSchema: GenMessage<TaskResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 17);
+  messageDesc(file_holdfast_v1_agent, 18);
 
 /**
  * ---- check: what the coordinator asks before ARCHIVELOG or BACKUP -----------------------------------------------
@@ -808,7 +851,7 @@ export type CheckTask = Message<"holdfast.v1.CheckTask"> & {
  * Use `create(CheckTaskSchema)` to create a new message.
  */
 export const CheckTaskSchema: GenMessage<CheckTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 18);
+  messageDesc(file_holdfast_v1_agent, 19);
 
 /**
  * @generated from message holdfast.v1.CheckResult
@@ -825,7 +868,7 @@ export type CheckResult = Message<"holdfast.v1.CheckResult"> & {
  * Use `create(CheckResultSchema)` to create a new message.
  */
 export const CheckResultSchema: GenMessage<CheckResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 19);
+  messageDesc(file_holdfast_v1_agent, 20);
 
 /**
  * @generated from message holdfast.v1.CheckItem
@@ -864,7 +907,7 @@ export type CheckItem = Message<"holdfast.v1.CheckItem"> & {
  * Use `create(CheckItemSchema)` to create a new message.
  */
 export const CheckItemSchema: GenMessage<CheckItem> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 20);
+  messageDesc(file_holdfast_v1_agent, 21);
 
 /**
  * ---- archive ----------------------------------------------------------------------------------------------------
@@ -953,7 +996,7 @@ export type ArchiveTask = Message<"holdfast.v1.ArchiveTask"> & {
  * Use `create(ArchiveTaskSchema)` to create a new message.
  */
 export const ArchiveTaskSchema: GenMessage<ArchiveTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 21);
+  messageDesc(file_holdfast_v1_agent, 22);
 
 /**
  * @generated from message holdfast.v1.ArchiveProgress
@@ -1076,6 +1119,18 @@ export type ArchiveProgress = Message<"holdfast.v1.ArchiveProgress"> & {
    * @generated from field: uint32 timeline = 20;
    */
   timeline: number;
+
+  /**
+   * @generated from field: holdfast.v1.DestinationReach destination = 30;
+   */
+  destination: DestinationReach;
+
+  /**
+   * the agent's clock: since when it is AWAY
+   *
+   * @generated from field: int64 destination_away_us = 31;
+   */
+  destinationAwayUs: bigint;
 };
 
 /**
@@ -1083,7 +1138,7 @@ export type ArchiveProgress = Message<"holdfast.v1.ArchiveProgress"> & {
  * Use `create(ArchiveProgressSchema)` to create a new message.
  */
 export const ArchiveProgressSchema: GenMessage<ArchiveProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 22);
+  messageDesc(file_holdfast_v1_agent, 23);
 
 /**
  * @generated from message holdfast.v1.ArchiveResult
@@ -1114,7 +1169,7 @@ export type ArchiveResult = Message<"holdfast.v1.ArchiveResult"> & {
  * Use `create(ArchiveResultSchema)` to create a new message.
  */
 export const ArchiveResultSchema: GenMessage<ArchiveResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 23);
+  messageDesc(file_holdfast_v1_agent, 24);
 
 /**
  * ---- backup -----------------------------------------------------------------------------------------------------
@@ -1197,7 +1252,7 @@ export type BackupTask = Message<"holdfast.v1.BackupTask"> & {
  * Use `create(BackupTaskSchema)` to create a new message.
  */
 export const BackupTaskSchema: GenMessage<BackupTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 24);
+  messageDesc(file_holdfast_v1_agent, 25);
 
 /**
  * @generated from message holdfast.v1.BackupProgress
@@ -1251,7 +1306,7 @@ export type BackupProgress = Message<"holdfast.v1.BackupProgress"> & {
  * Use `create(BackupProgressSchema)` to create a new message.
  */
 export const BackupProgressSchema: GenMessage<BackupProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 25);
+  messageDesc(file_holdfast_v1_agent, 26);
 
 /**
  * @generated from message holdfast.v1.BackupResult
@@ -1268,7 +1323,7 @@ export type BackupResult = Message<"holdfast.v1.BackupResult"> & {
  * Use `create(BackupResultSchema)` to create a new message.
  */
 export const BackupResultSchema: GenMessage<BackupResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 26);
+  messageDesc(file_holdfast_v1_agent, 27);
 
 /**
  * ---- restore ----------------------------------------------------------------------------------------------------
@@ -1347,7 +1402,7 @@ export type RestoreTask = Message<"holdfast.v1.RestoreTask"> & {
  * Use `create(RestoreTaskSchema)` to create a new message.
  */
 export const RestoreTaskSchema: GenMessage<RestoreTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 27);
+  messageDesc(file_holdfast_v1_agent, 28);
 
 /**
  * @generated from message holdfast.v1.RestoreTarget
@@ -1418,7 +1473,7 @@ export type RestoreTarget = Message<"holdfast.v1.RestoreTarget"> & {
  * Use `create(RestoreTargetSchema)` to create a new message.
  */
 export const RestoreTargetSchema: GenMessage<RestoreTarget> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 28);
+  messageDesc(file_holdfast_v1_agent, 29);
 
 /**
  * @generated from message holdfast.v1.ResourceUnit
@@ -1445,7 +1500,7 @@ export type ResourceUnit = Message<"holdfast.v1.ResourceUnit"> & {
  * Use `create(ResourceUnitSchema)` to create a new message.
  */
 export const ResourceUnitSchema: GenMessage<ResourceUnit> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 29);
+  messageDesc(file_holdfast_v1_agent, 30);
 
 /**
  * @generated from message holdfast.v1.RestoreProgress
@@ -1494,7 +1549,7 @@ export type RestoreProgress = Message<"holdfast.v1.RestoreProgress"> & {
  * Use `create(RestoreProgressSchema)` to create a new message.
  */
 export const RestoreProgressSchema: GenMessage<RestoreProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 30);
+  messageDesc(file_holdfast_v1_agent, 31);
 
 /**
  * @generated from message holdfast.v1.RestoreResult
@@ -1548,7 +1603,7 @@ export type RestoreResult = Message<"holdfast.v1.RestoreResult"> & {
  * Use `create(RestoreResultSchema)` to create a new message.
  */
 export const RestoreResultSchema: GenMessage<RestoreResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 31);
+  messageDesc(file_holdfast_v1_agent, 32);
 
 /**
  * ---- validate ---------------------------------------------------------------------------------------------------
@@ -1602,7 +1657,7 @@ export type ValidateTask = Message<"holdfast.v1.ValidateTask"> & {
  * Use `create(ValidateTaskSchema)` to create a new message.
  */
 export const ValidateTaskSchema: GenMessage<ValidateTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 32);
+  messageDesc(file_holdfast_v1_agent, 33);
 
 /**
  * @generated from message holdfast.v1.ValidateSet
@@ -1624,7 +1679,7 @@ export type ValidateSet = Message<"holdfast.v1.ValidateSet"> & {
  * Use `create(ValidateSetSchema)` to create a new message.
  */
 export const ValidateSetSchema: GenMessage<ValidateSet> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 33);
+  messageDesc(file_holdfast_v1_agent, 34);
 
 /**
  * @generated from message holdfast.v1.ValidateLog
@@ -1655,7 +1710,7 @@ export type ValidateLog = Message<"holdfast.v1.ValidateLog"> & {
  * Use `create(ValidateLogSchema)` to create a new message.
  */
 export const ValidateLogSchema: GenMessage<ValidateLog> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 34);
+  messageDesc(file_holdfast_v1_agent, 35);
 
 /**
  * @generated from message holdfast.v1.ValidateProgress
@@ -1709,7 +1764,7 @@ export type ValidateProgress = Message<"holdfast.v1.ValidateProgress"> & {
  * Use `create(ValidateProgressSchema)` to create a new message.
  */
 export const ValidateProgressSchema: GenMessage<ValidateProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 35);
+  messageDesc(file_holdfast_v1_agent, 36);
 
 /**
  * @generated from message holdfast.v1.ValidateResult
@@ -1765,7 +1820,7 @@ export type ValidateResult = Message<"holdfast.v1.ValidateResult"> & {
  * Use `create(ValidateResultSchema)` to create a new message.
  */
 export const ValidateResultSchema: GenMessage<ValidateResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 36);
+  messageDesc(file_holdfast_v1_agent, 37);
 
 /**
  * Something at the destination that is not as it was written.
@@ -1831,7 +1886,7 @@ export type ValidateFinding = Message<"holdfast.v1.ValidateFinding"> & {
  * Use `create(ValidateFindingSchema)` to create a new message.
  */
 export const ValidateFindingSchema: GenMessage<ValidateFinding> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 37);
+  messageDesc(file_holdfast_v1_agent, 38);
 
 /**
  * @generated from message holdfast.v1.AffectedFile
@@ -1876,7 +1931,7 @@ export type AffectedFile = Message<"holdfast.v1.AffectedFile"> & {
  * Use `create(AffectedFileSchema)` to create a new message.
  */
 export const AffectedFileSchema: GenMessage<AffectedFile> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 38);
+  messageDesc(file_holdfast_v1_agent, 39);
 
 /**
  * @generated from enum holdfast.v1.InstanceRole
@@ -1913,6 +1968,41 @@ export type InstanceRole = (typeof InstanceRole)[keyof typeof InstanceRole] | Un
  */
 export const InstanceRoleSchema: GenEnum<InstanceRole> = /*@__PURE__*/
   enumDesc(file_holdfast_v1_agent, 0);
+
+/**
+ * @generated from enum holdfast.v1.DestinationReach
+ */
+export const DestinationReach = {
+  /**
+   * not known yet
+   *
+   * @generated from enum value: DESTINATION_REACH_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * @generated from enum value: DESTINATION_REACH_REACHED = 1;
+   */
+  REACHED: 1,
+
+  /**
+   * it fails, or has not answered for a while
+   *
+   * @generated from enum value: DESTINATION_REACH_AWAY = 2;
+   */
+  AWAY: 2,
+} as const;
+
+/**
+ * @generated from enum holdfast.v1.DestinationReach
+ */
+export type DestinationReach = (typeof DestinationReach)[keyof typeof DestinationReach] | UnknownEnum;
+
+/**
+ * Describes the enum holdfast.v1.DestinationReach.
+ */
+export const DestinationReachSchema: GenEnum<DestinationReach> = /*@__PURE__*/
+  enumDesc(file_holdfast_v1_agent, 1);
 
 /**
  * @generated from service holdfast.v1.AgentService

@@ -12,6 +12,8 @@ import {
   nextThreshold,
   SEAL_AGE_MS,
   SEAL_FLUSHES,
+  SEAL_FLUSHES_AGE_MS,
+  SEAL_FLUSHES_MOST,
   SEAL_LOG_BYTES,
 } from '../../../../agent/archive/policy.ts';
 import { toLsn } from '../../../../foundation/lsn.ts';
@@ -22,6 +24,7 @@ const input = {
   checkpointIntervalMs: 1000,
   thresholdBytes: FLUSH_MIN_BYTES,
   wanted: false,
+  synchronous: false,
 };
 
 describe('decideFlush', () => {
@@ -38,6 +41,15 @@ describe('decideFlush', () => {
   test('enough, or wanted by someone: at once', () => {
     expect(decideFlush({ ...input, bufferedBytes: FLUSH_MIN_BYTES })).toEqual({ kind: 'flush' });
     expect(decideFlush({ ...input, wanted: true })).toEqual({ kind: 'flush' });
+  });
+  test('commits wait for it: at once, however little and young it is', () => {
+    const one = { ...input, bufferedBytes: 1, checkpointIntervalMs: 3_600_000 };
+    expect(decideFlush(one)).toEqual({ kind: 'wait', ms: 3_600_000 });
+    expect(decideFlush({ ...one, synchronous: true })).toEqual({ kind: 'flush' });
+    expect(decideFlush({ ...one, bufferedBytes: 0, synchronous: true })).toEqual({
+      kind: 'wait',
+      ms: undefined,
+    });
   });
 });
 
@@ -59,8 +71,12 @@ describe('mustSeal', () => {
   test('sealed before a block that would pass 64 MiB, at 256 flushes, at an hour', () => {
     expect(mustSeal({ ...file, logBytes: SEAL_LOG_BYTES - 100 }, 100)).toBe(false);
     expect(mustSeal({ ...file, logBytes: SEAL_LOG_BYTES - 100 }, 101)).toBe(true);
-    expect(mustSeal({ ...file, flushes: SEAL_FLUSHES }, 1)).toBe(true);
+    expect(mustSeal({ ...file, flushes: SEAL_FLUSHES, ageMs: SEAL_FLUSHES_AGE_MS }, 1)).toBe(true);
     expect(mustSeal({ ...file, ageMs: SEAL_AGE_MS }, 1)).toBe(true);
+  });
+  test('a young file takes the flushes of many single commits, up to a bound', () => {
+    expect(mustSeal({ ...file, flushes: SEAL_FLUSHES }, 1)).toBe(false);
+    expect(mustSeal({ ...file, flushes: SEAL_FLUSHES_MOST }, 1)).toBe(true);
   });
   test('never without log in it: the next file would be as empty', () => {
     expect(mustSeal({ logBytes: 0, flushes: 9999, ageMs: SEAL_AGE_MS * 2 }, 1)).toBe(false);

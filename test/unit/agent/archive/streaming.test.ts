@@ -13,11 +13,11 @@ import { type Clock, systemClock } from '../../../../foundation/clock.ts';
 import { HoldfastError } from '../../../../foundation/errors.ts';
 import { type Lsn, toLsn, toTimeline } from '../../../../foundation/lsn.ts';
 import { MountFileSchema } from '../../../../proto/gen/holdfast/v1/records_pb.ts';
-import { LogArchive } from '../../../../storage-layout/clog/archive.ts';
 import type { AppendableFile, Medium } from '../../../../storage-layout/media/medium.ts';
 import { openMedium } from '../../../../storage-layout/media/open.ts';
 import { writeOnce } from '../../../../storage-layout/records/info-file.ts';
 import { tree } from '../../../../storage-layout/tree.ts';
+import { LogArchive } from '../../../support/log-archive.ts';
 import { makeTestDirectory } from '../../../support/postgres.ts';
 
 const ROOT = { clusterName: 'hf', clusterId: 1n };
@@ -135,6 +135,7 @@ class FakeServer {
           walStatus: 'reserved',
           invalidationReason: '',
           retainedBytes: 0n,
+          synchronous: false,
         }),
     };
     return partial as Instance; // streaming uses nothing else of it
@@ -172,6 +173,7 @@ function newSequence(end: Lsn, lastFileId = 0n, epoch = 1n): LogFileSequence {
     clock: systemClock,
     lastFileId,
     end,
+    unbroken: { since: end, archivers: 0n },
     maxCommitUs: undefined,
   });
 }
@@ -191,6 +193,7 @@ function startStreaming(
     clock: options.clock ?? systemClock,
     checkpoint: NO_CHECKPOINT,
     flushUpTo: toLsn(0n),
+    synchronous: false,
     drain: drain.signal,
     changed: () => undefined,
   });
@@ -260,6 +263,22 @@ describe('streaming', () => {
     server.produce(500);
     await systemClock.sleep(50, new AbortController().signal);
     expect(files.durable).toBe(server.delivered - 500n);
+    drain.abort();
+    await run;
+  });
+
+  test('commits that wait for it are flushed as they come, also those that came before it was known', async () => {
+    const server = new FakeServer();
+    await using files = newSequence(BEGIN);
+    const { streaming, drain, run } = startStreaming(server, files, { intervalMs: 3_600_000 });
+    server.produce(1000);
+    await until(() => server.delivered === server.end);
+    expect(server.acknowledged).toEqual([]);
+    streaming.setSynchronous(true);
+    await until(() => server.acknowledged.at(-1) === server.end);
+    server.produce(500);
+    await until(() => server.acknowledged.at(-1) === server.end);
+    expect(files.durable).toBe(server.end);
     drain.abort();
     await run;
   });

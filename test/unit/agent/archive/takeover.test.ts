@@ -10,7 +10,6 @@ import type { LogInspector } from '../../../../engine/engine.ts';
 import { systemClock } from '../../../../foundation/clock.ts';
 import { type Lsn, toLsn, toTimeline } from '../../../../foundation/lsn.ts';
 import { MountFileSchema } from '../../../../proto/gen/holdfast/v1/records_pb.ts';
-import { LogArchive } from '../../../../storage-layout/clog/archive.ts';
 import { writeLogIndex } from '../../../../storage-layout/clog/index.ts';
 import { LogFileWriter } from '../../../../storage-layout/clog/writer.ts';
 import type { Medium } from '../../../../storage-layout/media/medium.ts';
@@ -18,6 +17,7 @@ import { openMedium } from '../../../../storage-layout/media/open.ts';
 import { writeOnce } from '../../../../storage-layout/records/info-file.ts';
 import { tree } from '../../../../storage-layout/tree.ts';
 import { FaultyMedium } from '../../../support/faulty-medium.ts';
+import { LogArchive } from '../../../support/log-archive.ts';
 import { makeTestDirectory } from '../../../support/postgres.ts';
 
 const ROOT = { clusterName: 'hf', clusterId: 1n };
@@ -185,6 +185,7 @@ describe('taking over', () => {
       clock: systemClock,
       lastFileId: 0n,
       end: BEGIN,
+      unbroken: { since: BEGIN, archivers: 0n },
       maxCommitUs: undefined,
     });
     await files.append(block(BEGIN), signal);

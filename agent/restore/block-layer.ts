@@ -1,0 +1,124 @@
+/**
+ * Lays the blocks of a job: fetches them in as few ranged reads as possible, the next range while this one is
+ * decompressed, checks every block and writes it in place. Buffers are kept from job to job.
+ */
+import { defined } from '../../foundation/assert.ts';
+import { HoldfastError } from '../../foundation/errors.ts';
+import { decodeMacroBlock, type PlannedRead, planReads } from '../../storage-layout/macroblock/reader.ts';
+import type { Medium } from '../../storage-layout/media/medium.ts';
+import { tree } from '../../storage-layout/tree.ts';
+import type { BlockJob, BlockSource, StoredBlock, TargetFile } from './block-job.ts';
+import { TargetFiles } from './target-files.ts';
+import { WriteBuffers } from './write-buffers.ts';
+
+const READ_BYTES = 4 * 1024 * 1024;
+/** Bytes read along rather than starting another read. */
+const MAX_GAP_BYTES = 64 * 1024;
+
+export type LaidBlocks = { readonly bytes: number; readonly blocks: number };
+type FileRead = { readonly key: string; readonly read: PlannedRead<StoredBlock> };
+
+export class BlockLayer {
+  readonly #source: BlockSource;
+  readonly #medium: Medium;
+  readonly #writeBuffers = new WriteBuffers();
+  readonly #readBuffers: [Buffer, Buffer] = [
+    Buffer.allocUnsafeSlow(READ_BYTES),
+    Buffer.allocUnsafeSlow(READ_BYTES),
+  ];
+
+  constructor(source: BlockSource, medium: Medium) {
+    this.#source = source;
+    this.#medium = medium;
+  }
+
+  /**
+   * Decodes a job's blocks and begins to write them; `written` resolves when they are. Both throw: DATA_CORRUPT naming file
+   * and offset, and the medium's and the file system's errors.
+   */
+  async lay(job: BlockJob): Promise<{ readonly written: Promise<LaidBlocks> }> {
+    const targets = new TargetFiles(this.#source.owner);
+    let bytes = 0;
+    try {
+      const filled = new Set(job.blocks.map((block) => block.file));
+      for (const [index, file] of job.files.entries()) if (!filled.has(index)) targets.create(file);
+      const reads = this.#planJob(job);
+      let pending = this.#fetch(reads, 0);
+      for (const [index, { key, read }] of reads.entries()) {
+        const stored = await pending;
+        pending = this.#fetch(reads, index + 1);
+        pending.catch(() => undefined); // awaited in the next turn, unless this one fails first
+        for (const block of read.entries) {
+          const file = defined(job.files[block.file], 'the file of a block');
+          await this.#layBlock(targets, file, block, storedBytes(stored, key, read.begin, block), key);
+          bytes += block.plainBytes;
+        }
+      }
+    } catch (error) {
+      await targets.finish().catch(() => undefined); // the first error is the one to show
+      throw error;
+    }
+    const done = { bytes, blocks: job.blocks.length };
+    return { written: targets.finish().then(() => done) };
+  }
+
+  #planJob(job: BlockJob): readonly FileRead[] {
+    const { clusterName, clusterId, tenantId, fullSetId, partitionGroup } = this.#source;
+    const byFile = Map.groupBy(job.blocks, (block) => `${block.setId}.${block.subTaskId}`);
+    return [...byFile.values()].flatMap((blocks) => {
+      const { setId, subTaskId } = defined(blocks[0], 'a group has a member');
+      const key = tree.macroBlock(
+        { clusterName, clusterId },
+        { tenantId, fullSetId, setId },
+        partitionGroup,
+        subTaskId,
+      );
+      const sorted = blocks.toSorted((a, b) => a.offset - b.offset);
+      return planReads(sorted, MAX_GAP_BYTES, READ_BYTES).map((read) => ({ key, read }));
+    });
+  }
+
+  /** Begins the read `index`, if there is one; reads use the two buffers in turn. */
+  async #fetch(reads: readonly FileRead[], index: number): Promise<Buffer> {
+    const next = reads[index];
+    if (next === undefined) return NOTHING;
+    const { begin, end } = next.read;
+    let buffer = this.#readBuffers[index % 2 === 0 ? 0 : 1];
+    if (buffer.length < end - begin) {
+      buffer = Buffer.allocUnsafeSlow(end - begin);
+      this.#readBuffers[index % 2 === 0 ? 0 : 1] = buffer;
+    }
+    return await this.#medium.readRange(next.key, begin, end, buffer);
+  }
+
+  /** Decodes one block and begins to write it. */
+  async #layBlock(
+    targets: TargetFiles,
+    file: TargetFile,
+    block: StoredBlock,
+    stored: Buffer,
+    key: string,
+  ): Promise<void> {
+    const buffer = await this.#writeBuffers.take();
+    const release = () => this.#writeBuffers.release(buffer);
+    try {
+      const plain = decodeMacroBlock(stored, block, buffer, key);
+      targets.write(file, block.position, plain, release);
+    } catch (error) {
+      release();
+      throw error;
+    }
+  }
+}
+
+/** A block's part of a range that was read from `begin` on. */
+function storedBytes(range: Buffer, key: string, begin: number, block: StoredBlock): Buffer {
+  const offset = block.offset - begin;
+  if (offset + block.storedBytes <= range.length) return range.subarray(offset, offset + block.storedBytes);
+  throw new HoldfastError(
+    'DATA_CORRUPT',
+    `${key} at offset ${block.offset}: the file ends inside a macroblock of ${block.storedBytes} bytes`,
+  );
+}
+
+const NOTHING = Buffer.alloc(0);
