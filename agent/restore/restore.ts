@@ -160,10 +160,10 @@ async function layBaseline(
   reporter.set({ phase: 'USER_DATA' });
   const progress = (done: BaselineProgress) => reporter.set(done);
   const [control] = await runTogether(
-    (signal) => layFiles(source, place, progress, signal),
-    async (signal) => {
-      await layLabelAndManifest(source, meta, place, signal);
-      if (!request.start) await layLog(prepared, signal);
+    (stop) => layFiles(source, place, progress, stop),
+    async (stop) => {
+      await layLabelAndManifest(source, meta, place, stop);
+      if (!request.start) await layLog(prepared, stop);
     },
     signal,
   );
