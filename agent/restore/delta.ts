@@ -28,14 +28,21 @@ import { dirname, join } from 'node:path';
 import { CONTROL_FILE_PATH, parseControlFile } from '../../engine/postgres/control-file.ts';
 import type { Clock } from '../../foundation/clock.ts';
 import { HoldfastError, isError } from '../../foundation/errors.ts';
-import { FileKind } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { readDirectories, readFiles } from './backup-set.ts';
+import { FileKind, type PartitionGroupBackup } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { readDirectories, readFiles, type SourceSet } from './backup-set.ts';
 import { REQUIRED_DIRECTORIES } from './baseline.ts';
 import { syncPath } from './durability.ts';
 import { stopLeftover } from './interrupted.ts';
 import { isAliveAs, refuseLiveTablespace, refuseRunningServer } from './live-server.ts';
 import type { Prepared } from './prepare.ts';
 import { INCOMPLETE_MARKER } from './target-directory.ts';
+
+/** What of a prepared restore this is about. */
+type DeltaPlace = Pick<Prepared, 'dataDirectory' | 'tablespaces'> & {
+  readonly source: Pick<SourceSet, 'medium' | 'metaKey' | 'indexKey'> & {
+    readonly backup: Pick<PartitionGroupBackup, 'systemIdentifier'>;
+  };
+};
 
 /** Where the control file waits; in the data directory itself. */
 export const CONTROL_ASIDE = 'HOLDFAST_DELTA_CONTROL';
@@ -45,7 +52,11 @@ export const CONTROL_ASIDE = 'HOLDFAST_DELTA_CONTROL';
  * INVALID_ARGUMENT (no data directory), SYSTEM_IDENTIFIER_MISMATCH. Changes nothing, but for a server that an interrupted
  * delta restore of this directory left: it is stopped.
  */
-export async function checkDeltaTarget(prepared: Prepared, clock: Clock, signal: AbortSignal): Promise<void> {
+export async function checkDeltaTarget(
+  prepared: DeltaPlace,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<void> {
   const { dataDirectory, source } = prepared;
   await refuseLinkedGlobal(dataDirectory);
   const controls = await readControls(dataDirectory);
@@ -114,7 +125,7 @@ export async function endDelta(dataDirectory: string): Promise<void> {
  * Step 3, as far as it is about whole files: tablespace links that lead where this restore puts them, nothing in the
  * directory and the tablespaces that the set does not have, an empty pg_wal.
  */
-export async function sweep(prepared: Prepared, signal: AbortSignal): Promise<void> {
+export async function sweep(prepared: DeltaPlace, signal: AbortSignal): Promise<void> {
   const { dataDirectory, tablespaces, source } = prepared;
   const kept = new Map<string, 'file' | 'directory' | 'link'>([
     [INCOMPLETE_MARKER, 'file'],
