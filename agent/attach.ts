@@ -135,7 +135,7 @@ async function hello(options: AttachOptions): Promise<AgentMessage> {
     zone: node.zone,
     version: VERSION,
     instances: options.instances.all().map((instance) => ({
-      tenant: instance.tenant,
+      tenant: instance.tenant ?? '',
       partitionGroup: instance.partitionGroup,
       instance: instance.name,
       restored: instance.restoredTenantId !== undefined,

@@ -20,17 +20,24 @@ const address = z
   .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, 'host:port is wanted')
   .refine((text) => Number(text.slice(text.lastIndexOf(':') + 1)) <= 65_535, 'a port is at most 65535');
 
-const instanceSchema = z.strictObject({
-  name,
-  tenant: name,
-  partition_group: name.default('p0'),
-  host: z.string().min(1).default('127.0.0.1'),
-  port: port.default(5432),
-  user: z.string().min(1).default('postgres'),
-  database: z.string().min(1).default('postgres'),
-  password_file: path.optional(),
-  data_directory: path.optional(),
-});
+const instanceSchema = z
+  .strictObject({
+    name,
+    /** Left out: it belongs to nobody, and is only watched. */
+    tenant: name.optional(),
+    /** Of the tenant; p0 when left out. */
+    partition_group: name.optional(),
+    host: z.string().min(1).default('127.0.0.1'),
+    port: port.default(5432),
+    user: z.string().min(1).default('postgres'),
+    database: z.string().min(1).default('postgres'),
+    password_file: path.optional(),
+    data_directory: path.optional(),
+  })
+  .refine(({ tenant, partition_group: group }) => tenant !== undefined || group === undefined, {
+    path: ['partition_group'],
+    error: 'an instance without a tenant is only watched: it has no partition group',
+  });
 
 const restoreSchema = z.strictObject({
   directory: path,
@@ -80,7 +87,7 @@ export function declaredInstances(config: AgentConfig): readonly DeclaredInstanc
   return config.instances.map((instance) => ({
     name: instance.name,
     tenant: instance.tenant,
-    partitionGroup: instance.partition_group,
+    partitionGroup: instance.tenant === undefined ? '' : (instance.partition_group ?? 'p0'),
     restoredTenantId: undefined,
     host: instance.host,
     port: instance.port,

@@ -25,10 +25,14 @@ export class Instances implements AsyncDisposable {
     return this.#declared();
   }
 
-  /** Throws INVALID_ARGUMENT when this agent declares none of that name. */
+  /** Throws INVALID_ARGUMENT when this agent declares none of that name, or none that does tasks. */
   config(name: string): DeclaredInstance {
     const found = this.all().find((instance) => instance.name === name);
-    if (found !== undefined) return found;
+    if (found?.tenant !== undefined) return found;
+    if (found !== undefined)
+      throw new HoldfastError('INVALID_ARGUMENT', `instance "${name}" is only watched by this agent`, {
+        hint: 'To make it a member, give it a tenant in the agent configuration.',
+      });
     throw new HoldfastError('INVALID_ARGUMENT', `this agent declares no instance "${name}"`, {
       hint: `It declares ${
         this.all()
@@ -57,7 +61,7 @@ export class Instances implements AsyncDisposable {
 
   async #status(instance: DeclaredInstance, signal: AbortSignal): Promise<InstanceStatus> {
     const declared = {
-      tenant: instance.tenant,
+      tenant: instance.tenant ?? '',
       partitionGroup: instance.partitionGroup,
       instance: instance.name,
       host: instance.host,

@@ -12,7 +12,8 @@ import type { Medium } from '../storage-layout/media/medium.ts';
 
 /** One instance of this node as the configuration (or a RESTORE on this node) declares it. */
 export type DeclaredInstance = InstanceConfig & {
-  readonly tenant: string;
+  /** Undefined: it belongs to nobody; it is watched, so that a copy of a member is seen, and does no task. */
+  readonly tenant: string | undefined;
   readonly partitionGroup: string;
   /** Set when a RESTORE on this node made the instance. */
   readonly restoredTenantId: bigint | undefined;

@@ -8,6 +8,7 @@
  *
  * Restores are compared as far as both go: pgBackRest lays the files down and makes them durable; Holdfast does the same
  * (no server is started on either side), and lays the log of the backup into pg_wal as well, some segments, which counts.
+ * pgBackRest leaves the files in the page cache, Holdfast does not: the server that starts next finds them warm or cold.
  */
 import { execFile } from 'node:child_process';
 import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
@@ -130,7 +131,8 @@ function describeMachine(plainBytes: number, serverVersion: string, rivalVersion
     `Database ${formatSize(plainBytes)}, PostgreSQL ${serverVersion} with page checksums; median of ${runs} runs in turn;`,
     `${availableParallelism()} cores (${cpus()[0]?.model.trim() ?? 'unknown'}), Node ${process.version};`,
     `${rivalVersion}: compress-type=zst, compress-level=3, process-max=2, archive-check=n; Holdfast: 2 workers.`,
-    'A restore is the files laid down durably, no server started; Holdfast lays the log of the backup into pg_wal too.',
+    'A restore is the files laid down durably, no server started; Holdfast lays the log of the backup into pg_wal too,',
+    'and writes large files past the page cache: a server started on them reads them from disk.',
   ].join('\n');
 }
 

@@ -33,7 +33,7 @@ export function addLogSourceOptions(command: Command): Command {
     .option('--cluster <name>', 'the cluster, when the destination holds several')
     .option('--cluster-id <id>', "the cluster's id", parseId)
     .option('--tenant <name>', 'the tenant, by name or id, when there are several')
-    .option('--round <id>', 'the archive round; default: the newest', parseId)
+    .option('--round <id>', 'only this archive round', parseId)
     .option('--group <name>', 'the partition group, when the tenant has several');
 }
 

@@ -97,13 +97,34 @@ async function reading(
 ): Promise<void> {
   const { signal } = new AbortController();
   await using medium = await openMedium(options.from, signal);
-  const [source] = await findLogSources(medium, options, signal);
-  if (source === undefined) return; // findLogSources has thrown
+  const sources = await findLogSources(medium, options, signal);
+  const stretch: LogStretch = { since: options.since, until: options.until, timeline: options.timeline };
+  if (options.json !== true && act === listEvents) console.log(LIST_HEADING);
+  const [newest] = sources;
+  const isBounded = stretch.since !== undefined || stretch.until !== undefined;
+  let hasAnswered = false;
+  // A stretch may lie in earlier rounds, or in several; without one the newest round is read.
+  for (const source of isBounded ? sources.toReversed() : sources.slice(0, 1)) {
+    if (beginsBehind(source, stretch)) continue;
+    const context = await contextOf(source, stretch, signal);
+    if (isBounded && context.ranges.length === 0) continue;
+    hasAnswered = true;
+    await act(context, options, signal);
+  }
+  if (hasAnswered || newest === undefined) return;
+  await act({ ...(await contextOf(newest, stretch, signal)), ranges: [] }, options, signal);
+}
+
+async function contextOf(source: LogSource, stretch: LogStretch, signal: AbortSignal): Promise<ReadContext> {
   const log = await openLog(source, signal);
   const coverage = await log.coverage(signal);
-  const stretch: LogStretch = { since: options.since, until: options.until, timeline: options.timeline };
   const ranges = await findStretch(log, coverage, stretch, source.start.segmentSizeBytes, signal);
-  await act({ source, log, coverage, stretch, ranges }, options, signal);
+  return { source, log, coverage, stretch, ranges };
+}
+
+/** True when the round began after the stretch. Nothing of the stretch can be in it. */
+function beginsBehind({ start }: LogSource, { until }: LogStretch): boolean {
+  return until?.kind === 'time' && start.startUs > until.timeUs;
 }
 
 type ReadContext = {
@@ -119,10 +140,9 @@ async function listEvents(
   options: ReadOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  if (options.json !== true) console.log(LIST_HEADING);
   for await (const event of readEvents(source, log, ranges, stretch, signal)) {
     if (event.kind === 'switch') continue; // of segments: says nothing of what happened
-    console.log(options.json === true ? toJson(event) : formatEvent(event));
+    console.log(options.json === true ? toJson(event, source.round.round) : formatEvent(event));
   }
 }
 
@@ -155,7 +175,7 @@ function describe(event: TimedEvent): string {
   }
 }
 
-function toJson(event: TimedEvent): string {
+function toJson(event: TimedEvent, round: bigint): string {
   const timeUs = timeOf(event);
   return JSON.stringify(
     {
@@ -163,6 +183,7 @@ function toJson(event: TimedEvent): string {
       begin: formatLsn(event.begin),
       end: formatLsn(event.end),
       ...(timeUs === undefined ? {} : { time: formatInstant(timeUs) }),
+      round: String(round),
     },
     (key, value: unknown) =>
       typeof value === 'bigint' ? (key === 'redo' ? formatLsn(value) : String(value)) : value,
@@ -189,6 +210,7 @@ async function showVolume(
           begin: formatLsn(range.begin),
           end: formatLsn(range.end),
           ...(range.checkpointUs === undefined ? {} : { until: formatInstant(range.checkpointUs) }),
+          round: String(source.round.round),
         }),
       );
     for (const relation of volume.relations) console.log(JSON.stringify({ kind: 'relation', ...relation }));

@@ -202,7 +202,13 @@ export interface Instance extends AsyncDisposable {
 
 /** Something in the log that a person or a target may name. `begin` is where its record starts, `end` where the next may start. */
 export type LogEvent = { readonly begin: Lsn; readonly end: Lsn } & (
-  | { readonly kind: 'commit' | 'abort'; readonly xid: number; readonly timeUs: bigint }
+  | {
+      readonly kind: 'commit' | 'abort';
+      readonly xid: number;
+      readonly timeUs: bigint;
+      /** Of its subtransactions; left out when there are none. */
+      readonly subxids?: readonly number[];
+    }
   | { readonly kind: 'restorePoint'; readonly name: string; readonly timeUs: bigint }
   | { readonly kind: 'checkpoint'; readonly redo: Lsn; readonly timeUs: bigint; readonly shutdown: boolean }
   | {

@@ -343,7 +343,8 @@ class Archiver {
     const nowMs = this.#context.clock.monotonicMs();
     const atDestination = this.#waitingFor === DESTINATION && this.#state !== 'waiting';
     this.#reach = lookAtReach(this.#reach, {
-      stalledMs: this.#streaming?.callMs ?? (atDestination ? nowMs - this.#waitingSinceMs : 0),
+      callMs: this.#streaming?.callMs ?? 0,
+      openingMs: atDestination ? nowMs - this.#waitingSinceMs : 0,
       streamedMs: this.#streamingSinceMs === undefined ? 0 : nowMs - this.#streamingSinceMs,
       nowUs: this.#context.clock.nowUs(),
     });

@@ -2,14 +2,16 @@
  * Whether an archiver can work at its destination: what becomes an event, so it changes once per outage and not once per
  * attempt. Pure but for what it is told.
  *
- *   unknown, reached ──a call fails, or has not ended for STALLED_MS──► away
- *   unknown, away    ──a session has streamed for SETTLED_MS──────────► reached
+ *   unknown, reached ──a call fails, or takes STALLED_MS, or opening takes OPENING_STALLED_MS──► away
+ *   unknown, away    ──a session has streamed for SETTLED_MS───────────────────────────────────► reached
  */
 
 import { type ArchiveProgress, DestinationReach } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 
 /** A call that takes longer has met a destination that hangs. */
 export const STALLED_MS = 10_000;
+/** To find the end of an archive takes many calls. */
+export const OPENING_STALLED_MS = 60_000;
 /** Behind a look at the medium: a session that fails sooner has not mended anything. */
 export const SETTLED_MS = 6000;
 
@@ -35,7 +37,9 @@ export function describeReach(reach: Reach): Pick<ArchiveProgress, 'destination'
 
 export type ReachInput = {
   /** How long the call to the destination that is under way has taken; 0: none is. */
-  readonly stalledMs: number;
+  readonly callMs: number;
+  /** How long the archive has been opened for; 0: it is open, or not being opened. */
+  readonly openingMs: number;
   /** How long the session has streamed; 0: it does not. */
   readonly streamedMs: number;
   readonly nowUs: bigint;
@@ -43,7 +47,8 @@ export type ReachInput = {
 
 /** What a look now and then makes of it. */
 export function lookAtReach(reach: Reach, input: ReachInput): Reach {
-  if (input.stalledMs >= STALLED_MS) return goAway(reach, input.nowUs - toUs(input.stalledMs));
+  if (input.callMs >= STALLED_MS) return goAway(reach, input.nowUs - toUs(input.callMs));
+  if (input.openingMs >= OPENING_STALLED_MS) return goAway(reach, input.nowUs - toUs(input.openingMs));
   return input.streamedMs >= SETTLED_MS ? { kind: 'reached' } : reach;
 }
 

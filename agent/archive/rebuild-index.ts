@@ -13,7 +13,7 @@ import type { LogInspector } from '../../engine/engine.ts';
 import { createLogInspector } from '../../engine/postgres/wal/inspector.ts';
 import type { WalVersion } from '../../engine/postgres/wal/page.ts';
 import { isError } from '../../foundation/errors.ts';
-import { type Lsn, segmentStart, toLsn } from '../../foundation/lsn.ts';
+import { formatLsn, type Lsn, segmentStart, toLsn } from '../../foundation/lsn.ts';
 import { encodeChangeMap } from '../../storage-layout/clog/change-map.ts';
 import {
   encodeLogIndex,
@@ -75,6 +75,12 @@ export async function* repairIndexes(
     const stored = await readStored(place, name, signal);
     if (stored.kind === 'missing' && ordinal === names.length - 1) {
       yield verdict(facts, 'open', '');
+      continue;
+    }
+    if (stored.kind === 'read' && facts.end < stored.index.end) {
+      // An index that ends earlier would look as if nothing were missing.
+      const reason = `its log ends at ${formatLsn(facts.end)}, its index says ${formatLsn(stored.index.end)}: what lies between is lost`;
+      yield verdict(facts, 'unreadable', reason);
       continue;
     }
     const laterBegin =

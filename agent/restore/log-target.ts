@@ -7,7 +7,7 @@
  * - An LSN is PostgreSQL's recovery_target_lsn: the first record that begins at or after it. None: the end of the log.
  * - A transaction id is the record that ends the transaction, found by reading the log; a restore point's name is its
  *   record, found in the indexes, and by reading where a file has none. Of several the first behind the baseline's stop.
- *   None: refused.
+ *   None: refused. A subtransaction ends with its transaction, whose id is told: recovery_target_xid knows no other.
  * - Inclusive stops behind what the target names, exclusive before it. A time is inclusive unless said otherwise: what was
  *   committed at that very microsecond is restored.
  */
@@ -64,8 +64,10 @@ export async function resolveTarget(
       return await targetOfLsn(log, wanted.lsn, wanted.inclusive, signal);
     case 'xid': {
       const isEnd = (event: LogEvent) =>
-        (event.kind === 'commit' || event.kind === 'abort') && event.xid === wanted.xid;
+        (event.kind === 'commit' || event.kind === 'abort') &&
+        (event.xid === wanted.xid || event.subxids?.includes(wanted.xid) === true);
       const found = await findEvent(log, undefined, isEnd, signal);
+      refuseSubtransaction(wanted.xid, found);
       return targetOfEvent(log, found, wanted.inclusive, `the end of transaction ${wanted.xid}`);
     }
     case 'name': {
@@ -76,6 +78,16 @@ export async function resolveTarget(
     default:
       return assertNever(wanted);
   }
+}
+
+function refuseSubtransaction(xid: number, found: LogEvent | undefined): void {
+  if (found?.kind !== 'commit' && found?.kind !== 'abort') return;
+  if (found.xid === xid) return;
+  throw new HoldfastError(
+    'TARGET_NOT_RESTORABLE',
+    `transaction ${xid} is a subtransaction of ${found.xid}, and has no end of its own`,
+    { hint: `Name the transaction: UNTIL XID = ${found.xid}.` },
+  );
 }
 
 /** Everything that was archived means all of it: where log is cut off or missing, it does not end but is lost. */

@@ -160,10 +160,10 @@ async function layBaseline(
   reporter.set({ phase: 'USER_DATA' });
   const progress = (done: BaselineProgress) => reporter.set(done);
   const [control] = await runTogether(
-    (stop) => layFiles(source, place, progress, stop),
-    async (stop) => {
-      await layLabelAndManifest(source, meta, place, stop);
-      if (!request.start) await layLog(prepared, stop);
+    (linked) => layFiles(source, place, progress, linked),
+    async (linked) => {
+      await layLabelAndManifest(source, meta, place, linked);
+      if (!request.start) await layLog(prepared, linked);
     },
     signal,
   );
@@ -175,13 +175,13 @@ async function layBaseline(
 
 /** Runs both. When one fails the other is aborted and awaited: nothing is written behind a failure. Throws the first. */
 async function runTogether<A, B>(
-  first: (signal: AbortSignal) => Promise<A>,
-  second: (signal: AbortSignal) => Promise<B>,
+  first: (linked: AbortSignal) => Promise<A>,
+  second: (linked: AbortSignal) => Promise<B>,
   signal: AbortSignal,
 ): Promise<[A, B]> {
   const stop = new AbortController();
   const linked = AbortSignal.any([signal, stop.signal]);
-  const orStop = async <T>(task: (signal: AbortSignal) => Promise<T>): Promise<T> => {
+  const orStop = async <T>(task: (linked: AbortSignal) => Promise<T>): Promise<T> => {
     try {
       return await task(linked);
     } catch (error) {

@@ -14,7 +14,6 @@ import {
   openScanned,
 } from '../../storage-layout/clog/log-file.ts';
 import { LogLookup } from '../../storage-layout/clog/lookup.ts';
-import { mapLimited } from '../../storage-layout/clog/map-limited.ts';
 import { joinPieces, type LogRange, planPieces } from '../../storage-layout/clog/ranges.ts';
 import { parseHistory } from '../../storage-layout/plan/lineage.ts';
 import { RECORD } from '../../storage-layout/records/framing.ts';
@@ -106,10 +105,13 @@ async function readHeads(
   const all = await findNames(place, signal);
   const last = all.at(-1);
   const names = range === undefined ? all : await narrow(place, range, all, signal);
-  const heads = await mapLimited(names, OPEN_CONCURRENCY, async (name): Promise<Head[]> => {
+  const open = async (name: FileName): Promise<Head[]> => {
     const found = await readHead(place, name, indexed, findings, signal);
     return found === undefined ? [] : [{ ...name, ...found, isLast: !isEnded && isSame(name, last) }];
-  });
+  };
+  const heads: Head[] = [];
+  for (let first = 0; first < names.length; first += OPEN_CONCURRENCY)
+    heads.push(...(await Promise.all(names.slice(first, first + OPEN_CONCURRENCY).map(open))).flat());
   const listed = new Set(all.map(fileLabel));
   const lost = await findLost(
     place,
@@ -118,7 +120,7 @@ async function readHeads(
     findings,
     signal,
   );
-  return [...heads.flat(), ...lost].sort(comparePlaces);
+  return [...heads, ...lost].sort(comparePlaces);
 }
 
 function isSame(name: FileName, other: FileName | undefined): boolean {

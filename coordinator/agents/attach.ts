@@ -5,15 +5,16 @@ import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
 import {
   type AgentMessage,
   CancelTaskSchema,
+  type DeclaredInstance,
   type Hello,
   type TaskResult,
   WelcomeSchema,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { checkName } from '../../storage-layout/tree.ts';
 import { findTask } from '../catalog/jobs.ts';
-import { deleteOwedSlot, listOwedSlots } from '../catalog/owed-slots.ts';
+import { deleteOwedSlot, insertOwedSlot, listOwedSlots } from '../catalog/owed-slots.ts';
 import { findLastRound } from '../catalog/rounds.ts';
-import { attachServer, declareInstance, keepInstances } from '../catalog/servers.ts';
+import { attachServer, declareInstance, keepInstances, listInstances } from '../catalog/servers.ts';
 import { findTenant, insertTenant, joinGroup, listTenants, nextTenantId } from '../catalog/tenants.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
 import { slotName } from '../jobs/dispatch.ts';
@@ -86,8 +87,9 @@ function checkToken(expected: string | undefined, given: string): void {
 async function register(context: CoordinatorContext, hello: Hello): Promise<bigint> {
   if (hello.agentUuid === '') throw new HoldfastError('INVALID_ARGUMENT', 'the agent has no uuid');
   for (const declared of hello.instances) {
+    if (declared.tenant === '') continue; // only watched
     checkName('partition group', declared.partitionGroup);
-    if (declared.tenant === '' || declared.tenant.length > 128)
+    if (declared.tenant.length > 128)
       throw new HoldfastError('INVALID_ARGUMENT', `not a tenant name: ${JSON.stringify(declared.tenant)}`);
   }
   return await write(context, async (tx) => {
@@ -97,15 +99,15 @@ async function register(context: CoordinatorContext, hello: Hello): Promise<bigi
       tx.nowUs,
     );
     for (const declared of hello.instances) {
-      const tenantId = await tenantOf(tx, declared.tenant, declared.restored ? declared.tenantId : 0n);
-      await joinGroup(tx, tenantId, declared.partitionGroup, tx.nowUs);
-      await declareInstance(tx, {
+      const tenantId = await joinDeclared(tx, declared);
+      const member = {
         serverId,
         instance: declared.instance,
         tenantId,
         partitionGroup: declared.partitionGroup,
-        restored: declared.restored,
-      });
+      };
+      await oweSlotOfEarlierGroup(context, tx, member);
+      await declareInstance(tx, { ...member, restored: declared.restored });
     }
     const declared = hello.instances.map(({ instance }) => instance);
     await tellSlotsLeftBehind(context, tx, serverId, declared);
@@ -117,6 +119,27 @@ async function register(context: CoordinatorContext, hello: Hello): Promise<bigi
     });
     return serverId;
   });
+}
+
+/** An instance that was another group's has that group's slot, and its agent still reaches it. */
+async function oweSlotOfEarlierGroup(
+  context: CoordinatorContext,
+  tx: Transaction,
+  member: {
+    readonly serverId: bigint;
+    readonly instance: string;
+    readonly tenantId: bigint | undefined;
+    readonly partitionGroup: string;
+  },
+): Promise<void> {
+  const earlier = (await listInstances(tx)).find(
+    (row) => row.server_id === member.serverId && row.instance === member.instance,
+  );
+  if (earlier === undefined || earlier.tenant_id === null) return;
+  if (earlier.tenant_id === member.tenantId && earlier.partition_group === member.partitionGroup) return;
+  if ((await findLastRound(tx, earlier.tenant_id)) === undefined) return;
+  const slot_name = slotName(context, earlier.tenant_id, earlier.partition_group);
+  await insertOwedSlot(tx, { server_id: member.serverId, instance: member.instance, slot_name }, tx.nowUs);
 }
 
 /**
@@ -131,7 +154,7 @@ async function tellSlotsLeftBehind(
 ): Promise<void> {
   const left: { instance: string; slot: string }[] = [];
   for (const removed of await keepInstances(tx, serverId, declared))
-    if ((await findLastRound(tx, removed.tenant_id)) !== undefined)
+    if (removed.tenant_id !== null && (await findLastRound(tx, removed.tenant_id)) !== undefined)
       left.push({
         instance: removed.instance,
         slot: slotName(context, removed.tenant_id, removed.partition_group),
@@ -149,6 +172,14 @@ async function tellSlotsLeftBehind(
       message: `instance "${instance}" of server ${serverId} is declared no more; its replication slot may still keep log there. Unless another agent declares that instance now, run on it: SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '${slot}';`,
       facts: { server_id: serverId, instance, slot_name: slot },
     });
+}
+
+/** The declared tenant's id, its partition group joined; undefined: the instance belongs to nobody. */
+async function joinDeclared(tx: Transaction, declared: DeclaredInstance): Promise<bigint | undefined> {
+  if (declared.tenant === '') return undefined;
+  const tenantId = await tenantOf(tx, declared.tenant, declared.restored ? declared.tenantId : 0n);
+  await joinGroup(tx, tenantId, declared.partitionGroup, tx.nowUs);
+  return tenantId;
 }
 
 /** The declared tenant's id; a tenant appears with the first agent that declares it. `givenId`: of a restored one. */

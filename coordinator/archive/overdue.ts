@@ -55,7 +55,10 @@ export class OverdueWatch {
 
   async #tell(context: CoordinatorContext, group: RoundGroup, candidates: Candidates): Promise<void> {
     const members = candidates.instances.filter(
-      (row) => row.tenant_id === group.tenant_id && row.partition_group === group.partition_group,
+      (row) =>
+        row.tenant_id === group.tenant_id &&
+        row.partition_group === group.partition_group &&
+        row.system_identifier === group.system_identifier,
     );
     const overdue = judgeOverdue(group, members, context.clock.nowUs());
     if (overdue === undefined) return;

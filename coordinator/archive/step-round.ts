@@ -20,8 +20,10 @@ import { type CoordinatorContext, write } from '../context.ts';
 import { hasRound } from '../destination/claims.ts';
 import { runningGroups, toRoundState, writeClogSummaries } from '../destination/summaries.ts';
 import { writeOnceOrRead } from '../destination/write-once.ts';
+import { readRetention } from '../jobs/check-job.ts';
 import { step } from '../jobs/state-machine.ts';
 import { abandonCancelled, cancelTasks, isEnded, sendCancel } from '../jobs/task-care.ts';
+import { isFollowed } from './keep-slots.ts';
 import { ROUND_TRANSITIONS, type RoundStateName } from './round-states.ts';
 
 /** One step of a round that is running, or owes its round_end. */
@@ -118,6 +120,9 @@ async function interruptRound(context: CoordinatorContext, round: Round, failed:
   const cause = errorOfRow(failed) ?? new HoldfastError('INTERNAL', 'the archiver ended');
   const group = await holeOf(context, round, failed, cause);
   const lost = describeHole(group);
+  const kept = (await keepsAllUntilNext(context, round, next))
+    ? " Until the next round begins, the slots keep all of the servers' log (MANDATORY)."
+    : '';
   const reason = `partition group ${failed.partition_group}: ${cause.code}: ${cause.message}${lost === '' ? '' : `; ${lost}`}`;
   const told = await write(context, async (tx) => {
     const moved = await moveRound(tx, round, next, {
@@ -134,7 +139,7 @@ async function interruptRound(context: CoordinatorContext, round: Round, failed:
       severity: 'ERROR',
       tenantId: round.tenant_id,
       tenantName: round.tenant_name,
-      message: `round ${round.round} of tenant "${round.tenant_name}" is INTERRUPTED: ${reason}. What follows needs a new round and a full backup.`,
+      message: `round ${round.round} of tenant "${round.tenant_name}" is INTERRUPTED: ${reason}. What follows needs a new round and a full backup.${kept}`,
       facts: {
         round: round.round,
         reason,
@@ -149,6 +154,16 @@ async function interruptRound(context: CoordinatorContext, round: Round, failed:
     return await cancelTasks(tx, round.job_id);
   });
   for (const task of told) sendCancel(context, task, 'the round is interrupted', true);
+}
+
+/** The slots stay for a round that follows by itself, and nothing bounds what they keep. */
+async function keepsAllUntilNext(
+  context: CoordinatorContext,
+  round: Round,
+  next: RoundStateName,
+): Promise<boolean> {
+  const { mandatory } = await readRetention(context, round.tenant_id);
+  return mandatory && (await isFollowed(context, { ...round, state: next }));
 }
 
 /** The failed group with its hole: where its archiver said, else behind what it reported as archived. */

@@ -260,7 +260,10 @@ export type GroupProgress = {
   readonly destinationAwayUs: bigint | undefined;
 };
 
-/** What an archiver reported. The start is kept once it is known (R5), the checkpoint only grows. */
+/**
+ * What an archiver reported. The start is kept once it is known (R5), the checkpoint only grows; `lineage_us` is the
+ * checkpoint's time on the newest timeline alone.
+ */
 export async function recordGroupProgress(
   tx: Queryable,
   group: Pick<RoundGroup, 'tenant_id' | 'round' | 'partition_group'>,
@@ -280,6 +283,9 @@ export async function recordGroupProgress(
          WHEN $11::bigint < checkpoint_timeline THEN checkpoint_lsn ELSE greatest(checkpoint_lsn, $12::pg_lsn) END,
        checkpoint_timeline = greatest(checkpoint_timeline, $11::bigint),
        checkpoint_us = greatest(checkpoint_us, $13::bigint),
+       lineage_us = CASE WHEN $11::bigint > checkpoint_timeline THEN $13::bigint
+         WHEN $11::bigint < checkpoint_timeline THEN lineage_us ELSE greatest(lineage_us, $13::bigint) END,
+       forked_us = CASE WHEN checkpoint_timeline > 0 AND $11::bigint > checkpoint_timeline THEN $22 ELSE forked_us END,
        server_lsn = coalesce($14::pg_lsn, server_lsn),
        server_us = greatest(server_us, $15::bigint),
        input_bytes = $16, output_bytes = $17, backlog_bytes = $18, slot_state = $19, waiting_for = $20, last_error = $21,

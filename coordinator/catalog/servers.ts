@@ -13,10 +13,13 @@ export type Server = {
   readonly heartbeat_us: bigint;
 };
 export type InstanceRoleName = 'UNKNOWN' | 'PRIMARY' | 'STANDBY' | 'DOWN';
+/** What an instance is found to be (agents/membership.ts): only a MEMBER is given tasks. */
+export type Membership = 'MEMBER' | 'UNASSIGNED' | 'UNASSIGNED CLONE';
 export type InstanceRow = {
   readonly server_id: bigint;
   readonly instance: string;
-  readonly tenant_id: bigint;
+  /** Null: it is declared for no tenant, and only watched. */
+  readonly tenant_id: bigint | null;
   readonly partition_group: string;
   readonly restored: boolean;
   readonly role: InstanceRoleName;
@@ -35,12 +38,18 @@ export type InstanceRow = {
   readonly idle_slot_timeout: string;
   /** What must be changed there for the log to be kept as wanted; empty: nothing. */
   readonly advice: string;
+  /** As it was found when it was last judged. */
+  readonly membership: Membership;
+  /** `tenant.group`; empty: it is no clone. */
+  readonly clone_of: string;
 };
+/** An instance that is declared for a tenant. */
+export type MemberInstance = InstanceRow & { readonly tenant_id: bigint };
 
 const SERVER_COLUMNS = 'server_id, agent_uuid, ip, port, zone, status, heartbeat_us';
 const INSTANCE_COLUMNS = `server_id, instance, tenant_id, partition_group, restored, role, system_identifier,
   timeline, lsn::text AS lsn, server_version, error, host, port, data_directory, max_slot_wal_keep_size,
-  idle_slot_timeout, advice`;
+  idle_slot_timeout, advice, membership, clone_of`;
 
 export async function listServers(db: Queryable): Promise<readonly Server[]> {
   return await db.query<Server>(`SELECT ${SERVER_COLUMNS} FROM holdfast.servers ORDER BY server_id`);
@@ -102,8 +111,8 @@ export async function listInstances(db: Queryable): Promise<readonly InstanceRow
   );
 }
 
-export async function listInstancesOf(db: Queryable, tenantId: bigint): Promise<readonly InstanceRow[]> {
-  return await db.query<InstanceRow>(
+export async function listInstancesOf(db: Queryable, tenantId: bigint): Promise<readonly MemberInstance[]> {
+  return await db.query<MemberInstance>(
     `SELECT ${INSTANCE_COLUMNS} FROM holdfast.instances WHERE tenant_id = $1 ORDER BY server_id, instance`,
     [tenantId],
   );
@@ -114,7 +123,8 @@ export async function declareInstance(
   instance: {
     readonly serverId: bigint;
     readonly instance: string;
-    readonly tenantId: bigint;
+    /** Undefined: it is only watched, and belongs to nobody. */
+    readonly tenantId: bigint | undefined;
     readonly partitionGroup: string;
     readonly restored: boolean;
   },
@@ -124,7 +134,27 @@ export async function declareInstance(
      VALUES ($1, $2, $3, $4, $5)
      ON CONFLICT (server_id, instance) DO UPDATE SET tenant_id = EXCLUDED.tenant_id,
        partition_group = EXCLUDED.partition_group, restored = EXCLUDED.restored`,
-    [instance.serverId, instance.instance, instance.tenantId, instance.partitionGroup, instance.restored],
+    [
+      instance.serverId,
+      instance.instance,
+      instance.tenantId ?? null,
+      instance.partitionGroup,
+      instance.restored,
+    ],
+  );
+}
+
+export async function recordMembership(
+  tx: Queryable,
+  instance: Pick<InstanceRow, 'server_id' | 'instance'>,
+  membership: Membership,
+  cloneOf: string,
+): Promise<void> {
+  await updateRows(
+    tx,
+    'instances',
+    { server_id: instance.server_id, instance: instance.instance },
+    { membership, clone_of: cloneOf },
   );
 }
 

@@ -10,6 +10,8 @@ export type Tenant = {
   readonly status: TenantStatus;
   readonly created_us: bigint;
   readonly dropped_us: bigint;
+  /** The RESTORE that made it; null: an agent declared it. */
+  readonly restored_by_job: bigint | null;
 };
 export type PartitionGroup = {
   readonly tenant_id: bigint;
@@ -22,7 +24,7 @@ export type PartitionGroup = {
 
 /** Tenants' ids begin here, as OceanBase's do. */
 export const FIRST_TENANT_ID = 1001n;
-const COLUMNS = 'tenant_id, tenant_name, status, created_us, dropped_us';
+const COLUMNS = 'tenant_id, tenant_name, status, created_us, dropped_us, restored_by_job';
 
 export async function listTenants(db: Queryable): Promise<readonly Tenant[]> {
   return await db.query<Tenant>(`SELECT ${COLUMNS} FROM holdfast.tenants ORDER BY tenant_id`);

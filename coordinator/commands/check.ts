@@ -1,9 +1,10 @@
 /** ALTER SYSTEM CHECK, and the checks that ARCHIVELOG and BACKUP begin with. */
 import { HoldfastError } from '../../foundation/errors.ts';
+import { listClonesOf, listMembersOf } from '../agents/membership.ts';
 import type { Queryable } from '../catalog/catalog.ts';
 import { findJob, insertJob, insertTask, listTasks } from '../catalog/jobs.ts';
-import { type InstanceRow, listInstancesOf } from '../catalog/servers.ts';
-import { listGroups, type Tenant } from '../catalog/tenants.ts';
+import type { MemberInstance } from '../catalog/servers.ts';
+import { listGroups, type PartitionGroup, type Tenant } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { checkError, checkItems, readRetention } from '../jobs/check-job.ts';
 import { destinationParameter } from '../parameters/values.ts';
@@ -57,9 +58,9 @@ async function attachedStandbys(
   db: Queryable,
   tenant: Tenant,
   group: string,
-): Promise<readonly InstanceRow[]> {
+): Promise<readonly MemberInstance[]> {
   const attached = new Set(context.hub.attachedServers());
-  return (await listInstancesOf(db, tenant.tenant_id)).filter(
+  return (await listMembersOf(db, tenant.tenant_id)).filter(
     (instance) =>
       instance.partition_group === group && instance.role === 'STANDBY' && attached.has(instance.server_id),
   );
@@ -93,7 +94,7 @@ async function awaitMembers(context: CoordinatorContext, tenant: Tenant, signal:
   for (;;) {
     const { version } = context.bus;
     const attached = new Set(context.hub.attachedServers());
-    const members = (await listInstancesOf(context.catalog, tenant.tenant_id)).filter((instance) =>
+    const members = (await listMembersOf(context.catalog, tenant.tenant_id)).filter((instance) =>
       attached.has(instance.server_id),
     );
     const groups = await listGroups(context.catalog, tenant.tenant_id);
@@ -105,6 +106,7 @@ async function awaitMembers(context: CoordinatorContext, tenant: Tenant, signal:
         ),
     );
     if (missing.length === 0 && groups.length > 0) return;
+    await refuseClones(context, tenant, missing);
     if (late) {
       throw new HoldfastError(
         'AGENT_UNREACHABLE',
@@ -114,6 +116,28 @@ async function awaitMembers(context: CoordinatorContext, tenant: Tenant, signal:
     }
     await context.bus.changed(version, POLL_MS, context.clock, signal);
   }
+}
+
+/** A group whose only instances are another's clones is not waited for. */
+async function refuseClones(
+  context: CoordinatorContext,
+  tenant: Tenant,
+  missing: readonly PartitionGroup[],
+): Promise<void> {
+  const clones = await listClonesOf(context.catalog, tenant.tenant_id);
+  const clone = clones.find(({ instance }) =>
+    missing.some((group) => group.partition_group === instance.partition_group),
+  );
+  if (clone === undefined) return;
+  const { instance, owner, cloneOf } = clone;
+  throw new HoldfastError(
+    'SYSTEM_IDENTIFIER_MISMATCH',
+    `instance "${instance.instance}" of tenant "${tenant.tenant_name}" is an UNASSIGNED CLONE of ${cloneOf}: it has its system identifier, ${instance.system_identifier}`,
+    {
+      detail: 'Two partition groups cannot have one system identifier, unless RESTORE made one of them.',
+      hint: `Declare the instance for the tenant it belongs to, or for none; or forget the other: ALTER SYSTEM DROP TENANT ${owner?.tenant.tenant_name ?? ''};`,
+    },
+  );
 }
 
 /** It takes seconds and its findings are its result, so it waits for them with and without WAIT. */

@@ -13,10 +13,11 @@ import type { CoordinatorContext } from '../context.ts';
 import { checkOwner } from '../destination/claims.ts';
 import type { SqlValue } from '../sql/results.ts';
 import type { CurrentStatement } from '../sql/statements.ts';
+import { describeAbandoned } from './abandoned-rows.ts';
 import { requireDestination } from './archive.ts';
 import { type Events, selectTenants, table } from './command.ts';
 
-/** Read from the destination itself: one row per restorable interval, one per hole between two of them. */
+/** Read from the destination itself: one row per restorable interval, one per hole between two of them, one per abandoned stretch. */
 export async function* showRestoreWindows(
   context: CoordinatorContext,
   statement: Extract<CurrentStatement, { readonly kind: 'showRestoreWindows' }>,
@@ -69,6 +70,8 @@ export async function* showRestoreWindows(
         describeLost(history, lastRound),
         holeReason(history, lastRound, undefined),
       ]);
+    for (const abandoned of await describeAbandoned(medium, context.root, history, signal))
+      rows.push([...common, ...abandoned]);
     for (const file of history.unreadable)
       rows.push([...common, 'UNREADABLE', null, null, null, null, null, `${file.key}: ${file.reason}`]);
   }

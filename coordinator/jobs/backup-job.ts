@@ -11,6 +11,7 @@ import {
   type PartitionGroupList,
   PartitionGroupListSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { listMembersOf } from '../agents/membership.ts';
 import {
   commentJob,
   errorOfRow,
@@ -22,7 +23,7 @@ import {
   type Task,
 } from '../catalog/jobs.ts';
 import { findRound, listRoundGroups, type RoundGroup } from '../catalog/rounds.ts';
-import { listInstancesOf, listServers } from '../catalog/servers.ts';
+import { listServers } from '../catalog/servers.ts';
 import {
   abandonSet,
   completeSet,
@@ -138,7 +139,7 @@ async function claim(context: CoordinatorContext, job: Job, signal: AbortSignal)
 
 export async function replicasOf(context: CoordinatorContext, tenantId: bigint) {
   const servers = await listServers(context.catalog);
-  const instances = await listInstancesOf(context.catalog, tenantId);
+  const instances = await listMembersOf(context.catalog, tenantId);
   return instances.map((instance) => {
     const server = servers.find((candidate) => candidate.server_id === instance.server_id);
     return {

@@ -1,14 +1,14 @@
 /** Where a task runs. Pure. */
-
 import type { Task } from '../catalog/jobs.ts';
-import type { InstanceRow, Server } from '../catalog/servers.ts';
+import type { MemberInstance, Server } from '../catalog/servers.ts';
 import type { PartitionGroup } from '../catalog/tenants.ts';
 import type { TaskKind } from './task-states.ts';
 
 export type Place = { readonly serverId: bigint; readonly instance: string };
 
 export type Candidates = {
-  readonly instances: readonly InstanceRow[];
+  /** Members only: a clone is nobody's (agents/membership.ts). */
+  readonly instances: readonly MemberInstance[];
   readonly servers: readonly Server[];
   readonly attached: ReadonlySet<bigint>;
   /** What is known of the partition groups; without it a member is a member. */
@@ -36,8 +36,8 @@ export function choosePlace(
 }
 
 /**
- * The primary of the group, of several the one on the newest timeline: the last that was promoted. Only declared members
- * are looked at, so a clone, however new its timeline, is nobody here. A member of another system is one only when there
+ * The primary of the group, of several the one on the newest timeline: the last that was promoted. Only members are
+ * looked at, so a clone, however new its timeline, is nobody here. A member of another system is one only when there
  * is no other. Among equals the present place is kept.
  */
 export function chooseLeader(
@@ -45,9 +45,9 @@ export function chooseLeader(
   group: string,
   candidates: Candidates,
   present?: Place,
-): InstanceRow | undefined {
+): MemberInstance | undefined {
   const known = systemOf(tenantId, group, candidates);
-  const rank = (row: InstanceRow) => [
+  const rank = (row: MemberInstance) => [
     known === undefined || row.system_identifier === known ? 1n : 0n,
     row.timeline,
     isPlace(row, present) ? 1n : 0n,
@@ -66,7 +66,7 @@ export function chooseSuccessor(
   group: string,
   candidates: Candidates,
   present: Place,
-): InstanceRow | undefined {
+): MemberInstance | undefined {
   const leader = chooseLeader(tenantId, group, candidates, present);
   if (leader === undefined || isPlace(leader, present)) return undefined;
   const archived = candidates.instances.find((row) => isPlace(row, present));
@@ -76,12 +76,20 @@ export function chooseSuccessor(
 }
 
 /** Members on attached agents that all say that they are the primary; fewer than two: none. */
-export function claimants(tenantId: bigint, group: string, candidates: Candidates): readonly InstanceRow[] {
+export function claimants(
+  tenantId: bigint,
+  group: string,
+  candidates: Candidates,
+): readonly MemberInstance[] {
   const primaries = membersOf(tenantId, group, candidates).filter((row) => row.role === 'PRIMARY');
   return primaries.length < 2 ? [] : primaries;
 }
 
-export function membersOf(tenantId: bigint, group: string, candidates: Candidates): readonly InstanceRow[] {
+export function membersOf(
+  tenantId: bigint,
+  group: string,
+  candidates: Candidates,
+): readonly MemberInstance[] {
   return candidates.instances.filter(
     (row) =>
       row.tenant_id === tenantId && row.partition_group === group && candidates.attached.has(row.server_id),
@@ -95,11 +103,11 @@ function systemOf(tenantId: bigint, group: string, candidates: Candidates): stri
   return found === '0' ? undefined : found;
 }
 
-function placeOf(row: InstanceRow): Place {
+function placeOf(row: MemberInstance): Place {
   return { serverId: row.server_id, instance: row.instance };
 }
 
-function isPlace(row: InstanceRow, place: Place | undefined): boolean {
+function isPlace(row: MemberInstance, place: Place | undefined): boolean {
   return row.server_id === place?.serverId && row.instance === place.instance;
 }
 

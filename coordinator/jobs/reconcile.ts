@@ -7,6 +7,8 @@
  */
 import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors.ts';
 import { InstanceRole } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import { keepMembership } from '../agents/membership.ts';
+import { noteAbandonedLog } from '../archive/abandoned-log.ts';
 import { followLeader, LeaderAlarm } from '../archive/follow-leader.ts';
 import { isFollowed, SlotKeeping } from '../archive/keep-slots.ts';
 import { OverdueWatch } from '../archive/overdue.ts';
@@ -14,6 +16,7 @@ import { RetentionWatch } from '../archive/retention.ts';
 import { isRunning } from '../archive/round-states.ts';
 import { startRound } from '../archive/start-round.ts';
 import { recordRoundError, stepRound } from '../archive/step-round.ts';
+import { findForksToRead } from '../catalog/abandoned.ts';
 import { recordEvent } from '../catalog/events.ts';
 import { type Job, listLiveTasks, listRunningJobs, type Task } from '../catalog/jobs.ts';
 import { deleteOwedSlot } from '../catalog/owed-slots.ts';
@@ -21,7 +24,6 @@ import { listInterruptedRounds, listLiveRounds, type Round } from '../catalog/ro
 import {
   deactivateServer,
   type InstanceRoleName,
-  listInstances,
   listServers,
   recordHeartbeat,
   recordInstance,
@@ -150,7 +152,7 @@ async function beginSteps(context: CoordinatorContext, steps: Steps, leaders: Le
   const isDue = (task: Task) => task.state !== 'PENDING' || task.not_before_us <= nowUs;
   const attached = new Set(context.hub.attachedServers());
   const candidates: Candidates = {
-    instances: await listInstances(context.catalog),
+    instances: await keepMembership(context),
     servers: await listServers(context.catalog),
     attached,
     groups: await listAllGroups(context.catalog),
@@ -164,6 +166,10 @@ async function beginSteps(context: CoordinatorContext, steps: Steps, leaders: Le
       `round ${round.tenant_id}.${round.round}`,
       (signal) => stepRound(context, round, signal),
       (error) => recordRoundError(context, round, error),
+    );
+  for (const fork of await findForksToRead(context.catalog, context.clock.nowUs()))
+    steps.begin(`abandoned log ${fork.tenant_id}.${fork.round}.${fork.partition_group}`, (signal) =>
+      noteAbandonedLog(context, fork, signal),
     );
   for (const job of await listRunningJobs(context.catalog))
     steps.begin(

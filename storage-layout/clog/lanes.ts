@@ -27,9 +27,9 @@ export function arrangeLanes(names: readonly FileName[]): readonly Lane[] {
   for (const [, places] of [...epochs].sort(([a], [b]) => (a < b ? 1 : -1))) {
     const idAt = (place: number | undefined) => names[place ?? -1]?.fileId ?? 0n;
     const bound = successorsFirstId;
-    main.push(bound === undefined ? places : places.filter((place) => idAt(place) < bound));
-    const late = bound === undefined ? [] : places.filter((place) => idAt(place) >= bound);
-    if (late.length > 0) overtaken.push(late);
+    const late = bound === undefined ? -1 : places.findLastIndex((place) => idAt(place) < bound) + 1;
+    main.push(late < 0 ? places : places.slice(0, late));
+    if (late >= 0 && late < places.length) overtaken.push(places.slice(late));
     const first = idAt(places[0]);
     if (bound === undefined || first < bound) successorsFirstId = first;
   }

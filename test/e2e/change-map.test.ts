@@ -3,7 +3,7 @@
  * pg_waldump (15), pg_walinspect (16 to 18), the server's WAL summaries (17, 18), and the pages of its data files.
  */
 import { execFile } from 'node:child_process';
-import { mkdir, readdir, readFile } from 'node:fs/promises';
+import { chown, mkdir, open, readdir, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
@@ -23,7 +23,7 @@ import {
   writeMountFile,
 } from '../support/archiver.ts';
 import { majors } from '../support/majors.ts';
-import { createServer, type TestServer } from '../support/postgres.ts';
+import { createServer, serverUser, type TestServer } from '../support/postgres.ts';
 import { createRandom } from '../support/random.ts';
 import { runRandomWorkload } from '../support/random-workload.ts';
 import { parseBlockText } from '../support/wal-lines.ts';
@@ -31,6 +31,10 @@ import { runWalWorkload, WORKLOAD_SETTINGS } from '../support/wal-workload.ts';
 
 const PG_WALDUMP = '/usr/lib/postgresql/15/bin/pg_waldump';
 const PAGE_BYTES = 8192;
+/** Of a relation file of 1 GB. */
+const SEGMENT_PAGES = 131_072;
+const READ_BYTES = 8 * 2 ** 20;
+const RANDOM_SPACE = 'random_space';
 const FORKS = ['main', 'fsm', 'vm', 'init'];
 
 type MappedFile = { readonly file: LogFile; readonly changes: readonly LogChange[] };
@@ -45,16 +49,19 @@ test.each(majors(15, 17))(
     const destination = join(server.directory, 'destination');
     await mkdir(destination);
     await writeMountFile(destination);
+    await makeRandomSpace(server);
+    await makeWide(server);
     const begin = await currentLsn(server);
 
     // Three archivers: one is killed, and its successor makes the map of the file that it left.
     const common = { port: server.port, destination, checkpointIntervalMs: 100 };
     const first = forkArchiver({ ...common, epoch: 1, fresh: true });
-    await runRandomWorkload(server, random, 40);
+    await runRandomWorkload(server, random, 40, RANDOM_SPACE);
     await until(async () => (first.progress()?.durable?.lsn ?? 0n) > begin);
     await first.kill();
     const second = startArchiver({ ...common, epoch: 2, fresh: false });
     await runWalWorkload(server, 1500);
+    await crossSegments(server);
     await until(async () => (second.progress()?.durable?.lsn ?? 0n) > begin);
     second.drain('SHUTTING_DOWN');
     await second.result.catch(() => undefined);
@@ -81,7 +88,48 @@ test.each(majors(15, 17))(
 async function runMore(server: TestServer, random: ReturnType<typeof createRandom>): Promise<void> {
   await server.query('CREATE SCHEMA later');
   await server.query('ALTER ROLE postgres SET search_path = later, public');
-  await runRandomWorkload(server, random, 40);
+  await runRandomWorkload(server, random, 40, RANDOM_SPACE);
+}
+
+async function makeRandomSpace(server: TestServer): Promise<void> {
+  const location = join(server.directory, RANDOM_SPACE);
+  await mkdir(location);
+  const user = serverUser();
+  if (user !== undefined) await chown(location, user.uid, user.gid);
+  await server.query(`CREATE TABLESPACE ${RANDOM_SPACE} LOCATION '${location}'`);
+}
+
+/**
+ * Two tables of one page less than a whole segment of 1 GB, without writing 1 GB: pages of zeros are new pages to the
+ * server, and a file with a hole has them.
+ */
+async function makeWide(server: TestServer): Promise<void> {
+  const paths: string[] = [];
+  for (const table of ['wide', 'cut']) {
+    await server.query(`CREATE TABLE ${table} (id int, body text)`);
+    const [row] = await server.query<{ path: string }>(`SELECT pg_relation_filepath('${table}') AS path`);
+    paths.push(join(server.dataDirectory, row?.path ?? ''));
+  }
+  await server.stop();
+  for (const path of paths) await truncate(path, (SEGMENT_PAGES - 1) * PAGE_BYTES);
+  await server.start();
+}
+
+/** Rows on both sides of the border, changed there; and one table cut back across it. */
+async function crossSegments(server: TestServer): Promise<void> {
+  for (const table of ['wide', 'cut'])
+    await server.query(`INSERT INTO ${table} SELECT i, repeat('x', 1000) FROM generate_series(1, 100) i`);
+  const [row] = await server.query<{ least: number; most: number }>(
+    `SELECT min(page)::int AS least, max(page)::int AS most
+     FROM (SELECT (ctid::text::point)[0] AS page FROM wide) pages`,
+  );
+  expect(row?.least).toBeLessThan(SEGMENT_PAGES);
+  expect(row?.most).toBeGreaterThanOrEqual(SEGMENT_PAGES);
+  await server.query('CHECKPOINT');
+  await server.query("UPDATE wide SET body = 'y' WHERE id % 5 = 0");
+  await server.query('DELETE FROM cut');
+  await server.query('VACUUM cut');
+  expect(await server.query("SELECT pg_relation_size('cut')::int AS size")).toEqual([{ size: 0 }]);
 }
 
 async function currentLsn(server: TestServer): Promise<Lsn> {
@@ -183,19 +231,34 @@ async function compareWithPages(
   );
   const missing: string[] = [];
   let found = 0;
+  let behindBorder = 0;
   for (const [path, place, relation, segment] of await mainForks(server.dataDirectory)) {
     if (copied.has(place)) continue;
-    const bytes = await readFile(path);
-    for (let at = 0; at + PAGE_BYTES <= bytes.length; at += PAGE_BYTES) {
-      const lsn = (BigInt(bytes.readUInt32LE(at)) << 32n) | BigInt(bytes.readUInt32LE(at + 4));
+    for await (const { number, lsn } of pageLsns(path)) {
       if (lsn <= range.begin || lsn > range.end) continue;
       found += 1;
-      const page = `${place}/${relation} main ${segment * 131_072 + at / PAGE_BYTES}`;
+      if (segment > 0) behindBorder += 1;
+      const page = `${place}/${relation} main ${segment * SEGMENT_PAGES + number}`;
       if (!pages.has(page)) missing.push(page);
     }
   }
   expect(missing).toEqual([]);
   expect(found).toBeGreaterThan(200);
+  expect(behindBorder).toBeGreaterThan(5);
+}
+
+/** Of the pages that were ever written. A file may be of 1 GB, nearly all of it a hole. */
+async function* pageLsns(path: string): AsyncGenerator<{ readonly number: number; readonly lsn: bigint }> {
+  await using file = await open(path);
+  const buffer = Buffer.alloc(READ_BYTES);
+  for (let offset = 0; ; offset += READ_BYTES) {
+    const { bytesRead } = await file.read(buffer, 0, READ_BYTES, offset);
+    for (let at = 0; at + PAGE_BYTES <= bytesRead; at += PAGE_BYTES) {
+      const lsn = (BigInt(buffer.readUInt32LE(at)) << 32n) | BigInt(buffer.readUInt32LE(at + 4));
+      if (lsn !== 0n) yield { number: (offset + at) / PAGE_BYTES, lsn };
+    }
+    if (bytesRead < READ_BYTES) return;
+  }
 }
 
 async function mainForks(

@@ -1,6 +1,7 @@
 /**
  * The leader moves three times under load, and the round goes on: a clean switchover; kill -9 and a promotion; a
- * promotion while the old leader lives on and writes. Then restores to instants on both sides of each.
+ * promotion while the old leader lives on and writes. A clone on a higher timeline runs beside it all. Then restores to
+ * instants on both sides of each.
  */
 import { dirname } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
@@ -9,7 +10,12 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createShop, SMALL_SIZE } from '../../cli/demo/shop.ts';
 import { waitFor } from '../../cli/demo/wait.ts';
 import { startWorkload, type TransactionRecord, type Workload } from '../../cli/demo/workload.ts';
-import { type Deployment, startDeployment, stopServersBelow } from '../support/holdfast-processes.ts';
+import {
+  type Deployment,
+  type ManagedProcess,
+  startDeployment,
+  stopServersBelow,
+} from '../support/holdfast-processes.ts';
 import { majors } from '../support/majors.ts';
 import { createServer, type TestServer } from '../support/postgres.ts';
 import { createRandom } from '../support/random.ts';
@@ -20,6 +26,7 @@ import {
   mostAdvanced,
   promote,
   standbysStream,
+  startClone,
 } from '../support/replicas.ts';
 import {
   beginArchiving,
@@ -37,6 +44,8 @@ const PROGRESS = 'SELECT * FROM CDB_OB_BACKUP_ARCHIVELOG_PROGRESS';
 const INSTANTS: Readonly<Record<number, number>> = { 17: Number(process.env['HOLDFAST_TEST_INSTANTS'] ?? 5) };
 /** Transactions that only the abandoned leader has begin here. */
 const STRAY_IDS = 50_000_000;
+/** Higher than any that the group reaches. */
+const CLONE_TIMELINE = 6;
 
 type Progress = {
   readonly timeline: string;
@@ -51,6 +60,39 @@ type Switch = {
   readonly afterUs: bigint;
 };
 
+/** Made while the third switch went on. */
+function isOfLastSwitch(id: number): boolean {
+  return id > 2_000_000;
+}
+
+/** Runs `act` while the process stands still. */
+async function suspended({ pid }: ManagedProcess, act: () => Promise<void>): Promise<void> {
+  if (pid === undefined) throw new Error('it does not run');
+  process.kill(pid, 'SIGSTOP');
+  try {
+    await act();
+  } finally {
+    process.kill(pid, 'SIGCONT');
+  }
+}
+
+/** An instant of the server's clock before which everything was reported to the server as archived, when it resolves. */
+async function archiverIsTold(server: TestServer): Promise<bigint> {
+  const us = await clockUs(server);
+  const [row] = await server.query<{ lsn: string }>('SELECT pg_current_wal_flush_lsn()::text AS lsn');
+  await waitFor(
+    async () => {
+      const [told] = await server.query<{ told: boolean }>(
+        `SELECT bool_or(flush_lsn >= '${row?.lsn}') AS told FROM pg_stat_replication
+         WHERE application_name LIKE 'holdfast%'`,
+      );
+      return told?.told === true ? true : undefined;
+    },
+    { what: 'the archiver to report the log', timeoutMs: 30_000 },
+  );
+  return us;
+}
+
 describe.each(majors(17))('PostgreSQL %i', (major) => {
   let servers: TestServer[] = [];
   let deployment: Deployment;
@@ -58,6 +100,9 @@ describe.each(majors(17))('PostgreSQL %i', (major) => {
   let workload: Workload;
   const switches: Switch[] = [];
   const stray: TransactionRecord[] = [];
+  let clone: TestServer;
+  /** What was acknowledged before it by the abandoned leader was also told to it as archived. */
+  let strayUs = 0n;
 
   /** Archived up to now, on the leader's timeline. */
   async function archiveCatchesUp(): Promise<bigint> {
@@ -119,20 +164,24 @@ describe.each(majors(17))('PostgreSQL %i', (major) => {
     await client.end();
     await primary.stop();
     servers.push(await copyStandby(primary), await copyStandby(primary));
+    clone = await startClone(primary, CLONE_TIMELINE);
     for (const server of servers) await server.start();
     leader = primary;
     await standbysStream(primary, 2);
     deployment = await startDeployment({
-      servers: servers.map((server) => ({ name: `i${server.port}`, tenant: TENANT, port: server.port })),
+      servers: [
+        ...servers.map((server) => ({ name: `i${server.port}`, tenant: TENANT, port: server.port })),
+        { name: 'clone', tenant: undefined, port: clone.port },
+      ],
     });
     await beginArchiving(deployment);
     await createPool(deployment);
     await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
-  }, 180_000);
+  }, 300_000);
 
   afterAll(async () => {
     await deployment?.[Symbol.asyncDispose]();
-    for (const server of servers) await server[Symbol.asyncDispose]();
+    for (const server of [...servers, clone]) await server?.[Symbol.asyncDispose]();
   });
 
   test('slots stand on every standby, in step', async () => {
@@ -189,8 +238,14 @@ describe.each(majors(17))('PostgreSQL %i', (major) => {
         firstId: STRAY_IDS,
       });
       await wait(500);
-      await promote(next);
-      leader = next;
+      // The old leader is archived on behind the fork for as long as the coordinator does not notice.
+      await suspended(deployment.coordinator, async () => {
+        await promote(next);
+        leader = next;
+        await wait(1000);
+        strayUs = await archiverIsTold(old);
+        await wait(1500);
+      });
       await wait(2000);
       await onOld.stop();
       stray.push(...onOld.log);
@@ -207,6 +262,40 @@ describe.each(majors(17))('PostgreSQL %i', (major) => {
     expect(moves.length).toBeGreaterThan(0);
   }, 180_000);
 
+  test('the clone on a higher timeline was seen, and never archived', async () => {
+    const [row] = await deployment.sql(
+      `SELECT * FROM DBA_OB_PARTITION_GROUPS WHERE membership = 'UNASSIGNED CLONE'`,
+    );
+    expect(row).toMatchObject({
+      tenant_name: null,
+      instance: 'clone',
+      role: 'PRIMARY',
+      timeline: String(CLONE_TIMELINE),
+      clone_of: `${TENANT}.p0`,
+    });
+    expect(await deployment.sql('SELECT unassigned_clones FROM DBA_OB_SERVERS')).toEqual([
+      { unassigned_clones: `UNASSIGNED CLONE clone of ${TENANT}.p0` },
+    ]);
+    const events = await deployment.sql(
+      "SELECT event FROM CDB_OB_EVENT_HISTORY WHERE event = 'unassigned_clone'",
+    );
+    expect(events).toHaveLength(1);
+    expect(await clone.query('SELECT * FROM pg_replication_slots')).toEqual([]);
+    const shown = await deployment.holdfast(
+      'log',
+      'show',
+      '--from',
+      deployment.destination,
+      '--tenant',
+      TENANT,
+      '--json',
+    );
+    const timelines = shown.stdout
+      .split('\n')
+      .flatMap((line) => /^\{"kind":"range","timeline":(\d+)/.exec(line)?.[1] ?? []);
+    expect(new Set(timelines)).toEqual(new Set(['1', '2', '3', '4']));
+  }, 60_000);
+
   test('it is still the first round, without a hole', async () => {
     expect(
       await deployment.sql(
@@ -222,15 +311,8 @@ describe.each(majors(17))('PostgreSQL %i', (major) => {
   });
 
   test('instants on both sides of each switch restore to what the surviving history had acknowledged', async () => {
-    const kept = new Set(
-      (await query<{ id: string }>(leader, 'SELECT id FROM transactions')).map(({ id }) => Number(id)),
-    );
-    // What was acknowledged, and lost with its leader because replication was not synchronous, must be nowhere.
-    const surviving = [...logs, ...stray].map((record) =>
-      kept.has(record.id)
-        ? record
-        : { ...record, sentUs: undefined, acknowledgedUs: undefined, outcome: 'rolledBack' as const },
-    );
+    const kept = await keptIds();
+    const surviving = survivingOf(kept);
     const random = createRandom('instants around failovers');
     const between = (from: bigint, to: bigint) =>
       from + BigInt(Math.floor(random.next() * Number(to - from)));
@@ -252,13 +334,63 @@ describe.each(majors(17))('PostgreSQL %i', (major) => {
     ).toBeGreaterThan(100);
   }, 600_000);
 
-  test('what the abandoned leader wrote behind the switch restores by naming its timeline, and only so', async () => {
+  test('what was acknowledged and archived of the abandoned leader restores by naming its timeline, and only so', async () => {
+    const surviving = survivingOf(await keptIds());
+    // Up to the instant the abandoned history is the surviving one of before, and all that its leader acknowledged.
+    const abandoned = [
+      ...surviving.filter(({ id }) => !isOfLastSwitch(id)),
+      ...[...logs, ...stray].filter(({ id }) => isOfLastSwitch(id)),
+    ];
+    const lost = abandoned.filter(
+      ({ id, acknowledgedUs }) =>
+        acknowledgedUs !== undefined &&
+        acknowledgedUs <= strayUs &&
+        surviving.some((record) => record.id === id && record.outcome === 'rolledBack'),
+    );
+    expect(lost.length).toBeGreaterThan(10);
+    expect(await restoreAndJudge(strayUs, '', surviving)).toEqual([]);
+    expect(await restoreAndJudge(strayUs, 'TIMELINE = 3', abandoned)).toEqual([]);
     const copy = await restore('', 'TIMELINE = 3');
-    const strays = await copy.query<{ id: string }>(`SELECT id FROM transactions WHERE id >= ${STRAY_IDS}`);
+    const there = await copy.query<{ id: string }>('SELECT id FROM transactions');
     await copy.end();
-    expect(strays.rows.length).toBeGreaterThan(0);
     await endCopy();
-  }, 120_000);
+    const ids = new Set(there.rows.map(({ id }) => Number(id)));
+    expect(lost.filter(({ id }) => !ids.has(id))).toEqual([]);
+  }, 400_000);
+
+  test('SQL says what naming a timeline gives', async () => {
+    const rows = await deployment.sql<{ us: string; until: string; comment: string }>(
+      `SELECT *, extract(epoch FROM from_time) * 1000000 AS us, extract(epoch FROM until_time) * 1000000 AS until
+       FROM CDB_OB_ABANDONED_LOG WHERE timeline = 3`,
+    );
+    expect(rows).toMatchObject([
+      { tenant_name: TENANT, partition_group: 'p0', log_archive_round: '1', surviving_timeline: '4' },
+    ]);
+    expect(Number(rows[0]?.us)).toBeLessThan(Number(strayUs));
+    expect(Number(rows[0]?.until)).toBeGreaterThan(Number(strayUs));
+    const shown = await deployment.sql<{ status: string; backup_sets: string; reason: string }>(
+      'SHOW RESTORE WINDOWS',
+    );
+    expect(shown.filter(({ status }) => status === 'ABANDONED').at(-1)).toMatchObject({
+      backup_sets: '1',
+      reason: expect.stringMatching(/of timeline 3, which timeline 4 does not have; .*TIMELINE = 3$/),
+    });
+  }, 60_000);
+
+  async function keptIds(): Promise<ReadonlySet<number>> {
+    return new Set(
+      (await query<{ id: string }>(leader, 'SELECT id FROM transactions')).map(({ id }) => Number(id)),
+    );
+  }
+
+  /** What was acknowledged, and lost with its leader because replication was not synchronous, must be nowhere. */
+  function survivingOf(kept: ReadonlySet<number>): TransactionRecord[] {
+    return [...logs, ...stray].map((record) =>
+      kept.has(record.id)
+        ? record
+        : { ...record, sentUs: undefined, acknowledgedUs: undefined, outcome: 'rolledBack' as const },
+    );
+  }
 
   let copies = 0;
 

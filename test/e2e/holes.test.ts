@@ -1,5 +1,5 @@
 /** What happens when log is lost: the round ends by name, a new one begins, and the hole is shown and refused. */
-import { readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
@@ -59,6 +59,16 @@ async function logDiskBytes({ dataDirectory }: Scenario['server']): Promise<bigi
   for (const name of await readdir(directory))
     bytes += (await stat(join(directory, name), { bigint: true }).catch(() => undefined))?.size ?? 0n;
   return bytes;
+}
+
+/** Every file with what is in it. */
+async function filesBelow(directory: string): Promise<ReadonlyMap<string, string>> {
+  const found = new Map<string, string>();
+  for (const entry of await readdir(directory, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name);
+    found.set(path, entry.isFile() ? await readFile(path, 'utf8') : 'a directory');
+  }
+  return found;
 }
 
 /** The slot is dropped and the server gives up what it kept, while nobody archives. */
@@ -164,6 +174,9 @@ describe('a hole in the log', () => {
     await using scenario = await startArchivedShop();
     const { deployment } = scenario;
     await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
+    const [first] = await deployment.sql<{ start_lsn: string }>(
+      'SELECT start_lsn FROM CDB_OB_BACKUP_ARCHIVELOG_PROGRESS',
+    );
     const directory = deployment.destinationDirectory;
     for (const name of await readdir(directory)) await rm(join(directory, name), { recursive: true });
     const row = await deployment.waitForRow<RoundRow>(
@@ -182,7 +195,59 @@ describe('a hole in the log', () => {
       { file_status: 'BROKEN' },
     ]);
     expect(await windows(scenario)).toEqual([]);
+    // With the medium all that the round had is lost: from its first byte to the first of the round that follows.
+    const [next] = await deployment.sql<{ start_lsn: string }>(
+      'SELECT start_lsn FROM CDB_OB_BACKUP_ARCHIVELOG_PROGRESS WHERE log_archive_round = 2',
+    );
+    const [interrupted] = await deployment.sql<{ facts: Record<string, string> }>(
+      "SELECT facts FROM CDB_OB_EVENT_HISTORY WHERE event = 'round_interrupted'",
+    );
+    expect(interrupted?.facts).toMatchObject({
+      partition_group: 'p0',
+      hole_timeline: '1',
+      hole_begin: first?.start_lsn,
+      hole_end: next?.start_lsn,
+    });
   }, 180_000);
+
+  test('another medium at the destination is refused and left as it is; the round goes on in a new one when its own is back', async () => {
+    await using scenario = await startArchivedShop();
+    const { server, deployment } = scenario;
+    await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
+    const beforeUs = await clockUs(server);
+    await archivedUpTo(scenario, beforeUs);
+    const directory = deployment.destinationDirectory;
+    await rename(directory, `${directory}.own`);
+    // Somebody's files, and a tree of another deployment under our cluster's very name.
+    const foreign = join(directory, 'test', '1', 'incarnation_1', '1001', 'clog', '1');
+    await mkdir(foreign, { recursive: true });
+    await writeFile(join(foreign, 'of-another-deployment'), 'not ours');
+    await writeFile(join(directory, 'holiday.jpg'), 'a picture');
+    const before = await filesBelow(directory);
+    const row = await deployment.waitForRow<RoundRow>(
+      ROUND,
+      (each) => each.status === 'INTERRUPTED' && each.comment.includes('cluster_owner'),
+      120_000,
+    );
+    expect(row.comment).toMatch(/BACKUP_MOUNT_FILE_NOT_VALID: .*mount_file/);
+    await expect(
+      deployment.sql(`ALTER SYSTEM SET backup_dest = '${deployment.destination}'`),
+    ).rejects.toMatchObject({ message: expect.stringMatching(/holiday\.jpg/) });
+    await expect(deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT')).rejects.toThrow();
+    expect(await filesBelow(directory)).toEqual(before);
+    await rm(directory, { recursive: true });
+    await rename(`${directory}.own`, directory);
+    await deployment.waitForRow<RoundRow>(
+      ROUND,
+      (each) => each.log_archive_round === '2' && each.status === 'DOING',
+    );
+    expect(await windows(scenario)).toMatchObject([
+      { status: 'RESTORABLE' },
+      { status: 'HOLE', until_time: null, comment: expect.stringMatching(/BACKUP_MOUNT_FILE_NOT_VALID/) },
+    ]);
+    await createPool(deployment);
+    await restoreTo(scenario, 'kept', beforeUs);
+  }, 240_000);
 
   test('another database at the address ends the round; its log goes into a new one', async () => {
     await using scenario = await startArchivedShop();

@@ -1,9 +1,10 @@
 /** `holdfast log` and `holdfast repair clog`, as processes, on what a real archiver left of a real server's log. */
 import { execFile } from 'node:child_process';
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { waitFor } from '../../cli/demo/wait.ts';
 import {
   formatLsn,
   type Lsn,
@@ -12,7 +13,7 @@ import {
   segmentStart,
   toTimeline,
 } from '../../foundation/lsn.ts';
-import { RoundBeginSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { MountFileSchema, RoundBeginSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import { RECORD } from '../../storage-layout/records/framing.ts';
 import { writeBytesOnce, writeOnce } from '../../storage-layout/records/info-file.ts';
@@ -25,12 +26,15 @@ import {
   startArchiver,
   writeMountFile,
 } from '../support/archiver.ts';
-import { createServer, type TestServer } from '../support/postgres.ts';
+import { createServer, serverUser, type TestServer } from '../support/postgres.ts';
+import { copyStandby } from '../support/replicas.ts';
 
 const SEGMENT_BYTES = 16 * 2 ** 20;
 const HISTORY = '1\t0/3000000\tno recovery target specified\n';
 
 let server: TestServer;
+/** A copy of the server from before anything was archived; not started. */
+let standby: TestServer;
 let destination: string;
 let begin: Lsn;
 let end: Lsn;
@@ -38,6 +42,9 @@ let xid: string;
 
 beforeAll(async () => {
   server = await createServer({ major: 17, settings: { wal_keep_size: "'1GB'" } });
+  await server.stop();
+  standby = await copyStandby(server);
+  await server.start();
   destination = join(server.directory, 'destination');
   await mkdir(destination);
   await writeMountFile(destination);
@@ -87,6 +94,7 @@ beforeAll(async () => {
   await writeBytesOnce(medium, history, RECORD.timelineHistory, Buffer.from(HISTORY));
 });
 afterAll(async () => {
+  await standby[Symbol.asyncDispose]();
   await server[Symbol.asyncDispose]();
 });
 
@@ -192,6 +200,37 @@ describe('holdfast log', () => {
   });
 });
 
+describe('holdfast log fetch as restore_command', () => {
+  test('feeds a standby that has no other way to its log, up to the last whole segment', async ({ skip }) => {
+    const script = join(import.meta.dirname, '../../cli/holdfast.ts');
+    const command = [process.execPath, script, 'log', 'fetch', '--from', `file://${destination}`];
+    const canRun = await new Promise<boolean>((resolve) => {
+      const user = serverUser() ?? {};
+      execFile(process.execPath, [script, '--version'], user, (error) => resolve(error === null));
+    });
+    if (!canRun) skip("the servers' user may not run Holdfast from here");
+    await appendFile(
+      join(standby.dataDirectory, 'postgresql.auto.conf'),
+      `primary_conninfo = ''
+restore_command = '${command.join(' ')} --tenant 1001 %f %p'
+recovery_target_timeline = 'current'
+`,
+    );
+    const whole = segmentStart(end, SEGMENT_BYTES);
+    await standby.start();
+    await waitFor(
+      async () => {
+        const [row] = await standby.query<{ lsn: string }>('SELECT pg_last_wal_replay_lsn()::text AS lsn');
+        return parseLsn(row?.lsn ?? '0/0') >= whole ? true : undefined;
+      },
+      { what: 'the standby to replay what is archived', timeoutMs: 120_000 },
+    );
+    const count = 'SELECT count(*)::int AS n, max(i) AS most FROM t2';
+    expect(await standby.query(count)).toEqual(await server.query(count));
+    await standby.stop();
+  }, 180_000);
+});
+
 describe('holdfast repair clog', () => {
   test('finds nothing to do in what an archiver and its successor wrote', async () => {
     const files = await jsonLines('repair', 'clog');
@@ -227,4 +266,80 @@ describe('holdfast repair clog', () => {
       expect((await readFile(first)).subarray(56).equals(right.subarray(56))).toBe(true);
     }
   });
+});
+
+describe('holdfast log over several rounds', () => {
+  const SECOND = { ...ARCHIVE_ROUND, round: 2n };
+
+  test('a stretch of time is read from every round that has some of it, and all of the log from the newest', async () => {
+    const before = await jsonLines('log', 'list');
+    expect(new Set(before.map((event) => event['round']))).toEqual(new Set(['1']));
+    await archiveSecondRound();
+    // The newest round has no commit of that time.
+    const [created] = await commitsOf(1);
+    const [later] = await commitsOf(2);
+    if (created === undefined || later === undefined) throw new Error('no commits');
+    const earlier = await jsonLines('log', 'list', '--since', created, '--until', created);
+    expect(earlier.map((event) => [event['round'], event['kind']])).toEqual([['1', 'commit']]);
+    const both = await jsonLines('log', 'list', '--since', created, '--until', later);
+    expect(new Set(both.map((event) => event['round']))).toEqual(new Set(['1', '2']));
+    expect(both.map((event) => String(event['time']))).toEqual(
+      both.map((event) => String(event['time'])).toSorted(),
+    );
+    const newest = await jsonLines('log', 'list');
+    expect(new Set(newest.map((event) => event['round']))).toEqual(new Set(['2']));
+    const shown = await jsonLines('log', 'show', '--since', created, '--until', created);
+    expect(new Set(shown.filter(({ kind }) => kind === 'range').map(({ round }) => round))).toEqual(
+      new Set(['1']),
+    );
+    const never = await holdfast('log', 'list', '--json', '--since', '2001-01-01Z', '--until', '2001-01-02Z');
+    expect([never.code, never.stdout]).toEqual([0, '']);
+  }, 120_000);
+
+  /** Times of the round's commits. */
+  async function commitsOf(round: number): Promise<readonly string[]> {
+    const events = await jsonLines('log', 'list', '--round', String(round));
+    return events.filter(({ kind }) => kind === 'commit').map(({ time }) => String(time));
+  }
+
+  async function archiveSecondRound(): Promise<void> {
+    const medium = await openMedium(`file://${destination}`);
+    const mount = create(MountFileSchema, { ...SECOND, deploymentUuid: 'test' });
+    await writeOnce(medium, tree.mountFile(ARCHIVE_ROOT, SECOND), MountFileSchema, mount);
+    const startUs = BigInt(Date.now()) * 1000n;
+    const archiver = startArchiver({
+      port: server.port,
+      destination,
+      epoch: 1,
+      fresh: true,
+      round: SECOND.round,
+    });
+    await server.query('CREATE TABLE in_second_round (i int)');
+    const until = await currentLsn();
+    archiver.flush(until);
+    await waitFor(async () => ((archiver.progress()?.durable?.lsn ?? 0n) >= until ? true : undefined), {
+      what: 'the second round',
+      timeoutMs: 60_000,
+    });
+    const progress = archiver.progress();
+    archiver.drain();
+    await archiver.result;
+    const roundBegin = create(RoundBeginSchema, {
+      ...SECOND,
+      tenantName: 'orders',
+      beginUs: startUs,
+      groups: [
+        {
+          partitionGroup: ARCHIVE_GROUP,
+          systemIdentifier: progress?.systemIdentifier ?? 0n,
+          start: { timeline: 1, lsn: progress?.start?.lsn ?? 0n },
+          segmentSizeBytes: SEGMENT_BYTES,
+          postgresMajor: 17,
+          startUs: progress?.startUs ?? 0n,
+        },
+      ],
+    });
+    await writeOnce(medium, tree.roundBegin(ARCHIVE_ROOT, SECOND), RoundBeginSchema, roundBegin);
+    await medium[Symbol.asyncDispose]();
+  }
 });

@@ -1,25 +1,36 @@
 /**
- * The real archiver of a real server over a medium that fails: seeds choose which calls fail and how, when archivers end,
- * when the next one begins (often beside the one before), and when the server cuts their connections. Whatever happens:
+ * The real archiver of a real server over a medium that fails. First at every single call of a short life, by its number;
+ * then seeds choose which calls fail and how, when archivers end, when the next one begins (often beside the one before),
+ * and when the server cuts their connections; last on a file system that is really full. Whatever happens:
  *
  *  1. what the server was told is flushed can be read from the archive, at every moment;
  *  2. what was ever reported as durable can be read once a healthy archiver has gone on;
  *  3. the log is one unbroken range, equal to the server's own segments byte for byte;
  *  4. a file that is written once never changes; a log file only grows, and what its index accepts never changes;
- *  5. no file has blocks of another epoch than its name says (LogArchive refuses them).
+ *  5. every completed segment is fetched as the server has it;
+ *  6. no file has blocks of another epoch than its name says (LogArchive refuses them).
  */
+
+import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { readArchivedSegment } from '../../agent/restore/archived-file.ts';
 import { defined } from '../../foundation/assert.ts';
 import { type Clock, systemClock } from '../../foundation/clock.ts';
-import { type Lsn, parseLsn } from '../../foundation/lsn.ts';
+import { type Lsn, parseLsn, segmentName, toLsn } from '../../foundation/lsn.ts';
+import { LogLookup } from '../../storage-layout/clog/lookup.ts';
+import type { LogRange } from '../../storage-layout/clog/ranges.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import { parseTreePath } from '../../storage-layout/tree.ts';
 import {
+  ARCHIVE_GROUP,
+  ARCHIVE_ROOT,
+  ARCHIVE_ROUND,
   ARCHIVE_SLOT,
   openArchive,
   type RunningArchiver,
@@ -27,18 +38,38 @@ import {
   startArchiver,
   writeMountFile,
 } from '../support/archiver.ts';
-import { FAULTS, type Fault, FaultyMedium, type SeededPlan, seededPlan } from '../support/faulty-medium.ts';
+import {
+  FAULTS,
+  type Fault,
+  type FaultPlan,
+  FaultyMedium,
+  planForCall,
+  seededPlan,
+} from '../support/faulty-medium.ts';
+import { majors } from '../support/majors.ts';
 import { createServer, makeTestDirectory, type TestServer } from '../support/postgres.ts';
 import { createRandom, type Random } from '../support/random.ts';
 
 const SEGMENT_BYTES = 1024 * 1024;
-const SECONDS = Number(process.env['HOLDFAST_FAULT_SECONDS'] ?? 55);
+const SECONDS = Number(process.env['HOLDFAST_FAULT_SECONDS'] ?? 30);
+/** Which faults each call of a short life has in turn: every one in the matrix, else a death, and one of the others. */
+const WALKS: readonly (readonly Fault[])[] =
+  majors().length > 1
+    ? FAULTS.map((fault) => [fault])
+    : [['kill'], FAULTS.filter((fault) => fault !== 'kill')];
+/** A short life has fewer calls. */
+const MOST_CALLS = 300;
 const EPOCHS_PER_LIFE = 5;
 const SETTLE_MS = 30_000;
+/** A stretch of a short life that the fault does not hinder is durable long before. */
+const SHORT_MS = 3000;
+const NO_FAULTS: FaultPlan = { next: () => undefined };
+const runCommand = promisify(execFile);
+const { signal } = new AbortController();
 /** Back-off is not what is tested: it would leave little time for anything to fail in. */
 const IMPATIENT_CLOCK: Clock = {
   ...systemClock,
-  sleep: (durationMs, signal) => systemClock.sleep(Math.min(durationMs, 30), signal),
+  sleep: (durationMs, abort) => systemClock.sleep(Math.min(durationMs, 30), abort),
 };
 
 let server: TestServer;
@@ -63,6 +94,24 @@ afterAll(async () => {
 });
 
 describe('an archiver over a medium that fails', () => {
+  test.each(WALKS)('loses nothing, whichever call fails: %s …', async (...faults) => {
+    const random = createRandom(`archive, one call fails: ${faults.join()}`);
+    let number = 0;
+    for (let hasFired = true; hasFired; ) {
+      number += 1;
+      expect(number).toBeLessThan(MOST_CALLS);
+      const plan = planForCall(number, defined(faults[number % faults.length], 'a fault'));
+      const life = await Life.begin(`call${faults.length}-${number}`, random, plan);
+      await life.liveShortly(1);
+      await life.settle(2);
+      hasFired = plan.hasFired();
+    }
+    process.stderr.write(
+      `archive over a failing medium: ${faults.join(', ')} at each of ${number - 1} calls\n`,
+    );
+    expect(number).toBeGreaterThan(20);
+  });
+
   test('loses nothing that it promised, whatever fails and whoever takes over', async () => {
     const random = createRandom('archive over a failing medium');
     const counts = new Map<Fault, number>();
@@ -70,37 +119,96 @@ describe('an archiver over a medium that fails', () => {
     let lives = 0;
     do {
       lives += 1;
-      const life = await Life.begin(`life${lives}`, random);
+      const plan = seededPlan(random, 0.01 + 0.25 * random.next() ** 2);
+      const life = await Life.begin(`life${lives}`, random, plan);
       for (let epoch = 1; epoch <= EPOCHS_PER_LIFE; epoch += 1) await life.liveThrough(epoch);
+      plan.rate = 0;
       await life.settle(EPOCHS_PER_LIFE + 1);
-      for (const [fault, count] of life.plan.counts) counts.set(fault, (counts.get(fault) ?? 0) + count);
+      for (const [fault, count] of plan.counts) counts.set(fault, (counts.get(fault) ?? 0) + count);
     } while (performance.now() < deadline);
     const told = FAULTS.map((fault) => `${fault} ${counts.get(fault) ?? 0}`).join(', ');
     process.stderr.write(`archive over a failing medium: ${lives} destinations; ${told}\n`);
+  });
+
+  test('on a file system that is full: waits, says so, and goes on when there is room', async ({ skip }) => {
+    const destination = join(base, 'full');
+    await mkdir(destination);
+    const mounted = await runCommand('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', destination]).then(
+      () => true,
+      () => false,
+    );
+    if (!mounted) skip('no right to mount');
+    try {
+      const life = await Life.begin('full', createRandom('a full file system'), NO_FAULTS);
+      await life.fillUp(1, async () => {
+        await runCommand('mount', ['-o', 'remount,size=400m', destination]);
+      });
+      await life.settle(2);
+    } finally {
+      await runCommand('umount', ['-l', destination]);
+    }
   });
 });
 
 /** One destination, from its first archiver to the healthy last one. */
 class Life {
-  readonly plan: SeededPlan;
+  readonly #plan: FaultPlan;
   readonly #destination: string;
   readonly #random: Random;
   readonly #fingerprints = new Map<string, Fingerprint>();
   readonly #running: RunningArchiver[] = [];
   /** The highest position that any archiver reported as durable. */
   #reported = 0n;
+  /** Where the slot stood when it was made: nobody was told anything then. */
+  readonly #untold: Lsn;
 
-  private constructor(destination: string, random: Random) {
+  private constructor(destination: string, random: Random, plan: FaultPlan, untold: Lsn) {
     this.#destination = destination;
     this.#random = random;
-    this.plan = seededPlan(random, 0.01 + 0.25 * random.next() ** 2);
+    this.#plan = plan;
+    this.#untold = untold;
   }
 
-  static async begin(name: string, random: Random): Promise<Life> {
+  static async begin(name: string, random: Random, plan: FaultPlan): Promise<Life> {
     const destination = join(base, name);
-    await mkdir(destination);
+    await mkdir(destination, { recursive: true });
     await writeMountFile(destination);
-    return new Life(destination, random);
+    return new Life(destination, random, plan, await makeSlot());
+  }
+
+  /** One archiver, for two stretches of log or until the fault has done its harm; then it ends. */
+  async liveShortly(epoch: number): Promise<void> {
+    const archiver = this.#start(epoch);
+    for (let stretch = 1; stretch <= 2; stretch += 1) {
+      await this.#awaitDurable(archiver, await flushedLsn(), SHORT_MS);
+      await this.#expectToldIsThere();
+    }
+    await this.#expectNothingChanged();
+    await this.#endAll();
+  }
+
+  /** One archiver until the destination takes nothing more, then with room. */
+  async fillUp(epoch: number, makeRoom: () => Promise<void>): Promise<void> {
+    const archiver = this.#start(epoch);
+    await workload.query(
+      'INSERT INTO history (account, filler) SELECT i, md5(i::text) || md5((i + 1)::text) FROM generate_series(1, 50000) i',
+    );
+    const wanted = await flushedLsn();
+    archiver.flush(wanted);
+    const deadline = performance.now() + SETTLE_MS;
+    while (!(archiver.progress()?.lastError ?? '').startsWith('DESTINATION_FULL')) {
+      expect(performance.now(), archiver.progress()?.lastError).toBeLessThan(deadline);
+      await this.#expectToldIsThere();
+      await wait(20);
+    }
+    const durable = archiver.progress()?.durable?.lsn ?? 0n;
+    expect(durable).toBeLessThan(wanted);
+    await this.#expectNothingChanged();
+    await makeRoom();
+    await this.#awaitDurable(archiver, wanted, SETTLE_MS);
+    expect(archiver.progress()?.durable?.lsn).toBeGreaterThanOrEqual(wanted);
+    await this.#expectToldIsThere();
+    await this.#endAll();
   }
 
   /** Another archiver for a while; the one before often still lives. */
@@ -120,16 +228,12 @@ class Life {
   /** Nothing fails any more: all that was ever promised must be there, and the whole equal to the server's log. */
   async settle(epoch: number): Promise<void> {
     await this.#endAll();
-    this.plan.rate = 0;
     const archiver = this.#start(epoch);
     const lsn = await flushedLsn();
-    archiver.flush(lsn);
-    const deadline = performance.now() + SETTLE_MS;
-    while ((archiver.progress()?.durable?.lsn ?? 0n) < lsn) {
-      await this.#failIfInterrupted(archiver);
-      expect(performance.now(), archiver.progress()?.lastError).toBeLessThan(deadline);
-      await wait(20);
-    }
+    await this.#awaitDurable(archiver, lsn, SETTLE_MS);
+    expect(archiver.progress()?.durable?.lsn ?? 0n, archiver.progress()?.lastError).toBeGreaterThanOrEqual(
+      lsn,
+    );
     archiver.drain();
     const result = await archiver.result;
     expect(result.interruptedReason).toBe('');
@@ -145,15 +249,50 @@ class Life {
     expect(Buffer.concat(parts).equals(original)).toBe(true);
     expect(archive.unsealed).toEqual([]);
     await this.#expectNothingChanged();
-    await rm(this.#destination, { recursive: true });
+    await this.#expectSegments(range);
+    // A mount point stays.
+    for (const name of await readdir(this.#destination))
+      await rm(join(this.#destination, name), { recursive: true });
+  }
+
+  /** As a standby's restore_command would get them. */
+  async #expectSegments(range: LogRange): Promise<void> {
+    await using medium = await openMedium(`file://${this.#destination}`);
+    const place = { medium, root: ARCHIVE_ROOT, round: ARCHIVE_ROUND, group: ARCHIVE_GROUP };
+    const lookup = await LogLookup.open(medium, ARCHIVE_ROOT, ARCHIVE_ROUND, ARCHIVE_GROUP);
+    const fetch = (begin: Lsn) =>
+      readArchivedSegment(
+        place,
+        lookup,
+        segmentName(range.timeline, begin, SEGMENT_BYTES),
+        SEGMENT_BYTES,
+        signal,
+      );
+    let begin = range.begin;
+    for (; begin + BigInt(SEGMENT_BYTES) <= range.end; begin = toLsn(begin + BigInt(SEGMENT_BYTES))) {
+      const end = toLsn(begin + BigInt(SEGMENT_BYTES));
+      const original = await readServerLog(server, range.timeline, begin, end, SEGMENT_BYTES);
+      expect((await fetch(begin))?.equals(original), `segment at ${begin}`).toBe(true);
+    }
+    if (begin < range.end) expect(await fetch(begin), 'a segment that is not whole').toBeUndefined();
+  }
+
+  /** Returns when it is durable, or when the time is over. */
+  async #awaitDurable(archiver: RunningArchiver, lsn: Lsn, limitMs: number): Promise<void> {
+    archiver.flush(lsn);
+    const deadline = performance.now() + limitMs;
+    while ((archiver.progress()?.durable?.lsn ?? 0n) < lsn && performance.now() < deadline) {
+      await this.#failIfInterrupted(archiver);
+      await wait(10);
+    }
   }
 
   #start(epoch: number): RunningArchiver {
     const archiver = startArchiver(
       { port: server.port, destination: this.#destination, epoch, fresh: this.#reported === 0n },
       {
-        openMedium: async (uri, signal): Promise<Medium> =>
-          new FaultyMedium(await openMedium(uri, signal), this.plan),
+        openMedium: async (uri, abort): Promise<Medium> =>
+          new FaultyMedium(await openMedium(uri, abort), this.#plan),
         clock: IMPATIENT_CLOCK,
         onProgress: ({ durable }) => {
           if (durable !== undefined && durable.lsn > this.#reported) this.#reported = durable.lsn;
@@ -184,11 +323,9 @@ class Life {
   /** The slot first, the archive second: what was told before must be there after. */
   async #expectToldIsThere(): Promise<void> {
     const told = await toldLsn();
-    if (told === undefined || this.#reported === 0n) return;
+    if (told === undefined || told <= this.#untold) return;
     const archive = await openArchive(this.#destination);
     const end = archive.coverage()[0]?.end ?? 0n;
-    // A slot that nobody has told anything yet stands where it was made, which may be behind the first byte's flush.
-    if (told > this.#reported) return;
     expect(end, 'end of the archive, and what the server was told').toBeGreaterThanOrEqual(told);
   }
 
@@ -228,6 +365,16 @@ async function toldLsn(): Promise<Lsn | undefined> {
     [ARCHIVE_SLOT],
   );
   return row === undefined || row.lsn === null ? undefined : parseLsn(row.lsn);
+}
+
+/** Made anew. Returns where it begins. */
+async function makeSlot(): Promise<Lsn> {
+  await workload.query(
+    'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1',
+    [ARCHIVE_SLOT],
+  );
+  await workload.query('SELECT pg_create_physical_replication_slot($1, true)', [ARCHIVE_SLOT]);
+  return defined(await toldLsn(), 'the position of a new slot');
 }
 
 /** The server gives the stream's session up: whoever comes first gets the slot. */

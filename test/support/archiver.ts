@@ -36,6 +36,8 @@ export type ArchiverOptions = {
   readonly fresh: boolean;
   readonly checkpointIntervalMs?: number;
   readonly compression?: string;
+  /** Default ARCHIVE_ROUND's. */
+  readonly round?: bigint;
 };
 
 /** What only an archiver in this process can be given. */
@@ -102,6 +104,7 @@ export function startArchiver(options: ArchiverOptions, hooks: ArchiverHooks = {
   const task = create(ArchiveTaskSchema, {
     destination: { uri: `file://${options.destination}`, ...ARCHIVE_ROOT },
     ...ARCHIVE_ROUND,
+    round: options.round ?? ARCHIVE_ROUND.round,
     partitionGroup: ARCHIVE_GROUP,
     instance: 'a',
     epoch: BigInt(options.epoch),

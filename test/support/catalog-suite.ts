@@ -1,5 +1,6 @@
 /** What every catalog must do: run on PGlite (unit) and on a PostgreSQL server (e2e) with the same SQL. */
 import { expect, test } from 'vitest';
+import { findForksToRead, replaceAbandoned } from '../../coordinator/catalog/abandoned.ts';
 import type { Catalog } from '../../coordinator/catalog/catalog.ts';
 import { openDeployment } from '../../coordinator/catalog/deployment.ts';
 import { listEvents, recordEvent } from '../../coordinator/catalog/events.ts';
@@ -29,8 +30,10 @@ import {
   nextTenantId,
   setTenantStatus,
 } from '../../coordinator/catalog/tenants.ts';
+import { toLsn, toTimeline } from '../../foundation/lsn.ts';
 
 const VIEWS = [
+  'cdb_ob_abandoned_log',
   'cdb_ob_backup_archivelog',
   'cdb_ob_backup_archivelog_progress',
   'cdb_ob_backup_archivelog_summary',
@@ -167,6 +170,7 @@ export function describeCatalog(open: () => Promise<Catalog>): void {
       system_identifier: '18446744073709551615',
     });
     expect(await findLastRound(catalog, 1002n)).toMatchObject({ state: 'BEGINNING', checkpoint_us: 100n });
+    expect(await lineageUs(catalog)).toBe(100n);
     const rows = JSON.parse(await catalog.readView('cdb_ob_backup_archivelog', signal)) as object[];
     expect(rows).toMatchObject([
       {
@@ -179,6 +183,62 @@ export function describeCatalog(open: () => Promise<Catalog>): void {
       },
     ]);
     expect(JSON.stringify(rows)).not.toContain('secret');
+  });
+
+  test('R5: after a failover the checkpoint stays, and what is restorable ends where the new timeline does', async () => {
+    const catalog = await open();
+    const key = { tenant_id: 1002n, round: 1n, partition_group: 'p0' };
+    const onNew = (timeUs: bigint) => ({
+      ...progress(0x3000000n, 0x3000080n, timeUs),
+      checkpoint: { timeline: 2, lsn: 0x3000080n },
+    });
+    await catalog.transaction((tx) => recordGroupProgress(tx, key, onNew(80n), 13n));
+    expect(await findLastRound(catalog, 1002n)).toMatchObject({ checkpoint_us: 100n });
+    expect(await lineageUs(catalog)).toBe(80n);
+    // What the old leader's archiver still says is of what was left behind.
+    await catalog.transaction(async (tx) => {
+      await recordGroupProgress(tx, key, progress(0x3000000n, 0x3000100n, 95n), 14n);
+      await recordGroupProgress(tx, key, onNew(70n), 15n);
+    });
+    expect(await lineageUs(catalog)).toBe(80n);
+    await catalog.transaction((tx) => recordGroupProgress(tx, key, onNew(120n), 16n));
+    expect(await lineageUs(catalog)).toBe(120n);
+  });
+
+  test('what a failover left behind is to be read when the timeline changed, and once more later', async () => {
+    const catalog = await open();
+    const found = await findForksToRead(catalog, 20n);
+    expect(found).toEqual([{ tenant_id: 1002n, round: 1n, partition_group: 'p0' }]);
+    const [fork] = found;
+    if (fork === undefined) throw new Error('it was there');
+    const stretch = {
+      partitionGroup: 'p0',
+      timeline: toTimeline(1),
+      begin: toLsn(0x3000080n),
+      end: toLsn(0x3000100n),
+      survivor: toTimeline(2),
+      fromUs: undefined,
+      untilUs: 100n,
+    };
+    await catalog.transaction((tx) => replaceAbandoned(tx, fork, [stretch], 20n));
+    expect(await findForksToRead(catalog, 21n)).toEqual([]);
+    expect(await findForksToRead(catalog, 30_000_013n)).toEqual(found);
+    await catalog.transaction((tx) => replaceAbandoned(tx, fork, [stretch], 30_000_013n));
+    expect(await findForksToRead(catalog, 90_000_000n)).toEqual([]);
+    expect(JSON.parse(await catalog.readView('cdb_ob_abandoned_log', signal))).toMatchObject([
+      {
+        tenant_name: 'orders',
+        timeline: 1,
+        begin_lsn: '0/3000080',
+        end_lsn: '0/3000100',
+        bytes: 128,
+        from_time: null,
+        surviving_timeline: 2,
+      },
+    ]);
+    // Nothing could be read: what was known stays.
+    await catalog.transaction((tx) => replaceAbandoned(tx, fork, undefined, 90_000_000n));
+    expect(JSON.parse(await catalog.readView('cdb_ob_abandoned_log', signal))).toHaveLength(1);
   });
 
   test('pools name their zones', async () => {
@@ -224,6 +284,14 @@ export function describeCatalog(open: () => Promise<Catalog>): void {
     // Leads again, for tests after this one.
     await catalog.query('UPDATE holdfast.leadership SET epoch = epoch - 1');
   });
+}
+
+/** Up to when the present lineage is archived: the end of CDB_OB_RESTORE_WINDOWS. */
+async function lineageUs(catalog: Catalog): Promise<bigint | undefined> {
+  const rows = await catalog.query<{ lineage_us: bigint }>(
+    'SELECT lineage_us FROM holdfast.round_groups WHERE tenant_id = 1002 AND round = 1',
+  );
+  return rows[0]?.lineage_us;
 }
 
 function progress(startLsn: bigint, checkpointLsn: bigint, checkpointUs: bigint) {

@@ -45,7 +45,7 @@ import { openMedium } from '../../storage-layout/media/open.ts';
 import { tree } from '../../storage-layout/tree.ts';
 
 const SEGMENT_BYTES = 16 * 2 ** 20;
-const SYSTEM = 7_000_000_000_000_000_001n;
+const FIRST_SYSTEM = 7_000_000_000_000_000_000n;
 export const LOG_BEGIN = toLsn(0x3000000n);
 const BACKUP_START = toLsn(0x3000100n);
 const BACKUP_STOP = toLsn(0x3000200n);
@@ -54,8 +54,12 @@ export type FakeAgentOptions = {
   readonly address: string;
   readonly tenant: string;
   readonly token?: string;
+  /** Default `p0`. */
+  readonly partitionGroup?: string;
   /** Its name; default `main`. */
   readonly instance?: string;
+  /** Default: each tenant's is its own. */
+  readonly systemIdentifier?: bigint;
   /** A backup's result waits for it. */
   holdBackup?: Promise<void>;
   /** Makes the files of a backup and says what it made, system identifier 0: this agent's; default: three files with nothing in them. */
@@ -98,9 +102,11 @@ export class FakeAgent implements AsyncDisposable {
   #outbox: TaskResult[] = [];
   #isDown = false;
   readonly #running: Promise<void>;
+  readonly systemIdentifier: bigint;
 
   constructor(options: FakeAgentOptions) {
     this.options = options;
+    this.systemIdentifier = options.systemIdentifier ?? systemOf(options.tenant);
     this.#client = makeClient(AgentService, options.address);
     this.#running = this.#stayAttached();
   }
@@ -160,7 +166,7 @@ export class FakeAgent implements AsyncDisposable {
   }
 
   #hello(): AgentMessage['kind'] {
-    const { tenant, token } = this.options;
+    const { tenant, token, instance, partitionGroup } = this.options;
     return create(AgentMessageSchema, {
       kind: {
         case: 'hello',
@@ -170,7 +176,7 @@ export class FakeAgent implements AsyncDisposable {
           port: 2889,
           zone: 'zone1',
           version: '0.0.0',
-          instances: [{ tenant, partitionGroup: 'p0', instance: this.options.instance ?? 'main' }],
+          instances: [{ tenant, partitionGroup: partitionGroup ?? 'p0', instance: instance ?? 'main' }],
           runningTasks: [...this.#tasks.values(), ...this.#results.values()].map(({ taskId, attempt }) => ({
             taskId,
             attempt,
@@ -184,7 +190,7 @@ export class FakeAgent implements AsyncDisposable {
   async #beat(stream: Stream): Promise<void> {
     while (this.#stream === stream && !this.#stop.signal.aborted) {
       try {
-        await this.#send(heartbeat(this.options, this.slotOrders));
+        await this.#send(heartbeat(this.options, this.systemIdentifier, this.slotOrders));
         for (const [taskId, archive] of this.#archives) await this.#report(taskId, archive);
         for (const value of this.#outbox.splice(0)) await this.#send({ case: 'taskResult', value });
       } catch {
@@ -270,7 +276,7 @@ export class FakeAgent implements AsyncDisposable {
         timeline: toTimeline(1),
         begin: LOG_BEGIN,
         segmentSizeBytes: SEGMENT_BYTES,
-        systemIdentifier: SYSTEM,
+        systemIdentifier: this.systemIdentifier,
         compression: 'none',
       },
     );
@@ -288,7 +294,10 @@ export class FakeAgent implements AsyncDisposable {
         taskId,
         attempt,
         timeUs: nowUs(),
-        kind: { case: 'archive', value: { ...progressOf(archive), ...this.options.archiveProgress } },
+        kind: {
+          case: 'archive',
+          value: { ...progressOf(archive, this.systemIdentifier), ...this.options.archiveProgress },
+        },
       } satisfies TaskProgress,
     });
   }
@@ -305,7 +314,7 @@ export class FakeAgent implements AsyncDisposable {
     if (this.#tasks.get(task.taskId)?.attempt !== task.attempt) return; // cancelled meanwhile
     try {
       const made = await (this.options.copy ?? fakeCopy)(backup);
-      const systemIdentifier = made.systemIdentifier === 0n ? SYSTEM : made.systemIdentifier;
+      const systemIdentifier = made.systemIdentifier === 0n ? this.systemIdentifier : made.systemIdentifier;
       const value = create(BackupResultSchema, { backup: { ...made, systemIdentifier } });
       if (this.#tasks.get(task.taskId)?.attempt === task.attempt) this.#end(task, { case: 'backup', value });
     } catch (error) {
@@ -332,7 +341,11 @@ export class FakeAgent implements AsyncDisposable {
     if (archive !== undefined && drain) {
       this.#end(task, {
         case: 'archive',
-        value: { $typeName: 'holdfast.v1.ArchiveResult', final: progressOf(archive), interruptedReason: '' },
+        value: {
+          $typeName: 'holdfast.v1.ArchiveResult',
+          final: progressOf(archive, this.systemIdentifier),
+          interruptedReason: '',
+        },
       });
     } else {
       this.#end(task, { case: 'error', value: toErrorDetail(new HoldfastError('CANCELLED', 'cancelled')) });
@@ -407,11 +420,15 @@ async function describingFiles(task: BackupTask): Promise<FileDigest[]> {
   );
 }
 
+function systemOf(tenant: string): bigint {
+  return FIRST_SYSTEM + createHash('sha256').update(tenant).digest().readBigUInt64BE() / 65_536n;
+}
+
 function nowUs(): bigint {
   return BigInt(Date.now()) * 1000n;
 }
 
-function progressOf(archive: RunningArchive): ArchiveProgress {
+function progressOf(archive: RunningArchive, systemIdentifier: bigint): ArchiveProgress {
   return create(ArchiveProgressSchema, {
     state: 'DOING',
     start: { timeline: 1, lsn: LOG_BEGIN },
@@ -421,7 +438,7 @@ function progressOf(archive: RunningArchive): ArchiveProgress {
     serverUs: archive.checkpointUs,
     inputBytes: BigInt(archive.writer.logBytes),
     outputBytes: BigInt(archive.writer.logBytes),
-    systemIdentifier: SYSTEM,
+    systemIdentifier,
     segmentSizeBytes: SEGMENT_BYTES,
     postgresMajor: 17,
     startUs: 1_000_000n,
@@ -430,7 +447,8 @@ function progressOf(archive: RunningArchive): ArchiveProgress {
 
 /** It drops at once what it is ordered to drop. */
 function heartbeat(
-  { tenant, instance, instanceStatus }: FakeAgentOptions,
+  { tenant, partitionGroup, instance, instanceStatus }: FakeAgentOptions,
+  systemIdentifier: bigint,
   orders: readonly KeptSlot[],
 ): AgentMessage['kind'] {
   return create(AgentMessageSchema, {
@@ -441,10 +459,10 @@ function heartbeat(
         instances: [
           {
             tenant,
-            partitionGroup: 'p0',
+            partitionGroup: partitionGroup ?? 'p0',
             instance: instance ?? 'main',
             role: InstanceRole.PRIMARY,
-            systemIdentifier: SYSTEM,
+            systemIdentifier,
             timeline: 1,
             lsn: LOG_BEGIN,
             serverVersion: '17.0',

@@ -4,6 +4,10 @@
  *   failBefore  nothing is done               then DESTINATION_IO
  *   failAfter   all is done, and durable      then DESTINATION_IO: the answer was lost
  *   tear        half of an append's or write's bytes, then DESTINATION_IO; any other call: as failBefore
+ *   truncate    a part of the bytes, cut anywhere, then DESTINATION_IO; any other call: as failBefore
+ *   duplicate   an append's or write's bytes twice, then DESTINATION_IO; any other call is done twice, and the second answers
+ *   reorder     an append's or write's second half before its first, then DESTINATION_IO; any other call: another one that
+ *               came later is done first
  *   full        as `tear`                     then DESTINATION_FULL
  *   delay       all is done, later            no error
  *   kill        as `tear`                     then DESTINATION_IO for this and every later call of this medium: a new one
@@ -21,12 +25,24 @@ import type {
 } from '../../storage-layout/media/medium.ts';
 import type { Random } from './random.ts';
 
-export const FAULTS = ['failBefore', 'failAfter', 'tear', 'full', 'delay', 'kill'] as const;
+export const FAULTS = [
+  'failBefore',
+  'failAfter',
+  'tear',
+  'truncate',
+  'duplicate',
+  'reorder',
+  'full',
+  'delay',
+  'kill',
+] as const;
 export type Fault = (typeof FAULTS)[number];
+/** `share`: how much of the bytes `truncate` keeps, [0, 1). */
+export type PlannedFault = { readonly fault: Fault; readonly delayMs: number; readonly share?: number };
 
 /** Asked before every call, of every medium that follows it; `call` is the method's name, `append`, `write` and `close` an open file's. */
 export interface FaultPlan {
-  next(call: string, key: string): { readonly fault: Fault; readonly delayMs: number } | undefined;
+  next(call: string, key: string): PlannedFault | undefined;
 }
 
 export type SeededPlan = FaultPlan & {
@@ -45,7 +61,19 @@ export function seededPlan(random: Random, rate: number, longestDelayMs = 60): S
       if (random.next() >= this.rate) return undefined;
       const fault = FAULTS[random.between(0, FAULTS.length)] ?? 'failBefore';
       counts.set(fault, (counts.get(fault) ?? 0) + 1);
-      return { fault, delayMs: random.between(0, longestDelayMs) };
+      return { fault, delayMs: random.between(0, longestDelayMs), share: random.next() };
+    },
+  };
+}
+
+/** One fault, at the call of that number, counted from 1 over every medium that follows the plan. */
+export function planForCall(number: number, fault: Fault): FaultPlan & { hasFired(): boolean } {
+  let calls = 0;
+  return {
+    hasFired: () => calls >= number,
+    next() {
+      calls += 1;
+      return calls === number ? { fault, delayMs: 30, share: (number * 0.37) % 1 } : undefined;
     },
   };
 }
@@ -134,11 +162,8 @@ class FaultyFile implements AppendableFile {
   }
 
   append(chunks: readonly Uint8Array[]): Promise<void> {
-    const tear = async () => {
-      const whole = Buffer.concat(chunks);
-      await this.#file.append([whole.subarray(0, Math.floor(whole.length / 2))]);
-    };
-    return this.#faults.around('append', this.#key, () => this.#file.append(chunks), undefined, tear);
+    const put = (some: readonly Uint8Array[]) => this.#file.append(some);
+    return this.#faults.around('append', this.#key, () => put(chunks), undefined, { chunks, put });
   }
 
   /** The file is closed in any case; the close may be reported as failed. */
@@ -160,11 +185,8 @@ class FaultyWriter implements StoredFileWriter {
   }
 
   write(chunks: readonly Uint8Array[]): Promise<void> {
-    const tear = async () => {
-      const whole = Buffer.concat(chunks);
-      await this.#file.write([whole.subarray(0, Math.floor(whole.length / 2))]);
-    };
-    return this.#faults.around('write', this.#key, () => this.#file.write(chunks), undefined, tear);
+    const put = (some: readonly Uint8Array[]) => this.#file.write(some);
+    return this.#faults.around('write', this.#key, () => put(chunks), undefined, { chunks, put });
   }
 
   close(): Promise<void> {
@@ -176,53 +198,96 @@ class FaultyWriter implements StoredFileWriter {
   }
 }
 
+/** Bytes that a call puts somewhere, so that it can put something else. */
+type Bytes = {
+  readonly chunks: readonly Uint8Array[];
+  readonly put: (chunks: readonly Uint8Array[]) => Promise<void>;
+};
+
 class Faults {
   readonly #plan: FaultPlan;
+  readonly #waiting: (() => void)[] = [];
   #isDead = false;
 
   constructor(plan: FaultPlan) {
     this.#plan = plan;
   }
 
-  /** `undo`: releases what a call made whose answer gets lost. `tear`: does half of it. */
+  /** `undo`: releases what a call made whose answer gets lost. */
   async around<T>(
     call: string,
     key: string,
     act: () => Promise<T>,
     undo?: (made: T) => Promise<void>,
-    tear?: () => Promise<void>,
+    bytes?: Bytes,
   ): Promise<T> {
     if (this.#isDead) throw failure('DESTINATION_IO', 'killed', call, key);
     const planned = this.#plan.next(call, key);
-    if (planned === undefined) return await act();
-    switch (planned.fault) {
-      case 'delay':
-        await wait(planned.delayMs);
-        return await act();
-      case 'failBefore':
-        throw failure('DESTINATION_IO', planned.fault, call, key);
-      case 'failAfter': {
-        const made = await act();
-        await undo?.(made);
-        throw failure('DESTINATION_IO', planned.fault, call, key);
-      }
-      case 'tear':
-      case 'full':
-        await tear?.();
-        throw failure(
-          planned.fault === 'full' ? 'DESTINATION_FULL' : 'DESTINATION_IO',
-          planned.fault,
-          call,
-          key,
-        );
-      case 'kill':
-        this.#isDead = true;
-        await tear?.();
-        throw failure('DESTINATION_IO', planned.fault, call, key);
-      default:
-        return assertNever(planned.fault);
+    try {
+      if (planned === undefined) return await act();
+      if (planned.fault === 'kill') this.#isDead = true;
+      return await this.#act(planned, call, key, act, undo, bytes);
+    } finally {
+      for (const resume of this.#waiting.splice(0)) resume();
     }
   }
+
+  async #act<T>(
+    { fault, delayMs, share = 0.5 }: PlannedFault,
+    call: string,
+    key: string,
+    act: () => Promise<T>,
+    undo: ((made: T) => Promise<void>) | undefined,
+    bytes: Bytes | undefined,
+  ): Promise<T> {
+    switch (fault) {
+      case 'delay':
+        await wait(delayMs);
+        return await act();
+      case 'failBefore':
+        break;
+      case 'failAfter':
+        await undo?.(await act());
+        break;
+      case 'duplicate': {
+        await undo?.(await act());
+        const made = await act();
+        if (bytes === undefined) return made;
+        break;
+      }
+      case 'reorder':
+        if (bytes === undefined) {
+          await Promise.race([this.#anotherCall(), wait(delayMs)]);
+          return await act();
+        }
+        await bytes.put(cut(bytes.chunks, 0.5).toReversed());
+        break;
+      case 'truncate':
+        await bytes?.put(cut(bytes.chunks, share).slice(0, 1));
+        break;
+      case 'tear':
+      case 'full':
+      case 'kill':
+        await bytes?.put(cut(bytes.chunks, 0.5).slice(0, 1));
+        break;
+      default:
+        return assertNever(fault);
+    }
+    throw failure(fault === 'full' ? 'DESTINATION_FULL' : 'DESTINATION_IO', fault, call, key);
+  }
+
+  #anotherCall(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiting.push(resolve);
+    });
+  }
+}
+
+/** The bytes in two parts, the first with `share` of them. */
+function cut(chunks: readonly Uint8Array[], share: number): readonly [Buffer, Buffer] {
+  const whole = Buffer.concat(chunks);
+  const at = Math.floor(whole.length * share);
+  return [whole.subarray(0, at), whole.subarray(at)];
 }
 
 function failure(

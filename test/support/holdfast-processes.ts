@@ -23,7 +23,8 @@ const ROOT = join(import.meta.dirname, '..', '..');
 
 export type DeclaredServer = {
   readonly name: string;
-  readonly tenant: string;
+  /** Undefined: it belongs to nobody, and is only watched. */
+  readonly tenant: string | undefined;
   readonly partitionGroup?: string;
   readonly port: number;
   /** Default `postgres`. */
@@ -168,7 +169,9 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     await coordinator.start();
     await agent.start();
     const groups = new Set(
-      options.servers.map(({ tenant, partitionGroup }) => `${tenant} ${partitionGroup ?? ''}`),
+      options.servers.flatMap(({ tenant, partitionGroup }) =>
+        tenant === undefined ? [] : [`${tenant} ${partitionGroup ?? ''}`],
+      ),
     ).size;
     await deployment.waitForRow<{ count: string }>(
       "SELECT count(*) AS count FROM DBA_OB_PARTITION_GROUPS WHERE role = 'LEADER'",
@@ -260,8 +263,9 @@ function agentConfig(
     state_directory: join(directory, 'agent'),
     instances: servers.map((server) => ({
       name: server.name,
-      tenant: server.tenant,
-      partition_group: server.partitionGroup ?? 'p0',
+      ...(server.tenant === undefined
+        ? {}
+        : { tenant: server.tenant, partition_group: server.partitionGroup ?? 'p0' }),
       port: server.port,
       user: server.user ?? 'postgres',
     })),

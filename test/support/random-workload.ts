@@ -3,8 +3,16 @@
 import type { TestServer } from './postgres.ts';
 import type { Random } from './random.ts';
 
-/** Runs `steps` random statements, several of them as transactions with subtransactions, prepared ones and rollbacks. */
-export async function runRandomWorkload(server: TestServer, random: Random, steps: number): Promise<void> {
+/**
+ * Runs `steps` random statements, several of them as transactions with subtransactions, prepared ones and rollbacks, on new
+ * tables, new databases and in `tablespace`, which is there.
+ */
+export async function runRandomWorkload(
+  server: TestServer,
+  random: Random,
+  steps: number,
+  tablespace: string,
+): Promise<void> {
   const client = await server.connect();
   const tables: string[] = [];
   const one = () => tables[random.between(0, tables.length)] ?? 'r0';
@@ -17,6 +25,22 @@ export async function runRandomWorkload(server: TestServer, random: Random, step
   const rows = () => random.between(1, 3000);
   const insert = (table: string) =>
     `INSERT INTO ${table} (body, n) SELECT repeat(md5(i::text), ${random.between(1, 40)}), i % 97 FROM generate_series(1, ${rows()}) i`;
+  const strategies = server.major >= 15 ? [' STRATEGY wal_log', ' STRATEGY file_copy'] : [''];
+  const createDatabase = async () => {
+    const name = `d${random.between(0, 1_000_000_000)}`;
+    const where = random.next() < 0.5 ? ` TABLESPACE ${tablespace}` : '';
+    await client.query(
+      `CREATE DATABASE ${name}${strategies[random.between(0, strategies.length)] ?? ''}${where}`,
+    );
+    const inside = await server.connect(name);
+    try {
+      await inside.query('CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 2000) i');
+      await inside.query('UPDATE t SET i = -i WHERE i % 3 = 0');
+    } finally {
+      await inside.end();
+    }
+    if (random.next() < 0.5) await client.query(`DROP DATABASE ${name}`);
+  };
   const actions: readonly (() => Promise<unknown>)[] = [
     create,
     async () => await client.query(insert(one())),
@@ -42,6 +66,11 @@ export async function runRandomWorkload(server: TestServer, random: Random, step
       await client.query(`BEGIN; DROP TABLE brief; PREPARE TRANSACTION 'p'`);
       await client.query(random.next() < 0.5 ? `COMMIT PREPARED 'p'` : `ROLLBACK PREPARED 'p'`);
       await client.query('DROP TABLE IF EXISTS brief');
+    },
+    createDatabase,
+    async () => {
+      const space = random.next() < 0.5 ? tablespace : 'pg_default';
+      await client.query(`ALTER TABLE ${one()} SET TABLESPACE ${space}`);
     },
   ];
   try {

@@ -15,6 +15,24 @@ export async function copyStandby(primary: TestServer): Promise<TestServer> {
   return server;
 }
 
+/**
+ * A developer's copy of `primary`, which must be stopped: its system identifier, promoted as often as it takes to reach
+ * `timeline`. It runs, and nobody follows it.
+ */
+export async function startClone(primary: TestServer, timeline: number): Promise<TestServer> {
+  const clone = await copyStandby(primary);
+  for (let reached = 1; reached < timeline; reached += 1) {
+    if (reached > 1) {
+      await clone.stop();
+      await writeFile(join(clone.dataDirectory, 'standby.signal'), '');
+      await giveToServerUser(clone.dataDirectory);
+    }
+    await clone.start();
+    await promote(clone);
+  }
+  return clone;
+}
+
 /** Makes the server, which is stopped, a standby of `leader`. */
 export async function follow(server: TestServer, leader: TestServer): Promise<void> {
   await writeFile(join(server.dataDirectory, 'standby.signal'), '');

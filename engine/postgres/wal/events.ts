@@ -54,7 +54,9 @@ export function transactionEndOf(record: RecordView, decoder: RecordDecoder): Tr
 function transactionEvent(record: RecordView, decoder: RecordDecoder): LogEvent | undefined {
   const ended = transactionEndOf(record, decoder);
   if (ended === undefined) return undefined;
-  return { kind: ended.kind, begin: record.begin, end: record.end, xid: ended.xid, timeUs: ended.timeUs };
+  const { kind, xid, timeUs, subxids } = ended;
+  const event = { kind, begin: record.begin, end: record.end, xid, timeUs };
+  return subxids.length === 0 ? event : { ...event, subxids };
 }
 
 function xlogEvent(record: RecordView, decoder: RecordDecoder): LogEvent | undefined {

@@ -90,7 +90,7 @@ async function view(name: string): Promise<Record<string, unknown>[]> {
 }
 
 async function until<T>(what: string, look: () => Promise<T | undefined | false>): Promise<T> {
-  const deadline = Date.now() + 15_000;
+  const deadline = Date.now() + 50_000;
   for (;;) {
     const found = await look();
     if (found !== undefined && found !== false) return found;
@@ -125,13 +125,13 @@ beforeAll(async () => {
   await mkdir(join(directory, 'dest'));
   coordinator = await start(0);
   agent = new FakeAgent({ address: `127.0.0.1:${coordinator.port}`, tenant: 'orders', token: 'shared' });
-}, 30_000);
+}, 120_000);
 
 afterAll(async () => {
   await agent?.[Symbol.asyncDispose]();
   await coordinator?.[Symbol.asyncDispose]();
   await rm(directory, { recursive: true, force: true });
-});
+}, 60_000);
 
 describe('a coordinator with one agent', () => {
   test('an agent with another token is refused', async () => {
@@ -434,6 +434,45 @@ describe('a coordinator with one agent', () => {
     expect(await firstEvent('secret')).toBe('tenant_created');
     client.close();
   });
+
+  test('a second tenant with a known system identifier is shown as a clone, alarmed, and not archived until that is resolved', async () => {
+    const address = `127.0.0.1:${coordinator.port}`;
+    const { systemIdentifier } = agent;
+    await using clone = new FakeAgent({ address, tenant: 'staging', token: 'shared', systemIdentifier });
+    await until('the clone in the view', async () =>
+      (await view('dba_ob_partition_groups')).some(
+        (row) =>
+          row['tenant_name'] === 'staging' &&
+          row['membership'] === 'UNASSIGNED CLONE' &&
+          row['clone_of'] === 'orders.p0' &&
+          row['role'] === 'PRIMARY',
+      ),
+    );
+    expect((await view('dba_ob_servers')).map((row) => row['unassigned_clones'])).toContain(
+      'UNASSIGNED CLONE main of orders.p0',
+    );
+    const told = (await view('cdb_ob_event_history')).filter((row) => row['event'] === 'unassigned_clone');
+    expect(told).toMatchObject([{ severity: 'ERROR', tenant_name: 'staging' }]);
+    await expect(run({ kind: 'archiveLog', tenants: ['staging'] })).rejects.toMatchObject({
+      code: 'SYSTEM_IDENTIFIER_MISMATCH',
+      message: expect.stringContaining('UNASSIGNED CLONE of orders.p0'),
+      hint: expect.stringContaining('DROP TENANT orders;'),
+    });
+    expect(clone.started).toEqual([]);
+    // The first is no clone of the second.
+    expect(
+      (await view('dba_ob_partition_groups')).find((row) => row['tenant_name'] === 'orders'),
+    ).toMatchObject({ membership: 'MEMBER', clone_of: null });
+    await run({ kind: 'dropTenant', tenant: 'orders', force: true });
+    await until('the resolved conflict', async () =>
+      (await view('dba_ob_partition_groups')).some(
+        (row) =>
+          row['tenant_name'] === 'staging' && row['membership'] === 'MEMBER' && row['role'] === 'LEADER',
+      ),
+    );
+    await run({ kind: 'archiveLog', tenants: ['staging'] });
+    await until('the task', async () => clone.started.some(({ kind }) => kind.case === 'archive'));
+  }, 120_000);
 
   test('another deployment may not take the destination over', async () => {
     await using other = await openCoordinator({

@@ -147,6 +147,8 @@ describe('placement', () => {
     max_slot_wal_keep_size: '',
     idle_slot_timeout: '',
     advice: '',
+    membership: 'MEMBER' as const,
+    clone_of: '',
   });
   const server = (server_id: bigint, zone: string) => ({
     server_id,

@@ -192,12 +192,25 @@ describe('slots that nobody needs any more', () => {
     expect(drops()[0]).toMatchObject({ instance: 'main', slotName: expect.stringMatching(SLOT) });
   }, 120_000);
 
-  test('on an instance that is declared no more they are told, with the statement', async () => {
-    // The agent attached again and declared the tenant anew: it has a round of its own, and then another configuration.
+  test('of an instance that its agent declares for another group they are owed as well', async () => {
+    const owed = () => coordinator.context.catalog.query('SELECT slot_name FROM holdfast.owed_slots');
     await coordinator.run({ kind: 'archiveLog', tenants: 'all' });
     await roundIs('DOING');
     agent.goAway();
     await agent.forget();
+    agent.slotOrders.length = 0;
+    const other = new FakeAgent({ ...agent.options, partitionGroup: 'p1' });
+    const dropped = () =>
+      other.slotOrders.some(({ lsn, slotName }) => lsn === 0n && slotName === 'holdfast_c_1_1002_p0');
+    try {
+      await coordinator.until('the order', () => Promise.resolve(dropped()));
+      await coordinator.until('the debt to be paid', async () => (await owed()).length === 0);
+    } finally {
+      await other[Symbol.asyncDispose]();
+    }
+  }, 120_000);
+
+  test('on an instance that is declared no more they are told, with the statement', async () => {
     await using other = new FakeAgent({
       address: `127.0.0.1:${coordinator.port}`,
       tenant: 'orders',
@@ -207,7 +220,7 @@ describe('slots that nobody needs any more', () => {
     const event = await told('slot_left_behind', 1);
     expect(other.refusal).toBeUndefined();
     expect(event['message']).toMatch(
-      /instance "main" of server 1 .*SELECT pg_drop_replication_slot\(slot_name\) .* = 'holdfast_c_1_1002_p0';/,
+      /instance "main" of server 1 .*SELECT pg_drop_replication_slot\(slot_name\) .* = 'holdfast_c_1_1002_p1';/,
     );
   }, 120_000);
 });

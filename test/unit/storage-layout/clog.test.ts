@@ -8,8 +8,10 @@ import {
   readLogIndex,
   writeLogIndex,
 } from '../../../storage-layout/clog/index.ts';
+import { LogLookup } from '../../../storage-layout/clog/lookup.ts';
 import { findGaps, joinPieces, planPieces } from '../../../storage-layout/clog/ranges.ts';
 import { sealPredecessor } from '../../../storage-layout/clog/seal.ts';
+import { verifyLog } from '../../../storage-layout/clog/verify.ts';
 import { LogFileWriter } from '../../../storage-layout/clog/writer.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';
 import { tree } from '../../../storage-layout/tree.ts';
@@ -358,6 +360,41 @@ describe('an archive', () => {
       code: 'LOG_GAP',
       detail: expect.stringContaining('where its index says') as string,
     });
+  });
+
+  it('notices a tail that a file in the middle has lost when it is opened, and whoever needs the log opens it', async () => {
+    await using opened = await openTestMedium();
+    const { medium } = opened;
+    for (const n of [0, 1, 2, 3, 4])
+      await write(
+        medium,
+        { fileId: BigInt(n + 1), epoch: 1n, cuts: [n * 1000, n * 1000 + 500, n * 1000 + 1000] },
+        true,
+      );
+    const key = tree.logData(ROOT, ROUND, GROUP, 3n, 1n);
+    await medium.replace(key, (await medium.read(key)).subarray(0, -1));
+    const { lookup } = await openArchive(medium);
+    await verifyLog(lookup, toTimeline(1), lsn(0), lsn(2500));
+    for (const [from, until] of [
+      [0, 5000],
+      [2400, 2600],
+      [2600, 2700],
+    ] as const)
+      await expect(verifyLog(lookup, toTimeline(1), lsn(from), lsn(until))).rejects.toMatchObject({
+        code: 'LOG_GAP',
+      });
+    // Who has opened it once says so from then on.
+    const again = await LogLookup.open(medium, ROOT, ROUND, GROUP);
+    await expect(verifyLog(again, toTimeline(1), lsn(0), lsn(5000))).rejects.toMatchObject({
+      code: 'LOG_GAP',
+      message: expect.stringContaining('0/30009C4 to 0/3000BB8') as string,
+    });
+    const late = await LogLookup.open(medium, ROOT, ROUND, GROUP);
+    expect((await late.fileAt(toTimeline(1), lsn(2100)))?.end).toBe(lsn(2500));
+    expect((await late.coverage()).map(({ begin, end }) => [begin, end])).toEqual([
+      [lsn(0), lsn(2500)],
+      [lsn(3000), lsn(5000)],
+    ]);
   });
 
   it('does not believe an index whose file is gone', async () => {

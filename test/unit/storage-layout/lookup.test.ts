@@ -133,7 +133,7 @@ async function count<T>({ reads }: Synthetic, act: () => Promise<T>): Promise<re
 }
 
 /** Of one look into 100,000 files: 17 halvings of a few lists, an index and a length each. */
-const FEW = 250;
+const FEW = 120;
 
 describe('looking for log among 100,000 files of 4,167 archivers', () => {
   it('finds the file of a position, or that there is none, in a few reads', async () => {

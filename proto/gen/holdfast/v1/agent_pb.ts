@@ -187,6 +187,8 @@ export const HelloSchema: GenMessage<Hello> = /*@__PURE__*/
  */
 export type DeclaredInstance = Message<"holdfast.v1.DeclaredInstance"> & {
   /**
+   * empty: it belongs to nobody, and is only watched
+   *
    * @generated from field: string tenant = 1;
    */
   tenant: string;

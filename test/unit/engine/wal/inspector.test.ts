@@ -58,10 +58,15 @@ describe('the log inspector', () => {
     expect(eventOf(transactionEnd({ info: 0x20, xid: 901, timeUs: TIME_US }), version)).toEqual(
       ended('abort', 901),
     );
-    expect(eventOf(transactionEnd({ ...full, info: 0x30, invalidations: 3 }), version)).toEqual(
-      ended('commit', 900),
-    );
-    expect(eventOf(transactionEnd({ ...full, info: 0x40 }), version)).toEqual(ended('abort', 900));
+    const { subxids } = full;
+    expect(eventOf(transactionEnd({ ...full, info: 0x30, invalidations: 3 }), version)).toEqual({
+      ...ended('commit', 900),
+      subxids,
+    });
+    expect(eventOf(transactionEnd({ ...full, info: 0x40 }), version)).toEqual({
+      ...ended('abort', 900),
+      subxids,
+    });
     expect(eventOf({ rmgr: 1, info: 0x10, main: Buffer.alloc(80) }, version)).toBeUndefined(); // PREPARE
   });
 
