@@ -91,7 +91,7 @@ describe.each(majors(17))('a delta restore of PostgreSQL %i', (major) => {
     const outcome = await restore({ delta: false });
     fresh = await stateOf(outcome);
     await stop(to);
-  }, 120_000);
+  }, 240_000);
   afterAll(async () => {
     await source.server[Symbol.asyncDispose]();
     await rm(source.directory, { recursive: true, force: true });
@@ -150,7 +150,7 @@ describe.each(majors(17))('a delta restore of PostgreSQL %i', (major) => {
     expect(kept?.blocksWritten).toBeGreaterThan(0n); // what the first restore's log has changed
     await expectFresh(outcome);
     await stop(to);
-  }, 120_000);
+  }, 240_000);
 
   test('mends a directory that was damaged in every way, and touches nothing that only looks like its own', async () => {
     const outside = join(source.directory, 'outside');
@@ -194,7 +194,7 @@ describe.each(majors(17))('a delta restore of PostgreSQL %i', (major) => {
     expect(await readdir(join(outside, 'pg_wal'))).toEqual(wal);
     expect((await readdir(to)).filter((name) => name.startsWith('stray'))).toEqual([]);
     await rm(outside, { recursive: true });
-  }, 120_000);
+  }, 240_000);
 
   test('takes back what a copy has become since', async () => {
     await startServer(paths(to), { logPath: join(source.directory, 'diverge.log'), waitSeconds: 60 }, signal);
@@ -216,7 +216,7 @@ describe.each(majors(17))('a delta restore of PostgreSQL %i', (major) => {
     await expectFresh(outcome);
     expect(outcome.kept?.blocks).toBeGreaterThan(0n);
     await stop(to);
-  }, 120_000);
+  }, 240_000);
 
   test('killed at any moment leaves no database, and another one ends right', async () => {
     const random = createRandom('kill delta restores');
@@ -280,7 +280,7 @@ describe.each(majors(17))('a delta restore of PostgreSQL %i', (major) => {
     expect(await listing(source.location)).toEqual(before);
     const [row] = await source.server.query<{ n: number }>('SELECT count(*)::int AS n FROM beside');
     expect(row?.n).toBe(30_000);
-  }, 120_000);
+  }, 240_000);
 
   test('is refused over a running server, another database, and what is no data directory', async () => {
     const running = restore({ dataDirectory: source.server.dataDirectory });
@@ -306,7 +306,7 @@ describe.each(majors(17))('a delta restore of PostgreSQL %i', (major) => {
     await truncate(control, 100);
     await expect(restore()).rejects.toMatchObject({ code: 'DATA_CORRUPT' });
     await rename(`${control}.saved`, control);
-  }, 120_000);
+  }, 240_000);
 });
 
 async function listing(directory: string): Promise<readonly string[]> {

@@ -20,7 +20,7 @@ describe.each(majors(17))('VALIDATE on PostgreSQL %i', (major) => {
   beforeAll(async () => {
     scenario = await startArchivedShop({ major });
     await scenario.deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
-  }, 120_000);
+  }, 240_000);
   afterAll(async () => await scenario?.[Symbol.asyncDispose]());
 
   const job = async (): Promise<JobRow | undefined> => (await scenario.deployment.sql<JobRow>(JOB))[0];
@@ -32,12 +32,12 @@ describe.each(majors(17))('VALIDATE on PostgreSQL %i', (major) => {
     const stopped = await scenario.deployment.holdfast('validate', '--from', scenario.deployment.destination);
     expect([stopped.code, stopped.stderr.includes('ERROR')]).toEqual([0, false]);
     expect(stopped.stdout).toContain('Nothing is wrong');
-  }, 120_000);
+  }, 240_000);
 
   test('MAX_AGE passes over what it found right', async () => {
     await scenario.deployment.sql("ALTER SYSTEM VALIDATE BACKUPSET 1 MAX_AGE '1d' WAIT");
     expect(await job()).toMatchObject({ status: 'FINISHED', skipped: '1' });
-  }, 60_000);
+  }, 120_000);
 
   test('a lost macroblock file fails it with OB-9011 and the relations that are lost, by statement and command', async () => {
     const [path = ''] = await filesOfKind(scenario.deployment.destinationDirectory, 'macroBlock');
@@ -63,7 +63,7 @@ describe.each(majors(17))('VALIDATE on PostgreSQL %i', (major) => {
     expect(said.code).toBe(1);
     expect(said.stdout).toContain('BACKUP_FILE_NOT_EXIST');
     expect(said.stdout).toContain('needed by backup set 1');
-  }, 120_000);
+  }, 240_000);
 
   test('kill -9 of the agent in the middle: another attempt ends the job', async () => {
     const client = await scenario.server.connect(DATABASE);
