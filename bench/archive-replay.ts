@@ -1,5 +1,5 @@
 /** The child of `archive.ts`: an archiver whose server is a directory of segments. Argument: a `ReplayOrder` as JSON. */
-import { mkdir, open, readdir, rm, stat } from 'node:fs/promises';
+import { mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { LogFileSequence } from '../agent/archive/file-sequence.ts';
@@ -14,6 +14,7 @@ import { parseCompression } from '../storage-layout/macroblock/compress.ts';
 import { openMedium } from '../storage-layout/media/open.ts';
 import { writeOnce } from '../storage-layout/records/info-file.ts';
 import { tree } from '../storage-layout/tree.ts';
+import { LOG_PLACE } from './log-place.ts';
 
 export type ReplayOrder = {
   readonly walDirectory: string;
@@ -26,19 +27,18 @@ export type ReplayOrder = {
 const SEGMENT_BYTES = 16 * 2 ** 20;
 /** As a walsender sends it. */
 const CHUNK_BYTES = 128 * 1024;
-const ROOT = { clusterName: 'bench', clusterId: 1n };
-const ROUND = { tenantId: 1n, round: 1n };
 const TIMELINE = toTimeline(1);
 
+const { root, round, group } = LOG_PLACE;
 const order = JSON.parse(process.argv[2] ?? 'null') as ReplayOrder; // from archive.ts
 const begin = toLsn(BigInt(order.begin));
 const end = toLsn(BigInt(order.end));
 
 await mkdir(order.destination, { recursive: true });
 await using medium = await openMedium(`file://${order.destination}`);
-await writeOnce(medium, tree.mountFile(ROOT, ROUND), MountFileSchema, create(MountFileSchema, ROUND));
+await writeOnce(medium, tree.mountFile(root, round), MountFileSchema, create(MountFileSchema, round));
 await using files = new LogFileSequence({
-  place: { medium, root: ROOT, round: ROUND, group: 'g' },
+  place: { medium, root, round, group },
   epoch: 1n,
   timeline: TIMELINE,
   systemIdentifier: 1n,
@@ -73,8 +73,7 @@ const streaming = new Streaming({
 const startedMs = performance.now();
 await streaming.run(new AbortController().signal);
 const seconds = (performance.now() - startedMs) / 1000;
-console.log(JSON.stringify({ seconds, storedBytes: await treeBytes(order.destination) }));
-await rm(order.destination, { recursive: true, force: true });
+console.log(JSON.stringify({ seconds }));
 
 function replay(): LogStream {
   return {
@@ -86,11 +85,12 @@ function replay(): LogStream {
 }
 
 async function* chunks(): AsyncGenerator<LogChunk> {
+  const segment = Buffer.allocUnsafeSlow(SEGMENT_BYTES);
   for (let at: bigint = begin; at < end; at += BigInt(SEGMENT_BYTES)) {
     await using file = await open(join(order.walDirectory, segmentName(TIMELINE, at, SEGMENT_BYTES)));
+    await file.read(segment, 0, SEGMENT_BYTES, 0);
     for (let offset = 0; offset < SEGMENT_BYTES; offset += CHUNK_BYTES) {
-      const data = Buffer.allocUnsafeSlow(CHUNK_BYTES); // a message of its own, as from a socket
-      await file.read(data, 0, CHUNK_BYTES, offset);
+      const data = segment.subarray(offset, offset + CHUNK_BYTES);
       yield { begin: toLsn(at + BigInt(offset)), data, serverEnd: end, serverClockUs: 1n };
     }
   }
@@ -117,11 +117,4 @@ function idleInstance(): Instance {
       }),
   };
   return partial as Instance; // streaming uses nothing else of it
-}
-
-async function treeBytes(path: string): Promise<number> {
-  let bytes = 0;
-  for (const entry of await readdir(path, { recursive: true, withFileTypes: true }))
-    if (entry.isFile()) bytes += (await stat(join(entry.parentPath, entry.name))).size;
-  return bytes;
 }

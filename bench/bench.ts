@@ -4,7 +4,7 @@
  * README, or writes it there.
  *
  *   npm run bench -- [--small | --large] [--runs <n>] [--no-agent] [--readme]
- *   npm run bench -- --log [--small]     only what an archiver gets through: 2 GiB of log replayed (256 MiB)
+ *   npm run bench -- --log [--small] [--readme]     log archiving alone (log.ts), with README's table of it
  *
  * Restores are compared as far as both go: pgBackRest lays the files down and makes them durable; Holdfast does the same
  * (no server is started on either side), and lays the log of the backup into pg_wal as well, some segments, which counts.
@@ -18,13 +18,22 @@ import { parseArgs, promisify } from 'node:util';
 import { formatSize } from '../foundation/units.ts';
 import { makeTestDirectory } from '../test/support/postgres.ts';
 import { measureAgent } from './agent.ts';
-import { measureArchiveThroughput } from './archive.ts';
 import { createBenchServer, databaseBytes } from './database.ts';
 import { Holdfast } from './holdfast.ts';
+import { benchLog } from './log.ts';
 import type { Measured } from './measured-command.ts';
 import { PgBackRest } from './pgbackrest.ts';
 import { openPgBench } from './pgbench.ts';
-import { describeAgent, fillSection, formatTable, type Operation, type Side, summarize } from './report.ts';
+import {
+  describeAgent,
+  fillSection,
+  formatTable,
+  type Operation,
+  SECTION,
+  type Section,
+  type Side,
+  summarize,
+} from './report.ts';
 
 const GIB = 2 ** 30;
 const LOAD_SECONDS = { small: 10, full: 30 };
@@ -45,25 +54,10 @@ const runs = Math.max(1, Number(options.runs ?? (options.small ? 2 : 3)));
 
 const directory = await makeTestDirectory('bench');
 try {
-  if (options.log) await benchLog();
+  if (options.log) await publish(await benchLog(directory, options.small), SECTION.log);
   else await bench();
 } finally {
   await rm(directory, { recursive: true, force: true });
-}
-
-async function benchLog(): Promise<void> {
-  const sizeToReplay = options.small ? 0.25 * GIB : 2 * GIB;
-  console.error(`making ${formatSize(sizeToReplay)} of log …`);
-  for (const [compression, found] of await measureArchiveThroughput(directory, sizeToReplay, [
-    'zstd:1',
-    'zstd:3',
-  ])) {
-    console.log(
-      `${compression}: ${formatSize(found.bytes)} of log in ${found.seconds.toFixed(2)} s (${formatSize(found.bytes / found.seconds)}/s), ` +
-        `${found.cpuSeconds.toFixed(2)} s CPU (${formatSize(found.bytes / found.cpuSeconds)} per second of one core), ` +
-        `at most ${formatSize(found.peakRssBytes)} resident, stored as ${formatSize(found.storedBytes)}`,
-    );
-  }
 }
 
 async function bench(): Promise<void> {
@@ -115,7 +109,7 @@ async function bench(): Promise<void> {
       const loadSeconds = options.small ? LOAD_SECONDS.small : LOAD_SECONDS.full;
       parts.push(describeAgent(await measureAgent(server, await openPgBench(server), loadSeconds)));
     }
-    await publish(parts.join('\n\n'));
+    await publish(parts.join('\n\n'), SECTION.backup);
   } finally {
     await rm(socketDirectory, { recursive: true, force: true });
   }
@@ -136,9 +130,9 @@ function describeMachine(plainBytes: number, serverVersion: string, rivalVersion
   ].join('\n');
 }
 
-async function publish(text: string): Promise<void> {
+async function publish(text: string, section: Section): Promise<void> {
   console.log(text);
-  if (options.readme) await writeFile(README, fillSection(await readFile(README, 'utf8'), text));
+  if (options.readme) await writeFile(README, fillSection(await readFile(README, 'utf8'), section, text));
 }
 
 async function treeBytes(path: string): Promise<number> {

@@ -1,4 +1,4 @@
-/** Debian's pgBackRest: a full backup and a restore, zst level 3, two processes, without a log archive behind it. */
+/** Debian's pgBackRest: a full backup and a restore, zst level 3, two processes; and the push of a segment of log. */
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TestServer } from '../test/support/postgres.ts';
@@ -43,6 +43,12 @@ export class PgBackRest {
       '--process-max=2',
       'backup',
     ]);
+  }
+
+  /** As archive_command runs it. */
+  async pushLog(segment: string): Promise<Measured> {
+    const command = ['--compress-type=zst', '--compress-level=3', 'archive-push', segment];
+    return await runMeasured([...this.#base(this.#server.dataDirectory), ...command]);
   }
 
   async restore(target: string): Promise<Measured> {

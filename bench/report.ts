@@ -55,7 +55,7 @@ export function formatTable(rows: readonly Row[]): string {
     ];
   });
   const head = ['', '', 'time', 'CPU time', 'stored', 'peak memory'];
-  return [head, head.map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+  return formatCells([head, head.map(() => '---'), ...lines]);
 }
 
 /** Two sentences: the agent's memory, and how far it was behind under load. */
@@ -71,17 +71,26 @@ export function describeAgent({ peakRssBytes, lag }: AgentFigures): string {
   );
 }
 
-const SECTION = { begin: '<!-- bench: begin -->', end: '<!-- bench: end -->' } as const;
+/** What README shows between a pair of marks. */
+export const SECTION = {
+  backup: { begin: '<!-- bench: begin -->', end: '<!-- bench: end -->' },
+  log: { begin: '<!-- bench of the log: begin -->', end: '<!-- bench of the log: end -->' },
+} as const;
+export type Section = (typeof SECTION)[keyof typeof SECTION];
 
-/** `document` with `text` between the two marks. Throws when it has not both. */
-export function fillSection(document: string, text: string): string {
-  const begin = document.indexOf(SECTION.begin) + SECTION.begin.length;
-  const end = document.indexOf(SECTION.end);
-  if (begin < SECTION.begin.length || end < begin) throw new Error('the document has no place for the table');
+/** `document` with `text` between the section's two marks. Throws when it has not both. */
+export function fillSection(document: string, section: Section, text: string): string {
+  const begin = document.indexOf(section.begin) + section.begin.length;
+  const end = document.indexOf(section.end);
+  if (begin < section.begin.length || end < begin) throw new Error('the document has no place for the table');
   return `${document.slice(0, begin)}\n${text}\n${document.slice(end)}`;
 }
 
-function median(values: readonly number[]): number {
+export function formatCells(rows: readonly (readonly string[])[]): string {
+  return rows.map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+}
+
+export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = Math.floor(sorted.length / 2);
   const upper = sorted[middle] ?? Number.NaN;

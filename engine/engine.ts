@@ -142,6 +142,7 @@ export interface LogStream extends AsyncDisposable {
 export type LogChunk = {
   /** Position of the first byte of `data`. */
   readonly begin: Lsn;
+  /** Good until the next chunk is asked for. */
   readonly data: Buffer;
   /** End of the log on the server, and its clock in microseconds, as the server said in this message. */
   readonly serverEnd: Lsn;

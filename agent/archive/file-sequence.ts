@@ -79,11 +79,11 @@ export class LogFileSequence implements AsyncDisposable {
 
   /** Durable when it resolves. Seals the open file first when the block has no room in it. */
   async append(block: LogBlock, signal: AbortSignal): Promise<void> {
-    const file = await this.#fileFor(block.sizeBytes, signal);
+    const file = await this.#fileFor(block.data.length, signal);
     const events = block.pieces.flatMap((piece) => piece.events);
     await file.writer.appendBlock({
       begin: block.begin,
-      data: block.pieces.map((piece) => piece.data),
+      data: [block.data],
       ...commitTimes(events),
     });
     file.collector.add(events);

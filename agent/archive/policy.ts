@@ -7,8 +7,8 @@ import type { Lsn } from '../../foundation/lsn.ts';
 const MEBIBYTE = 1024 * 1024;
 export const FLUSH_MIN_BYTES = MEBIBYTE;
 export const FLUSH_MAX_BYTES = 8 * MEBIBYTE;
-/** Bytes received and not yet durable; beyond it the socket is not read, and the server waits. */
-export const BUFFER_LIMIT_BYTES = 10 * MEBIBYTE;
+/** Bytes received and not yet durable: as much again gathers while a flush is written. Beyond it the socket is not read. */
+export const BUFFER_BYTES = 2 * FLUSH_MAX_BYTES;
 export const SEAL_LOG_BYTES = 64 * MEBIBYTE;
 export const SEAL_FLUSHES = 256;
 /** A flush per commit must not make several files each second: younger files take more flushes, up to a bound. */

@@ -17,7 +17,7 @@ import { LogBuffer } from './log-buffer.ts';
 import {
   addPolled,
   advanceCheckpoint,
-  BUFFER_LIMIT_BYTES,
+  BUFFER_BYTES,
   type Checkpoint,
   decideFlush,
   FLUSH_MIN_BYTES,
@@ -53,7 +53,7 @@ export type StreamingInput = {
 
 export class Streaming {
   readonly #input: StreamingInput;
-  readonly #buffer = new LogBuffer(BUFFER_LIMIT_BYTES);
+  readonly #buffer = new LogBuffer(BUFFER_BYTES);
   /** For the write loop: bytes came, a flush is wanted, receiving ended, the checkpoint moved. */
   readonly #work = new WakeUp();
   /** For the receive loop: bytes left the buffer. */
@@ -147,17 +147,18 @@ export class Streaming {
     if (stop.aborted) dispose();
     try {
       for await (const chunk of stream) {
-        while (this.#buffer.isFull && !stop.aborted) await this.#room.wait(undefined, stop);
+        while (!this.#buffer.hasRoomFor(chunk.data.length) && !stop.aborted)
+          await this.#room.wait(undefined, stop);
         if (stop.aborted) break;
         inspector.push(chunk.begin, chunk.data);
-        this.#buffer.push({
+        const seen = {
           begin: chunk.begin,
-          data: chunk.data,
           events: inspector.takeEvents(),
           touches: inspector.takeTouches(),
           unfinishedRecordBegin: inspector.unfinishedRecordBegin,
           receivedMs: clock.monotonicMs(),
-        });
+        };
+        this.#buffer.push(seen, chunk.data);
         this.#inputBytes += chunk.data.length;
         this.#hear(chunk.serverEnd, chunk.serverClockUs);
         this.#work.notify();
@@ -210,11 +211,12 @@ export class Streaming {
     const block = this.#buffer.take(maxBytes);
     if (block === undefined) return 0;
     await this.#timed(files.append(block, signal));
+    this.#buffer.release();
     this.#room.notify();
     if (this.#receiving) stream.acknowledge(files.durable);
     this.#checkpoint = advanceCheckpoint(this.#checkpoint, files.durable);
     this.#input.changed();
-    return block.sizeBytes;
+    return block.data.length;
   }
 
   /** The destination learns, by a small record now and then, of time that passed without a commit. */

@@ -47,7 +47,10 @@ export class LogFeeder implements AsyncDisposable {
   readonly #order: ReadonlyMap<string, number>;
   readonly #loops: Promise<unknown>;
   readonly #sequence: AsyncGenerator<{ readonly segment: Segment; readonly data: Buffer }>;
+  /** The newest of the sequence that is in the spool, and the newest that is there or on its way. */
   #made = -1;
+  #begun = -1;
+  #offering: Promise<void> = Promise.resolve();
   #taken = -1;
   #wake: () => void = () => undefined;
   #failure: unknown;
@@ -80,6 +83,7 @@ export class LogFeeder implements AsyncDisposable {
     this.#stop.abort();
     this.#watcher.close();
     await this.#loops;
+    await this.#offering.catch(() => undefined); // whoever waited for it has its error
     await closeSpool(this.#spool).catch(() => undefined); // the spool may be gone already: the command ends just so
   }
 
@@ -106,11 +110,13 @@ export class LogFeeder implements AsyncDisposable {
     for (;;) {
       this.#stop.signal.throwIfAborted();
       const changed = this.#nextChange();
+      const made = this.#made; // before looking: what is offered meanwhile counts as under way, not as taken
       const ready = await readyNames(this.#spool);
       const wanted = (await wantedNames(this.#spool)).find((name) => !ready.has(name));
-      this.#noteTaken(ready);
+      this.#noteTaken(ready, made);
       if (wanted !== undefined) await this.#answer(wanted);
-      else if (ready.size >= PREFETCH_SEGMENTS || !(await this.#makeNext())) await changed;
+      else if (ready.size + this.#begun - made >= PREFETCH_SEGMENTS || !(await this.#makeNext()))
+        await changed;
     }
   }
 
@@ -121,16 +127,17 @@ export class LogFeeder implements AsyncDisposable {
     return Promise.race([promise, sleep(POLL_MS)]);
   }
 
-  #noteTaken(ready: ReadonlySet<string>): void {
-    for (let index = this.#taken + 1; index <= this.#made; index++) {
+  #noteTaken(ready: ReadonlySet<string>, made: number): void {
+    for (let index = this.#taken + 1; index <= made; index++) {
       if (!ready.has(this.#names[index] ?? '')) this.#taken = index;
     }
   }
 
   async #answer(name: string): Promise<void> {
     const index = this.#order.get(name);
-    if (index === this.#made + 1) {
-      await this.#makeNext();
+    if (index === this.#begun + 1) await this.#makeNext();
+    if (index !== undefined && index === this.#begun && index > this.#made) {
+      await this.#offering;
       return;
     }
     const data = await this.#makeOnDemand(name);
@@ -138,13 +145,23 @@ export class LogFeeder implements AsyncDisposable {
     else await offerFile(this.#spool, name, data);
   }
 
-  /** The next segment of the sequence into the spool; false when the sequence is at its end. */
+  /**
+   * The next segment of the sequence on its way into the spool, while the one after it is made; false when the sequence is
+   * at its end.
+   */
   async #makeNext(): Promise<boolean> {
     const next = await this.#sequence.next();
+    await this.#offering;
     if (next.done === true) return false;
-    this.#made += 1;
-    await offerFile(this.#spool, next.value.segment.name, next.value.data);
+    this.#begun += 1;
+    this.#offering = this.#offer(this.#begun, next.value.segment.name, next.value.data);
+    this.#offering.catch(() => undefined); // its error comes to light where it is awaited
     return true;
+  }
+
+  async #offer(index: number, name: string, data: Buffer): Promise<void> {
+    await offerFile(this.#spool, name, data);
+    this.#made = index;
   }
 
   async #makeOnDemand(name: string): Promise<Uint8Array | undefined> {
@@ -174,14 +191,19 @@ export async function readSegment(
   return data;
 }
 
-/** The path's segments in order, each byte inspected. The buffer is reused: it is valid until the next step. */
+/**
+ * The path's segments in order, each byte inspected. Two buffers are used in turn: one is good until the step after the
+ * next.
+ */
 export async function* segmentSequence(
   options: FeederOptions,
   signal: AbortSignal,
 ): AsyncGenerator<{ readonly segment: Segment; readonly data: Buffer }> {
   const size = BigInt(options.segmentSizeBytes);
   const segments = pathSegments(options.path, options.segmentSizeBytes);
-  const data = Buffer.alloc(options.segmentSizeBytes);
+  let data = Buffer.alloc(options.segmentSizeBytes);
+  let spare = Buffer.alloc(options.segmentSizeBytes);
+  let filledBytes = 0;
   let current = segments.next();
   for (const range of options.path) {
     for await (const chunk of options.reader.read(range.timeline, range.begin, range.end, signal)) {
@@ -190,15 +212,18 @@ export async function* segmentSequence(
         const position = chunk.begin + BigInt(done);
         if (position >= current.value.begin + size) {
           yield { segment: current.value, data };
-          data.fill(0);
+          [data, spare] = [spare, data];
+          filledBytes = 0;
           current = segments.next();
           continue;
         }
         const part = chunk.data.subarray(done, done + Number(current.value.begin + size - position));
         data.set(part, Number(position % size));
+        filledBytes = Number(position % size) + part.length;
         done += part.length;
       }
     }
   }
-  if (current.done !== true) yield { segment: current.value, data };
+  // Only the first segment can have a hole, at its beginning, and its buffer was new; only the last can end early.
+  if (current.done !== true) yield { segment: current.value, data: data.fill(0, filledBytes) };
 }

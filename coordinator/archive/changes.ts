@@ -1,4 +1,5 @@
 /** What an archiver's report changes that someone should know of: once per change, however often it is reported. Pure. */
+import type { ErrorCode, HoldfastError } from '../../foundation/errors.ts';
 import { formatSize } from '../../foundation/units.ts';
 import { type ArchiveProgress, DestinationReach } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { formatInstant } from '../../storage-layout/plan/windows.ts';
@@ -41,15 +42,8 @@ function destinationChange(known: Known, reported: Reported, nowUs: bigint): rea
   const since = awaySince(reported);
   const before = known.destination_away_us;
   if (since === undefined || (since === 0n) === (before === 0n)) return [];
-  if (since !== 0n) {
-    const why = reported.lastError === '' ? 'it does not answer' : reported.lastError;
-    return [
-      eventOf(known, 'destination_away', 'WARNING', {
-        message: `the destination is out of reach since ${formatInstant(since)} (${why}). The log waits in the server's slot.`,
-        facts: { since_us: since, backlog_bytes: reported.backlogBytes },
-      }),
-    ];
-  }
+  if (since !== 0n)
+    return [awayEvent(known, since, reported.lastError === '' ? 'it does not answer' : reported.lastError)];
   const seconds = Number((nowUs - before) / 1_000_000n);
   return [
     eventOf(known, 'destination_back', 'INFO', {
@@ -57,6 +51,28 @@ function destinationChange(known: Known, reported: Reported, nowUs: bigint): rea
       facts: { since_us: before, seconds, backlog_bytes: reported.backlogBytes },
     }),
   ];
+}
+
+/** Told by the archiver's own coordinator too, when it cannot even begin one. */
+export function awayEvent(known: Known, sinceUs: bigint, why: string): NewEvent {
+  return eventOf(known, 'destination_away', 'WARNING', {
+    message: `the destination is out of reach since ${formatInstant(sinceUs)} (${why}). The log waits in the server's slot.`,
+    facts: { since_us: sinceUs },
+  });
+}
+
+const OF_DESTINATION: ReadonlySet<ErrorCode> = new Set([
+  'DESTINATION_IO',
+  'DESTINATION_FULL',
+  'INVALID_BACKUP_DEST',
+  'BACKUP_MOUNT_FILE_NOT_VALID',
+  'FILE_NOT_FOUND',
+  'TIMEOUT',
+]);
+
+/** Whether an archiver cannot begin for want of its destination. */
+export function isOfDestination(error: HoldfastError): boolean {
+  return OF_DESTINATION.has(error.code);
 }
 
 /** What a slot's state means for the log that it holds; whatever else a server says is a reason why it was invalidated. */

@@ -328,6 +328,21 @@ export async function recordGroupProgress(
   );
 }
 
+/** The destination is away since `nowUs`. True when it was there before. */
+export async function markAway(
+  tx: Queryable,
+  group: Pick<RoundGroup, 'tenant_id' | 'round' | 'partition_group'>,
+  nowUs: bigint,
+): Promise<boolean> {
+  const where = {
+    tenant_id: group.tenant_id,
+    round: group.round,
+    partition_group: group.partition_group,
+    destination_away_us: 0n,
+  };
+  return (await updateRows(tx, 'round_groups', where, { destination_away_us: nowUs })) > 0;
+}
+
 /** True when it was not marked before. */
 export async function markOverdue(
   tx: Queryable,

@@ -130,8 +130,8 @@ export async function declareInstance(
   },
 ): Promise<void> {
   await tx.query(
-    `INSERT INTO holdfast.instances (server_id, instance, tenant_id, partition_group, restored)
-     VALUES ($1, $2, $3, $4, $5)
+    `INSERT INTO holdfast.instances (server_id, instance, tenant_id, partition_group, restored, membership)
+     VALUES ($1, $2, $3, $4, $5, CASE WHEN $3::bigint IS NULL THEN 'UNASSIGNED' ELSE 'MEMBER' END)
      ON CONFLICT (server_id, instance) DO UPDATE SET tenant_id = EXCLUDED.tenant_id,
        partition_group = EXCLUDED.partition_group, restored = EXCLUDED.restored`,
     [

@@ -13,8 +13,16 @@ import {
   StartTaskSchema,
   ValidateTaskSchema,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import { awayEvent, isOfDestination } from '../archive/changes.ts';
 import { moveTask, type Task } from '../catalog/jobs.ts';
-import { beginGroupAttempt, findRound, listRoundGroups, type RoundGroup } from '../catalog/rounds.ts';
+import {
+  beginGroupAttempt,
+  findRound,
+  findRoundGroupOfTask,
+  listRoundGroups,
+  markAway,
+  type RoundGroup,
+} from '../catalog/rounds.ts';
 import { findSetOfJob } from '../catalog/sets.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { highestLogEpoch } from '../destination/claims.ts';
@@ -115,6 +123,10 @@ async function postpone(context: CoordinatorContext, task: Task, error: Holdfast
   context.logger.warn({ err: error, taskId: String(task.task_id) }, 'a task cannot start yet');
   await write(context, async (tx) => {
     await moveTask(tx, task, task.state, tx.nowUs, { error, notBeforeUs: tx.nowUs + UNPLACED_RETRY_US });
+    if (task.kind !== 'ARCHIVE' || !isOfDestination(error)) return;
+    const group = await findRoundGroupOfTask(tx, task.task_id);
+    if (group !== undefined && (await markAway(tx, group, tx.nowUs)))
+      await tx.event(awayEvent(group, tx.nowUs, `${error.code}: ${error.message}`));
   });
 }
 

@@ -63,7 +63,7 @@ export class LogFileWriter implements AsyncDisposable {
   private constructor(file: AppendableFile, options: LogFileOptions) {
     this.#file = file;
     this.#options = options;
-    this.#compressor = new BlockCompressor(options.compression);
+    this.#compressor = new BlockCompressor(options.compression, 'log');
     this.#end = options.begin;
     this.createdMs = options.createdMs ?? Date.now();
   }

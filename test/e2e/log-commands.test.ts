@@ -279,27 +279,38 @@ describe('holdfast log over several rounds', () => {
     const [created] = await commitsOf(1);
     const [later] = await commitsOf(2);
     if (created === undefined || later === undefined) throw new Error('no commits');
-    const earlier = await jsonLines('log', 'list', '--since', created, '--until', created);
-    expect(earlier.map((event) => [event['round'], event['kind']])).toEqual([['1', 'commit']]);
-    const both = await jsonLines('log', 'list', '--since', created, '--until', later);
+    // What has no time of its own is shown with what is around it.
+    const earlier = (await jsonLines('log', 'list', '--since', created, '--until', created)).filter(isCommit);
+    expect(earlier.map(({ round, time }) => [round, time])).toEqual([['1', created]]);
+    const both = (await jsonLines('log', 'list', '--since', created, '--until', later)).filter(isCommit);
     expect(new Set(both.map((event) => event['round']))).toEqual(new Set(['1', '2']));
-    expect(both.map((event) => String(event['time']))).toEqual(
-      both.map((event) => String(event['time'])).toSorted(),
-    );
+    expect([both[0]?.['time'], both.at(-1)?.['time']]).toEqual([created, later]);
     const newest = await jsonLines('log', 'list');
     expect(new Set(newest.map((event) => event['round']))).toEqual(new Set(['2']));
     const shown = await jsonLines('log', 'show', '--since', created, '--until', created);
     expect(new Set(shown.filter(({ kind }) => kind === 'range').map(({ round }) => round))).toEqual(
       new Set(['1']),
     );
-    const never = await holdfast('log', 'list', '--json', '--since', '2001-01-01Z', '--until', '2001-01-02Z');
-    expect([never.code, never.stdout]).toEqual([0, '']);
+    const never = await holdfast(
+      'log',
+      'list',
+      '--since',
+      '2001-01-01 00:00Z',
+      '--until',
+      '2001-01-02 00:00Z',
+    );
+    expect([never.code, never.stderr]).toEqual([0, '']);
+    expect(never.stdout).not.toContain('commit');
   }, 120_000);
+
+  function isCommit({ kind }: Record<string, unknown>): boolean {
+    return kind === 'commit';
+  }
 
   /** Times of the round's commits. */
   async function commitsOf(round: number): Promise<readonly string[]> {
     const events = await jsonLines('log', 'list', '--round', String(round));
-    return events.filter(({ kind }) => kind === 'commit').map(({ time }) => String(time));
+    return events.filter(isCommit).map(({ time }) => String(time));
   }
 
   async function archiveSecondRound(): Promise<void> {

@@ -46,7 +46,6 @@ const run = promisify(execFile);
 const PG_WALDUMP = '/usr/lib/postgresql/15/bin/pg_waldump';
 const SEGMENT_BYTES = 16 * 1024 * 1024;
 const DATA_PAGE_BYTES = 8192;
-const LONG_PAGE_HEADER_BYTES = 40;
 const LONG_ROWS = 20_000;
 const SHORT_ROWS = 2000;
 
@@ -99,15 +98,15 @@ async function writeLog(
 }
 
 /**
- * The end of a record, flushed. What is flushed by itself ends anywhere: after asynchronous commits the server flushes
- * whole pages. At a page's begin the insert position is behind the page's header, where the next record will begin.
+ * A record's end, flushed. What is flushed by itself ends anywhere: after asynchronous commits the server flushes whole
+ * pages, and other processes write meanwhile.
  */
 async function endOfRecords(server: TestServer): Promise<Lsn> {
-  const [row] = await server.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn');
-  await server.query("SELECT pg_logical_emit_message(true, 'end', '')"); // its commit flushes all before it
-  const inserted = parseLsn(row?.lsn ?? '');
-  const inPage = Number(inserted % BigInt(DATA_PAGE_BYTES));
-  return inPage <= LONG_PAGE_HEADER_BYTES ? toLsn(inserted - BigInt(inPage)) : inserted;
+  const [row] = await server.query<{ lsn: string }>(
+    "SELECT pg_logical_emit_message(false, 'referee', 'end')::text AS lsn",
+  );
+  await server.query('CHECKPOINT');
+  return parseLsn(row?.lsn ?? '');
 }
 
 async function readLog(server: TestServer, begin: Lsn, end: Lsn): Promise<Log> {

@@ -19,6 +19,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readArchivedSegment } from '../../agent/restore/archived-file.ts';
+import { waitFor } from '../../cli/demo/wait.ts';
 import { defined } from '../../foundation/assert.ts';
 import { type Clock, systemClock } from '../../foundation/clock.ts';
 import { type Lsn, parseLsn, segmentName, toLsn } from '../../foundation/lsn.ts';
@@ -102,7 +103,7 @@ describe('an archiver over a medium that fails', () => {
       expect(number).toBeLessThan(MOST_CALLS);
       const plan = planForCall(number, defined(faults[number % faults.length], 'a fault'));
       const life = await Life.begin(`call${faults.length}-${number}`, random, plan);
-      await life.liveShortly(1);
+      await life.liveShortly(1, () => plan.hasFired() && faults.includes('kill'));
       await life.settle(2);
       hasFired = plan.hasFired();
     }
@@ -176,15 +177,17 @@ class Life {
     return new Life(destination, random, plan, await makeSlot());
   }
 
-  /** One archiver, for two stretches of log or until the fault has done its harm; then it ends. */
-  async liveShortly(epoch: number): Promise<void> {
+  /** One archiver, for two stretches of log or until it dies; then it ends. */
+  async liveShortly(epoch: number, hasDied: () => boolean): Promise<void> {
     const archiver = this.#start(epoch);
-    for (let stretch = 1; stretch <= 2; stretch += 1) {
-      await this.#awaitDurable(archiver, await flushedLsn(), SHORT_MS);
+    for (let stretch = 1; stretch <= 2 && !hasDied(); stretch += 1) {
+      await this.#awaitDurable(archiver, await flushedLsn(), SHORT_MS, hasDied);
       await this.#expectToldIsThere();
     }
+    if (hasDied()) archiver.abort();
     await this.#expectNothingChanged();
     await this.#endAll();
+    await this.#expectToldIsThere();
   }
 
   /** One archiver until the destination takes nothing more, then with room. */
@@ -196,7 +199,7 @@ class Life {
     const wanted = await flushedLsn();
     archiver.flush(wanted);
     const deadline = performance.now() + SETTLE_MS;
-    while (!(archiver.progress()?.lastError ?? '').startsWith('DESTINATION_FULL')) {
+    while (!(archiver.progress()?.lastError ?? '').includes('DESTINATION_FULL')) {
       expect(performance.now(), archiver.progress()?.lastError).toBeLessThan(deadline);
       await this.#expectToldIsThere();
       await wait(20);
@@ -277,11 +280,16 @@ class Life {
     if (begin < range.end) expect(await fetch(begin), 'a segment that is not whole').toBeUndefined();
   }
 
-  /** Returns when it is durable, or when the time is over. */
-  async #awaitDurable(archiver: RunningArchiver, lsn: Lsn, limitMs: number): Promise<void> {
+  /** Returns when it is durable, when the time is over, or when `isOver` says so. */
+  async #awaitDurable(
+    archiver: RunningArchiver,
+    lsn: Lsn,
+    limitMs: number,
+    isOver: () => boolean = () => false,
+  ): Promise<void> {
     archiver.flush(lsn);
     const deadline = performance.now() + limitMs;
-    while ((archiver.progress()?.durable?.lsn ?? 0n) < lsn && performance.now() < deadline) {
+    while ((archiver.progress()?.durable?.lsn ?? 0n) < lsn && performance.now() < deadline && !isOver()) {
       await this.#failIfInterrupted(archiver);
       await wait(10);
     }
@@ -369,9 +377,16 @@ async function toldLsn(): Promise<Lsn | undefined> {
 
 /** Made anew. Returns where it begins. */
 async function makeSlot(): Promise<Lsn> {
-  await workload.query(
-    'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1',
-    [ARCHIVE_SLOT],
+  await waitFor(
+    async () => {
+      await cutConnections(); // the walsender of an archiver that has ended may still hold it
+      await workload.query(
+        'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active',
+        [ARCHIVE_SLOT],
+      );
+      return (await toldLsn()) === undefined ? true : undefined;
+    },
+    { what: 'the slot to be free', timeoutMs: SETTLE_MS },
   );
   await workload.query('SELECT pg_create_physical_replication_slot($1, true)', [ARCHIVE_SLOT]);
   return defined(await toldLsn(), 'the position of a new slot');

@@ -1,12 +1,13 @@
 -- A round's checkpoint never goes back (R5). What its log restores ends where the present lineage ends, which may be less
 -- far for a moment after a failover; a set restores its own beginning always.
 
--- One row per restorable interval, and one per hole with its reason. A set restores from its stop to the end of
--- what its round has of the present lineage; the windows of one round overlap and are shown as one. A hole is the time between the end of one round's
--- window and the next window; one that no backup set ends yet is open. `lost_log` is what no archive has of it.
+-- One row per restorable interval, and one per hole with its reason. A set restores from its stop to the end of what its
+-- round has of the present lineage; the windows of one round overlap and are shown as one. A hole is the time between the
+-- end of one round's window and the next window; one that no backup set ends yet is open. `lost_log` is what no archive
+-- has of it.
 CREATE OR REPLACE VIEW oceanbase.cdb_ob_restore_windows AS
 WITH windows AS (
-  SELECT b.tenant_id, b.tenant_name, b.round, min(b.restorable_from_us) AS from_us, 
+  SELECT b.tenant_id, b.tenant_name, b.round, min(b.restorable_from_us) AS from_us,
     max(greatest(b.restorable_from_us, least(r.checkpoint_us, l.lineage_us))) AS until_us,
     min(b.backup_set_id) AS first_set_id, max(b.backup_set_id) AS last_set_id,
     max(r.state) AS state, max(r.reason) AS reason

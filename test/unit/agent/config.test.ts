@@ -43,6 +43,13 @@ describe('agent.yaml', () => {
       /same name/,
     );
   });
+  test('an instance without a tenant is only watched, and has no partition group', () => {
+    const watched = SMALL.replace('tenant: orders, ', '');
+    expect(declaredInstances(parse(watched))[0]).toMatchObject({ tenant: undefined, partitionGroup: '' });
+    expect(() => parse(watched.replace('port: 5433', 'partition_group: p1'))).toThrow(
+      /^agent\.yaml:6:\d+: instances\[0\]\.partition_group: an instance without a tenant is only watched/,
+    );
+  });
   test('a port that there cannot be is refused at its place', () => {
     expect(() => parse(`${SMALL}  port_range: 20-10\n`)).toThrow(
       /^agent\.yaml:\d+:15: restore\.port_range: /,

@@ -495,5 +495,5 @@ describe('a coordinator with one agent', () => {
       code: 'INVALID_BACKUP_DEST',
       message: expect.stringContaining('another deployment'),
     });
-  }, 20_000);
+  }, 120_000);
 });

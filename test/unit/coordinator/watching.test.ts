@@ -1,5 +1,5 @@
 /** What a coordinator tells, and orders, while an agent's round runs, and after it has ended. */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -104,6 +104,20 @@ describe('while a round runs', () => {
     expect(back['message']).toMatch(/out of reach for 6\d s/);
     expect((await progress())['destination_away_since']).toBeNull();
     expect(await eventsOf('destination_away')).toHaveLength(1);
+  }, 120_000);
+
+  test('a destination without which no archiver can begin is told as well', async () => {
+    agent.goAway();
+    await coordinator.until('the agent away', async () => coordinator.context.hub.session(1n) === undefined);
+    await rename(join(directory, 'dest'), join(directory, 'gone'));
+    await agent.forget();
+    agent.options.archiveProgress = {};
+    agent.comeBack();
+    await told('destination_away', 2);
+    expect((await progress())['destination_away_since']).not.toBeNull();
+    await rename(join(directory, 'gone'), join(directory, 'dest'));
+    agent.options.archiveProgress = { destination: DestinationReach.REACHED };
+    await told('destination_back', 2);
   }, 120_000);
 
   test('a slot that the server is about to give up is told once', async () => {

@@ -239,8 +239,15 @@ class History {
 
 function blockOf(begin: Lsn, data: Buffer): LogBlock {
   const touches = { pages: new Uint32Array(0), changes: [] };
-  const piece = { begin, data, events: [], touches, unfinishedRecordBegin: undefined, receivedMs: 0 };
-  return { begin, end: toLsn(begin + BigInt(data.length)), sizeBytes: data.length, pieces: [piece] };
+  const piece = {
+    begin,
+    sizeBytes: data.length,
+    events: [],
+    touches,
+    unfinishedRecordBegin: undefined,
+    receivedMs: 0,
+  };
+  return { begin, end: toLsn(begin + BigInt(data.length)), data, pieces: [piece] };
 }
 
 /** Knows positions, and finds nothing. */

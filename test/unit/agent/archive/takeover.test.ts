@@ -58,13 +58,13 @@ function block(from: Lsn): LogBlock {
   const data = Buffer.alloc(100, 0x61);
   const piece = {
     begin: from,
-    data,
+    sizeBytes: data.length,
     events: [],
     touches: { pages: new Uint32Array(0), changes: [] },
     unfinishedRecordBegin: undefined,
     receivedMs: 0,
   };
-  return { begin: from, end: toLsn(from + 100n), sizeBytes: 100, pieces: [piece] };
+  return { begin: from, end: toLsn(from + 100n), data, pieces: [piece] };
 }
 
 /** Knows positions, and finds nothing. */

@@ -1,0 +1,199 @@
+/**
+ * How fast a restored server replays: the same baseline and the same log, fed once by Holdfast (archived log, its feeder
+ * and restore_command) and once by `restore_command = cp` from a directory of plain segments, in turn. The workload writes
+ * much log about few pages, so that reading the log counts, and not the pages. Measured from the server's launch until it
+ * has replayed everything.
+ */
+import { execFile } from 'node:child_process';
+import { appendFile, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { LogFeeder } from '../agent/restore/log-feeder.ts';
+import { createLogGuard } from '../agent/restore/log-guard.ts';
+import type { LogToRead } from '../agent/restore/log-target.ts';
+import { createSpool } from '../agent/restore/spool.ts';
+import { freePort } from '../cli/demo/ports.ts';
+import { formatRestoreCommand } from '../engine/postgres/restore/settings.ts';
+import { launchServer } from '../engine/postgres/server-process.ts';
+import { type Lsn, toTimeline } from '../foundation/lsn.ts';
+import { LogLookup } from '../storage-layout/clog/lookup.ts';
+import { openMedium } from '../storage-layout/media/open.ts';
+import { createServer, serverUser, type TestServer } from '../test/support/postgres.ts';
+import { archiveSegments, currentLsn, switchSegment } from './archive.ts';
+import { LOG_PLACE } from './log-place.ts';
+
+const MAJOR = 17;
+const SEGMENT_BYTES = 16 * 2 ** 20;
+const POLL_MS = 10;
+const LIMIT_MS = 600_000;
+const TIMELINE = toTimeline(1);
+
+export type RecoveryFigures = {
+  readonly logBytes: number;
+  /** Of each run. */
+  readonly cpSeconds: readonly number[];
+  readonly holdfastSeconds: readonly number[];
+};
+
+type Course = {
+  readonly server: TestServer;
+  readonly baseline: string;
+  readonly destination: string;
+  readonly begin: Lsn;
+  readonly end: Lsn;
+  readonly directory: string;
+};
+
+export async function measureRecovery(
+  directory: string,
+  sizeBytes: number,
+  runs: number,
+): Promise<RecoveryFigures> {
+  await using server = await createServer({
+    major: MAJOR,
+    settings: {
+      wal_keep_size: `${Math.ceil(sizeBytes / 2 ** 20) * 2 + 512}`,
+      max_wal_size: "'2GB'",
+      fsync: 'off',
+      synchronous_commit: 'off',
+    },
+  });
+  await makeRows(server);
+  const begin = await switchSegment(server);
+  // The baseline of a server that was shut down: what it replays first is its last checkpoint, in the log from there on.
+  await server.stop();
+  const baseline = join(directory, 'baseline');
+  await promisify(execFile)('cp', ['-a', server.dataDirectory, baseline]);
+  await server.start();
+  await writeRows(server, begin, sizeBytes);
+  const end = await switchSegment(server);
+  const destination = join(directory, 'archived');
+  const walDirectory = join(server.dataDirectory, 'pg_wal');
+  await archiveSegments({ walDirectory, destination, begin, end, compression: 'zstd:1' });
+  const course = { server, baseline, destination, begin, end, directory };
+  const cpSeconds: number[] = [];
+  const holdfastSeconds: number[] = [];
+  for (let run = 0; run < runs; run += 1) {
+    cpSeconds.push(await recoverByCp(course));
+    holdfastSeconds.push(await recoverByHoldfast(course));
+  }
+  await rm(baseline, { recursive: true, force: true });
+  await rm(destination, { recursive: true, force: true });
+  return { logBytes: Number(end - begin), cpSeconds, holdfastSeconds };
+}
+
+/** 2000 wide rows in some 500 pages, and 8 MB of texts to fill them with, more than a block of log repeats. */
+async function makeRows(server: TestServer): Promise<void> {
+  await server.query('CREATE TABLE text_pool (id int PRIMARY KEY, body text)');
+  await server.query('ALTER TABLE text_pool ALTER body SET STORAGE PLAIN');
+  await server.query(
+    `INSERT INTO text_pool SELECT i, (SELECT string_agg(md5(random()::text || (i + j)), '') FROM generate_series(1, 50) j)
+       FROM generate_series(0, 4999) i`,
+  );
+  await server.query('CREATE TABLE few (id int PRIMARY KEY, body text) WITH (fillfactor = 50)');
+  await server.query('ALTER TABLE few ALTER body SET STORAGE PLAIN');
+  await server.query('INSERT INTO few SELECT id, body FROM text_pool WHERE id < 2000');
+  await server.query('CHECKPOINT');
+}
+
+async function writeRows(server: TestServer, begin: Lsn, sizeBytes: number): Promise<void> {
+  const client = await server.connect();
+  try {
+    while ((await currentLsn(server)) < begin + BigInt(sizeBytes)) {
+      await client.query(
+        `DO $$ DECLARE shift int; BEGIN FOR i IN 1 .. 5 LOOP
+           shift := floor(random() * 5000);
+           UPDATE few SET body = text_pool.body FROM text_pool WHERE text_pool.id = (few.id + shift) % 5000;
+           COMMIT;
+         END LOOP; END $$`,
+      );
+    }
+  } finally {
+    await client.end();
+  }
+}
+
+async function recoverByCp(course: Course): Promise<number> {
+  const walDirectory = join(course.server.dataDirectory, 'pg_wal');
+  return await recover(course, `cp "${walDirectory}/%f" "%p"`, async (replayed) => await replayed());
+}
+
+/** As a restore does (agent/restore/recover.ts). */
+async function recoverByHoldfast(course: Course): Promise<number> {
+  const { root, round, group } = LOG_PLACE;
+  await using medium = await openMedium(`file://${course.destination}`);
+  const lookup = await LogLookup.open(medium, root, round, group);
+  const log: LogToRead = {
+    lookup,
+    path: [{ timeline: TIMELINE, begin: course.begin, end: course.end }],
+    stop: course.begin,
+    segmentSizeBytes: SEGMENT_BYTES,
+    systemIdentifier: await systemIdentifier(course.server),
+    major: MAJOR,
+  };
+  const spool = await createSpool(join(course.directory, 'spool'), serverUser());
+  const seconds = await recover(course, formatRestoreCommand(spool.script), async (replayed) => {
+    await using feeder = new LogFeeder(spool, {
+      reader: lookup,
+      path: log.path,
+      segmentSizeBytes: SEGMENT_BYTES,
+      histories: new Map(),
+      inspect: createLogGuard(log, new Map(), undefined),
+    });
+    try {
+      return await replayed();
+    } catch (error) {
+      throw feeder.failure ?? error;
+    }
+  });
+  await rm(spool.directory, { recursive: true, force: true });
+  return seconds;
+}
+
+async function systemIdentifier(server: TestServer): Promise<bigint> {
+  const [row] = await server.query<{ id: string }>(
+    'SELECT system_identifier::text AS id FROM pg_control_system()',
+  );
+  return BigInt(row?.id ?? 0);
+}
+
+/** Seconds from the launch until everything is replayed. `feed` runs beside the server and awaits `replayed`. */
+async function recover(
+  course: Course,
+  restoreCommand: string,
+  feed: (replayed: () => Promise<number>) => Promise<number>,
+): Promise<number> {
+  const dataDirectory = join(course.directory, 'recovered');
+  const logPath = join(course.directory, 'recovery.log');
+  await promisify(execFile)('cp', ['-a', course.baseline, dataDirectory]);
+  await rm(logPath, { force: true });
+  const settings = [
+    `restore_command = '${restoreCommand.replaceAll("'", "''")}'`,
+    'recovery_target_timeline = current',
+    `port = ${await freePort()}`,
+  ];
+  await appendFile(join(dataDirectory, 'postgresql.auto.conf'), `${settings.join('\n')}\n`);
+  await writeFile(join(dataDirectory, 'recovery.signal'), '');
+  await promisify(execFile)('chmod', ['a+r', join(dataDirectory, 'recovery.signal')]);
+  await promisify(execFile)('sync');
+  const paths = { ...course.server.paths, dataDirectory };
+  const beginMs = performance.now();
+  const launched = await launchServer(paths, { logPath });
+  try {
+    return await feed(async () => {
+      for (;;) {
+        const text = await readFile(logPath, 'utf8');
+        if (text.includes('redo done at')) return (performance.now() - beginMs) / 1000;
+        if (launched.end() !== undefined || performance.now() - beginMs > LIMIT_MS)
+          throw new Error(`recovery failed:\n${text.slice(-4000)}`);
+        await wait(POLL_MS);
+      }
+    });
+  } finally {
+    // By itself it may end too: a feeder that is gone stops it.
+    if (launched.end() === undefined) process.kill(launched.pid, 'SIGQUIT');
+    await launched.ended;
+    await rm(dataDirectory, { recursive: true, force: true });
+  }
+}
