@@ -26,6 +26,9 @@ SELECT t.tenant_id, t.tenant_name, g.partition_group, i.server_id, s.ip AS svr_i
   i.timeline, i.lsn::text AS lsn, holdfast.lsn_number(i.lsn) AS lsn_number, i.server_version, i.host, i.port,
   i.data_directory, i.restored, nullif(i.error, '') AS error, holdfast.time_of(i.seen_us) AS last_seen_time,
   holdfast.time_of(g.joined_us) AS join_time, holdfast.time_of(g.left_us) AS leave_time,
+  nullif(i.max_slot_wal_keep_size, '') AS max_slot_wal_keep_size,
+  nullif(i.idle_slot_timeout, '') AS idle_replication_slot_timeout,
+  nullif(i.advice, '') AS advice,
   i.membership, nullif(i.clone_of, '') AS clone_of
 FROM (holdfast.partition_groups g
   JOIN holdfast.tenants t ON t.tenant_id = g.tenant_id AND t.status <> 'DROPPED')
