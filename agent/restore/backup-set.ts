@@ -45,6 +45,9 @@ export type SourceSet = {
   readonly indexKey: string;
 };
 
+/** Where the file list and the block index are. */
+type Lists = Pick<SourceSet, 'medium' | 'metaKey' | 'indexKey'>;
+
 export type FileBlocks = { readonly file: BackupFile; readonly blocks: readonly MacroBlockEntry[] };
 
 /**
@@ -83,7 +86,10 @@ export async function openSourceSet(
 }
 
 /** The meta file's first record. */
-export async function readBackupMeta(source: SourceSet, signal: AbortSignal): Promise<BackupMeta> {
+export async function readBackupMeta(
+  source: Pick<SourceSet, 'medium' | 'metaKey'>,
+  signal: AbortSignal,
+): Promise<BackupMeta> {
   for await (const record of readRecordFile(source.medium, source.metaKey, RECORD.backupMeta, signal)) {
     if (record.type === RECORD.backupMeta)
       return decodeMessage(BackupMetaSchema, record.payload, record.offset, { file: source.metaKey });
@@ -93,10 +99,7 @@ export async function readBackupMeta(source: SourceSet, signal: AbortSignal): Pr
 }
 
 /** Every directory of the baseline, parents first. Throws DATA_CORRUPT for one that leads out. */
-export async function* readDirectories(
-  source: SourceSet,
-  signal: AbortSignal,
-): AsyncGenerator<BackupDirectory> {
+export async function* readDirectories(source: Lists, signal: AbortSignal): AsyncGenerator<BackupDirectory> {
   for await (const record of readRecordFile(source.medium, source.metaKey, RECORD.backupMeta, signal)) {
     if (record.type !== RECORD.directoryList) continue;
     const list = decodeMessage(DirectoryListSchema, record.payload, record.offset, { file: source.metaKey });
@@ -108,7 +111,7 @@ export async function* readDirectories(
 }
 
 /** The file list in file-number order. Throws DATA_CORRUPT for a path that leads out. */
-export async function* readFiles(source: SourceSet, signal: AbortSignal): AsyncGenerator<BackupFile> {
+export async function* readFiles(source: Lists, signal: AbortSignal): AsyncGenerator<BackupFile> {
   let previous = -1;
   for await (const record of readRecordFile(source.medium, source.metaKey, RECORD.backupMeta, signal)) {
     if (record.type !== RECORD.fileList) continue;
@@ -134,7 +137,7 @@ export async function* readFiles(source: SourceSet, signal: AbortSignal): AsyncG
  * Each file with its blocks, in file order: a file larger than MAX_BLOCKS macroblocks comes in several parts. Throws
  * DATA_CORRUPT when a block has no file, or a file's blocks are not all of the file, each byte once.
  */
-export async function* readFileBlocks(source: SourceSet, signal: AbortSignal): AsyncGenerator<FileBlocks> {
+export async function* readFileBlocks(source: Lists, signal: AbortSignal): AsyncGenerator<FileBlocks> {
   const index = new EntryStream(readIndexChunks(source.medium, source.indexKey, signal));
   for await (const file of readFiles(source, signal)) {
     let count = 0;
@@ -178,7 +181,7 @@ function blocksOf(file: BackupFile): number {
 }
 
 /** `blockNo`: which of the file's blocks is the next. */
-function checkEntry(source: SourceSet, file: BackupFile, entry: MacroBlockEntry, blockNo: number): void {
+function checkEntry(source: Lists, file: BackupFile, entry: MacroBlockEntry, blockNo: number): void {
   if (entry.fileNumber !== file.fileNumber) {
     throw new HoldfastError(
       'DATA_CORRUPT',
@@ -203,7 +206,8 @@ function checkEntry(source: SourceSet, file: BackupFile, entry: MacroBlockEntry,
   }
 }
 
-async function checkDigest(
+/** Compares a whole file with what the commit point says. Throws DATA_CORRUPT, FILE_NOT_FOUND. */
+export async function checkDigest(
   medium: Medium,
   file: { readonly key: string; readonly sizeBytes: bigint; readonly sha256: Uint8Array },
   signal: AbortSignal,

@@ -13,6 +13,11 @@ export function baseBytes(entry: Pick<MacroBlockEntry, 'plainBytes' | 'wholeByte
   return entry.wholeBytes ?? entry.plainBytes;
 }
 
+/** True when the record of the whole block is all of the block, and its checksum the block's. */
+export function isStoredWhole(entry: Pick<MacroBlockEntry, 'plainBytes' | 'wholeBytes' | 'delta'>): boolean {
+  return entry.delta === undefined && baseBytes(entry) === entry.plainBytes;
+}
+
 /** Plain length of a delta of these pages. */
 export function deltaBytes(pages: Uint8Array): number {
   return countPages(pages) * PAGE_BYTES;

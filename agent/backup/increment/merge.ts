@@ -8,6 +8,7 @@
 import { assert } from '../../../foundation/assert.ts';
 import { type Lsn, toLsn } from '../../../foundation/lsn.ts';
 import { combineCrc32c } from '../../../storage-layout/crc32c.ts';
+import { isStoredWhole } from '../../../storage-layout/macroblock/delta.ts';
 import type { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
 import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../../storage-layout/macroblock/index.ts';
 import { isBasedOnBefore } from '../copy-delta.ts';
@@ -114,10 +115,6 @@ function keep(old: MacroBlockEntry, plainBytes: number): MacroBlockEntry {
 function wholeBytes(old: MacroBlockEntry, plainBytes: number): { readonly wholeBytes?: number } {
   const stored = old.wholeBytes ?? old.plainBytes;
   return stored === plainBytes ? {} : { wholeBytes: stored };
-}
-
-function isStoredWhole(entry: MacroBlockEntry): boolean {
-  return entry.delta === undefined && (entry.wholeBytes ?? entry.plainBytes) === entry.plainBytes;
 }
 
 function appendCrc(crc: number | undefined, entry: MacroBlockEntry): number | undefined {
