@@ -8,7 +8,7 @@ import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { create } from '@bufbuild/protobuf';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import type { RestoreRequest } from '../../agent/restore/prepare.ts';
 import { type RestoreOutcome, runRestore } from '../../agent/restore/restore.ts';
 import { runValidation, type Validated } from '../../agent/validate/validate.ts';
@@ -80,7 +80,7 @@ beforeAll(async () => {
   state = await readServerState((database) => server.connect(database));
   const stop = toLsn(last.stop?.lsn ?? 0n);
   archiver.flush(stop, true);
-  await expect.poll(async () => await isSealed(stop), { timeout: 60_000 }).toBe(true);
+  await vi.waitUntil(async () => await isSealed(stop), { timeout: 60_000 });
   archiver.abort();
   await archiver.result.catch(() => undefined);
 }, 300_000);
