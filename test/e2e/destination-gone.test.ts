@@ -99,7 +99,7 @@ describe('while the destination is gone', () => {
     const { deployment } = scenario;
     await startRound(2);
     // Slow enough to be cancelled.
-    await deployment.sql("ALTER SYSTEM SET backup_net_limit = '50KB'");
+    await deployment.sql("ALTER SYSTEM SET backup_net_limit = '64kB'");
     await deployment.sql('ALTER SYSTEM BACKUP DATABASE');
     const backups = "SELECT * FROM CDB_OB_BACKUP_JOBS WHERE job_type = 'BACKUP' ORDER BY job_id DESC";
     await deployment.waitForRow<{ status: string }>(

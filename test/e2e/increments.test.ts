@@ -102,7 +102,17 @@ describe.each(majors(17))('a random history of PostgreSQL %i', (major) => {
 async function backUp(scenario: Scenario, what: string, kind: 'quiet' | 'busy'): Promise<Recorded> {
   const { server, deployment } = scenario;
   if (kind === 'busy') {
-    await using workload = await startWorkload({ connect: () => server.connect(DATABASE), clients: 3 });
+    // Above the transactions of the busy backups before.
+    const client = await server.connect(DATABASE);
+    const { rows } = await client.query<{ id: number }>(
+      'SELECT coalesce(max(id), 0)::int + 1 AS id FROM transactions',
+    );
+    await client.end();
+    await using workload = await startWorkload({
+      connect: () => server.connect(DATABASE),
+      clients: 3,
+      firstId: rows[0]?.id ?? 1,
+    });
     await deployment.sql(`ALTER SYSTEM BACKUP ${what} WAIT`);
     await workload.stop();
   } else await deployment.sql(`ALTER SYSTEM BACKUP ${what} WAIT`);

@@ -198,10 +198,17 @@ export class FakeAgent implements AsyncDisposable {
     return this.options.groups ?? [this.options.partitionGroup ?? 'p0'];
   }
 
+  /** Each partition group is a system of its own. */
+  #systemOf(partitionGroup: string): bigint {
+    return partitionGroup === 'p0' ? this.systemIdentifier : this.systemIdentifier + systemOf(partitionGroup);
+  }
+
   async #beat(stream: Stream): Promise<void> {
     while (this.#stream === stream && !this.#stop.signal.aborted) {
       try {
-        await this.#send(heartbeat(this.options, this.#groups(), this.systemIdentifier, this.slotOrders));
+        await this.#send(
+          heartbeat(this.options, this.#groups(), (group) => this.#systemOf(group), this.slotOrders),
+        );
         for (const [taskId, archive] of this.#archives) await this.#report(taskId, archive);
         for (const value of this.#outbox.splice(0)) await this.#send({ case: 'taskResult', value });
       } catch {
@@ -287,7 +294,7 @@ export class FakeAgent implements AsyncDisposable {
         timeline: toTimeline(1),
         begin: LOG_BEGIN,
         segmentSizeBytes: SEGMENT_BYTES,
-        systemIdentifier: this.systemIdentifier,
+        systemIdentifier: this.#systemOf(task.partitionGroup),
         compression: 'none',
       },
     );
@@ -308,7 +315,10 @@ export class FakeAgent implements AsyncDisposable {
         timeUs: nowUs(),
         kind: {
           case: 'archive',
-          value: { ...progressOf(archive, this.systemIdentifier), ...this.options.archiveProgress },
+          value: {
+            ...progressOf(archive, this.#systemOf(archive.task.partitionGroup)),
+            ...this.options.archiveProgress,
+          },
         },
       } satisfies TaskProgress,
     });
@@ -326,7 +336,8 @@ export class FakeAgent implements AsyncDisposable {
     if (this.#tasks.get(task.taskId)?.attempt !== task.attempt) return; // cancelled meanwhile
     try {
       const made = await (this.options.copy ?? fakeCopy)(backup);
-      const systemIdentifier = made.systemIdentifier === 0n ? this.systemIdentifier : made.systemIdentifier;
+      const systemIdentifier =
+        made.systemIdentifier === 0n ? this.#systemOf(backup.partitionGroup) : made.systemIdentifier;
       const value = create(BackupResultSchema, { backup: { ...made, systemIdentifier } });
       if (this.#tasks.get(task.taskId)?.attempt === task.attempt) this.#end(task, { case: 'backup', value });
     } catch (error) {
@@ -355,7 +366,7 @@ export class FakeAgent implements AsyncDisposable {
         case: 'archive',
         value: {
           $typeName: 'holdfast.v1.ArchiveResult',
-          final: progressOf(archive, this.systemIdentifier),
+          final: progressOf(archive, this.#systemOf(archive.task.partitionGroup)),
           interruptedReason: '',
         },
       });

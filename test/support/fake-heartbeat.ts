@@ -12,15 +12,15 @@ import type { FakeAgentOptions } from './fake-agent.ts';
 /** Where the log of every fake agent begins. */
 export const LOG_BEGIN = toLsn(0x3000000n);
 
-export function instanceOf({ instance }: FakeAgentOptions, partitionGroup: string): string {
-  return instance ?? (partitionGroup === 'p0' ? 'main' : partitionGroup);
+export function instanceOf({ groups, instance }: FakeAgentOptions, partitionGroup: string): string {
+  return instance ?? (groups === undefined || partitionGroup === 'p0' ? 'main' : partitionGroup);
 }
 
 /** It drops at once what it is ordered to drop. */
 export function heartbeat(
   options: FakeAgentOptions,
   groups: readonly string[],
-  systemIdentifier: bigint,
+  systemOfGroup: (partitionGroup: string) => bigint,
   orders: readonly KeptSlot[],
 ): AgentMessage['kind'] {
   return create(AgentMessageSchema, {
@@ -33,7 +33,7 @@ export function heartbeat(
           partitionGroup,
           instance: instanceOf(options, partitionGroup),
           role: InstanceRole.PRIMARY,
-          systemIdentifier,
+          systemIdentifier: systemOfGroup(partitionGroup),
           timeline: 1,
           lsn: LOG_BEGIN,
           serverVersion: '17.0',

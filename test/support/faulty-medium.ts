@@ -246,11 +246,14 @@ class Faults {
         return await act();
       case 'failBefore':
         break;
-      case 'failAfter':
-        await undo?.(await act());
+      case 'failAfter': {
+        const made = await act();
+        await undo?.(made);
         break;
+      }
       case 'duplicate': {
-        await undo?.(await act());
+        const first = await act();
+        await undo?.(first);
         const made = await act();
         if (bytes === undefined) return made;
         break;

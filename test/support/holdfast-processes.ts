@@ -104,13 +104,31 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     await client.connect();
     return client;
   };
-  const sql = async <Row extends pg.QueryResultRow>(statement: string): Promise<Row[]> => {
+  const idle = new Set<pg.Client>();
+  const ended = new WeakSet<pg.Client>();
+  /** A session that nobody uses, or a new one: each costs an embedded catalog a process of its own. */
+  const takeSession = async () => {
+    const [kept] = idle;
+    if (kept !== undefined) {
+      idle.delete(kept);
+      return kept;
+    }
     const client = await connect();
+    client.on('end', () => {
+      ended.add(client);
+      idle.delete(client);
+    });
+    return client;
+  };
+  const sql = async <Row extends pg.QueryResultRow>(statement: string): Promise<Row[]> => {
+    const client = await takeSession();
     try {
       const result: pg.QueryResult<Row> | pg.QueryResult<Row>[] = await client.query<Row>(statement);
+      if (!ended.has(client)) idle.add(client);
       return Array.isArray(result) ? (result.at(-1)?.rows ?? []) : result.rows;
-    } finally {
-      await client.end();
+    } catch (error) {
+      await client.end().catch(() => undefined); // the statement's error is the one to see
+      throw error;
     }
   };
   const explain = async () =>
@@ -140,7 +158,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
         {
           what: statement,
           timeoutMs,
-          intervalMs: 100,
+          intervalMs: 200,
           explain: async () => `last row: ${JSON.stringify(last)}\n${await explain()}`,
         },
       );
@@ -157,6 +175,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     },
     async [Symbol.asyncDispose]() {
       const problems: unknown[] = [];
+      for (const client of idle) await client.end().catch(() => undefined);
       const attempt = async (work: Promise<void>) => {
         try {
           await work;
