@@ -39,7 +39,7 @@ import {
   nextState,
 } from './states.ts';
 import { Streaming } from './streaming.ts';
-import { type LogSoFar, takeOver } from './takeover.ts';
+import { type LogSoFar, refuseNewerEpoch, takeOver } from './takeover.ts';
 
 const CLOG_INFO_MS = 10_000;
 const MEASURE_HOLE_MS = 10_000;
@@ -193,7 +193,7 @@ class Archiver {
         this.#abandoned,
         { ...server.identity, lineage: server.lineage },
       );
-      this.#refuseNewerEpoch(lastEpoch);
+      refuseNewerEpoch(lastEpoch, this.#task.epoch);
       if (log !== undefined) {
         this.#start = log.start;
         this.#found = {
@@ -209,6 +209,7 @@ class Archiver {
       const source = await openSource(instance, server, place, log, order, begin);
       await using stream = source.stream;
       // The slot is ours: nobody else's bytes are acknowledged from now on, so what is there now is all that may count.
+      this.#waitFor(DESTINATION);
       await seal(begin);
       this.#abandoned.length = 0;
       if (log !== undefined) {
@@ -275,15 +276,6 @@ class Archiver {
       unbroken,
       maxCommitUs: log?.maxCommitUs,
     });
-  }
-
-  /** A newer archiver of this group has been at the destination: it, not this one, goes on. */
-  #refuseNewerEpoch(lastEpoch: bigint): void {
-    if (lastEpoch <= this.#task.epoch) return;
-    throw new HoldfastError(
-      'LOG_ARCHIVE_LEADER_CHANGED',
-      `the archiver with epoch ${lastEpoch} has taken over from this one, ${this.#task.epoch}`,
-    );
   }
 
   #countLogSoFar(log: LogSoFar): void {
@@ -370,7 +362,10 @@ class Archiver {
     const failure = toHoldfastError(error);
     const { logger, clock } = this.#context;
     this.#lastError = formatError(failure);
-    if (isOfDestination(failure)) this.#reach = failReach(this.#reach, clock.nowUs());
+    if (isOfDestination(failure)) {
+      this.#reach = failReach(this.#reach, clock.nowUs());
+      this.#waitFor(DESTINATION);
+    }
     if (this.#state === 'draining') {
       logger.warn({ err: failure }, 'not all that was received could be archived before the end');
       this.#step('failed');

@@ -119,6 +119,15 @@ async function lastFileOf(lookup: LogLookup, range: LogRange, signal: AbortSigna
   return defined(last, 'the file of the last byte');
 }
 
+/** A newer archiver of this group has been at the destination: it, not this one, goes on. Throws LOG_ARCHIVE_LEADER_CHANGED. */
+export function refuseNewerEpoch(lastEpoch: bigint, epoch: bigint): void {
+  if (lastEpoch <= epoch) return;
+  throw new HoldfastError(
+    'LOG_ARCHIVE_LEADER_CHANGED',
+    `the archiver with epoch ${lastEpoch} has taken over from this one, ${epoch}`,
+  );
+}
+
 function otherSystem(found: bigint, archived: bigint): HoldfastError {
   return new HoldfastError(
     'SYSTEM_IDENTIFIER_MISMATCH',

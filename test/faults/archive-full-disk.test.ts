@@ -49,7 +49,7 @@ test('a full disk: the round says so and goes no further than what is there; wit
     const full = await deployment.waitForRow<Progress>(PROGRESS, (row) =>
       row.last_error.includes('DESTINATION_FULL'),
     );
-    expect(full).toMatchObject({ status: 'DOING' });
+    expect(full).toMatchObject({ status: 'DOING', waiting_for: 'the destination' });
     expect(Number(full.us)).toBeLessThan(Number(fullUs));
     // What it says is archived is there, whatever the failed writes left.
     const shown = await deployment.holdfast(
