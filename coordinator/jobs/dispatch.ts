@@ -192,8 +192,9 @@ async function prepareArchive(
     compression: option.compressed ? compression : 'none',
     expectedSystemIdentifier: BigInt(row.system_identifier),
     serverId: place.serverId,
-    newRoundFollows:
-      round.start_us !== 0n && (await parameterIsOn(catalog, 'archive_auto_new_round', key.tenantId)),
+    // The first attempt is given while the round has not begun, and runs for years. Where nothing follows after all, the slot is
+    // dropped by keep-slots.ts.
+    newRoundFollows: await parameterIsOn(catalog, 'archive_auto_new_round', key.tenantId),
   });
   return { kind: { case: 'archive', value }, group: { row, epoch } };
 }

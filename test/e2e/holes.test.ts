@@ -206,11 +206,8 @@ describe('a hole in the log', () => {
       partition_group: 'p0',
       hole_timeline: '1',
       hole_begin: first?.start_lsn,
+      hole_end: next?.start_lsn,
     });
-    // The new slot may reserve log from before what the old one had been moved to: then less is lost than was said.
-    expect(parseLsn(interrupted?.facts['hole_end'] ?? '0/0')).toBeGreaterThanOrEqual(
-      parseLsn(next?.start_lsn ?? '0/0'),
-    );
   }, 300_000);
 
   test('another medium at the destination is refused and left as it is; the round goes on in a new one when its own is back', async () => {
