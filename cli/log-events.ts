@@ -26,7 +26,14 @@ export type StretchRange = {
   /** What begins before is not wanted. */
   readonly from: Lsn;
   readonly end: Lsn;
+  /** The first commit's time in the first file that is read; undefined: it has none. */
+  readonly firstCommitUs: bigint | undefined;
 };
+
+/** Whether the range is read only for commits out of order: its own first one lies behind the stretch. */
+export function beginsBehind({ firstCommitUs }: StretchRange, { until }: LogStretch): boolean {
+  return until?.kind === 'time' && firstCommitUs !== undefined && firstCommitUs > until.timeUs;
+}
 
 export type TimedEvent = LogEvent & { readonly timeline: Timeline };
 
@@ -58,6 +65,7 @@ export async function findStretch(
       begin: start > range.begin ? start : range.begin,
       from: found.begin,
       end: found.end,
+      firstCommitUs: found.firstCommitUs,
     });
   }
   return ranges;
@@ -69,18 +77,18 @@ async function findFiles(
   since: LogBound | undefined,
   until: LogBound | undefined,
   signal: AbortSignal,
-): Promise<{ readonly begin: Lsn; readonly end: Lsn } | undefined> {
+): Promise<Pick<StretchRange, 'begin' | 'end' | 'firstCommitUs'> | undefined> {
   const afterUs = since?.kind === 'time' ? since.timeUs - 1n : undefined;
   const { timeline, begin, end } = range;
-  let first: Lsn | undefined;
+  let first: Pick<StretchRange, 'begin' | 'firstCommitUs'> | undefined;
   for await (const file of log.filesBetween(timeline, begin, end, afterUs, signal)) {
-    first ??= file.begin > begin ? file.begin : begin;
-    if (until?.kind !== 'time') return { begin: first, end };
+    first ??= { begin: file.begin > begin ? file.begin : begin, firstCommitUs: file.firstCommitUs };
+    if (until?.kind !== 'time') return { ...first, end };
     // Commit times are nearly in the order of positions: one whole file later none is before the instant.
     if (file.firstCommitUs !== undefined && file.firstCommitUs > until.timeUs)
-      return { begin: first, end: file.end < end ? file.end : end };
+      return { ...first, end: file.end < end ? file.end : end };
   }
-  return first === undefined ? undefined : { begin: first, end };
+  return first === undefined ? undefined : { ...first, end };
 }
 
 /** The stretch's events, in the order of timeline and position. Throws what reading the archive throws. */

@@ -12,6 +12,7 @@ import { openMedium } from '../storage-layout/media/open.ts';
 import { formatInstant } from '../storage-layout/plan/windows.ts';
 import { addExamples } from './help.ts';
 import {
+  beginsBehind,
   findStretch,
   type LogBound,
   type LogStretch,
@@ -105,19 +106,26 @@ async function reading(
   let hasAnswered = false;
   // A stretch may lie in earlier rounds, or in several; without one the newest round is read.
   for (const source of isBounded ? sources.toReversed() : sources.slice(0, 1)) {
-    const context = await contextOf(source, stretch, signal);
+    const context = await contextOf(source, stretch, act === listEvents, signal);
     if (isBounded && context.ranges.length === 0) continue;
     hasAnswered = true;
     await act(context, options, signal);
   }
   if (hasAnswered || newest === undefined) return;
-  await act({ ...(await contextOf(newest, stretch, signal)), ranges: [] }, options, signal);
+  await act({ ...(await contextOf(newest, stretch, false, signal)), ranges: [] }, options, signal);
 }
 
-async function contextOf(source: LogSource, stretch: LogStretch, signal: AbortSignal): Promise<ReadContext> {
+/** `everyCommit`: also where only one that is out of order can be inside. A volume is of whole files, and does without. */
+async function contextOf(
+  source: LogSource,
+  stretch: LogStretch,
+  everyCommit: boolean,
+  signal: AbortSignal,
+): Promise<ReadContext> {
   const log = await openLog(source, signal);
   const coverage = await log.coverage(signal);
-  const ranges = await findStretch(log, coverage, stretch, source.start.segmentSizeBytes, signal);
+  const found = await findStretch(log, coverage, stretch, source.start.segmentSizeBytes, signal);
+  const ranges = everyCommit ? found : found.filter((range) => !beginsBehind(range, stretch));
   return { source, log, coverage, stretch, ranges };
 }
 
