@@ -64,6 +64,8 @@ const EPOCHS_PER_LIFE = 5;
 const SETTLE_MS = 30_000;
 /** A stretch of a short life that the fault does not hinder is durable long before. */
 const SHORT_MS = 3000;
+/** Enough for a walk over more than twenty calls, those of its beginning and its end among them. */
+const STRETCHES = 8;
 const NO_FAULTS: FaultPlan = { next: () => undefined };
 const runCommand = promisify(execFile);
 const { signal } = new AbortController();
@@ -178,10 +180,10 @@ class Life {
     return new Life(destination, random, plan, await makeSlot());
   }
 
-  /** One archiver, for three stretches of log or until it dies; then it ends. */
+  /** One archiver, for some stretches of log or until it dies; then it ends. */
   async liveShortly(epoch: number, hasDied: () => boolean): Promise<void> {
     const archiver = this.#start(epoch);
-    for (let stretch = 1; stretch <= 3 && !hasDied(); stretch += 1) {
+    for (let stretch = 1; stretch <= STRETCHES && !hasDied(); stretch += 1) {
       await this.#awaitDurable(archiver, await flushedLsn(), SHORT_MS, hasDied);
       await this.#expectToldIsThere();
     }

@@ -19,15 +19,17 @@ export type IdleReport = {
   readonly logBytesWithout: bigint;
 };
 
+/** When autovacuum comes, and to which of the two first, is chance. */
+const SETTINGS = { autovacuum: 'off' };
 const QUIET_MS = 20_000;
 const SETTLE_LIMIT_MS = 300_000;
 const LOOK_INTERVAL_MS = 1000;
 
 /** Both servers live through the same time; the watching begins when neither has anything of its own left to write. */
 export async function watchIdleDatabase(seconds: number): Promise<IdleReport> {
-  await using scenario = await startArchivedShop();
+  await using scenario = await startArchivedShop({ settings: SETTINGS });
   const { server, deployment } = scenario;
-  const { server: other } = await startShop();
+  const { server: other } = await startShop({ settings: SETTINGS });
   try {
     await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
     for (const each of [server, other]) await tidy(each);
