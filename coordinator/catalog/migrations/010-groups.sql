@@ -54,9 +54,11 @@ CREATE TABLE holdfast.round_lineages (
 
 -- One row per restorable interval, and one per hole with its reason. An instant is restored with the groups that were
 -- members then, from a set that has each of them, stopped before it and on the lineage of the newest timeline, each with
--- its log archived up to the instant. Intervals of one round that touch are shown as one. What lies between two of them,
+-- its log archived up to the instant. Of a checkpoint, which never goes back (R5), only what the present lineage has counts;
+-- a set restores its own end always. Intervals of one round that touch are shown as one. What lies between two of them,
 -- or behind the last when nothing goes on, is a hole; `lost_log` is what no archive has of it.
-CREATE OR REPLACE VIEW oceanbase.cdb_ob_restore_windows AS
+DROP VIEW oceanbase.cdb_ob_restore_windows;
+CREATE VIEW oceanbase.cdb_ob_restore_windows AS
 WITH changes AS (
   SELECT DISTINCT m.tenant_id, m.round, c.begin_us
   FROM holdfast.round_members m CROSS JOIN LATERAL (VALUES (0::bigint), (m.joined_us), (m.left_us)) c (begin_us)
@@ -139,7 +141,8 @@ WHERE f.next_from_us > f.until_us + 1
   OR f.next_from_us IS NULL AND (f.state = 'INTERRUPTED' OR f.change IS NOT NULL
     OR EXISTS (SELECT FROM holdfast.rounds n WHERE n.tenant_id = f.tenant_id AND n.round > f.round));
 
--- Groups that left count for what they have archived, and for nothing else.
+-- Groups that left count for what they have archived, and for nothing else. What is owed, or fails, belongs to how the
+-- round ended.
 CREATE OR REPLACE VIEW oceanbase.cdb_ob_backup_archivelog_summary AS
 SELECT
   1::bigint AS incarnation,
@@ -182,8 +185,11 @@ CROSS JOIN LATERAL (
   WHERE rg.tenant_id = r.tenant_id AND rg.round = r.round
 ) g;
 
--- A group that left is shown no more; one that joined is BEGINNING until the destination has its start.
-CREATE OR REPLACE VIEW oceanbase.cdb_ob_backup_archivelog_progress AS
+-- Per partition group, of each tenant's newest round: how far it is, how long the rest has waited, and for what. What a lost
+-- agent said last is marked as stale. A group that left is shown no more; one that joined is BEGINNING until the destination
+-- has its start.
+DROP VIEW oceanbase.cdb_ob_backup_archivelog_progress;
+CREATE VIEW oceanbase.cdb_ob_backup_archivelog_progress AS
 SELECT
   1::bigint AS incarnation,
   g.tenant_id,
