@@ -128,6 +128,19 @@ export class HoldfastError extends Error {
   }
 }
 
+/** What a destination answers, or does not answer: whoever meets it waits for the destination, and not for a server. */
+const OF_DESTINATION: ReadonlySet<ErrorCode> = new Set([
+  'DESTINATION_IO',
+  'DESTINATION_FULL',
+  'INVALID_BACKUP_DEST',
+  'BACKUP_MOUNT_FILE_NOT_VALID',
+  'FILE_NOT_FOUND',
+]);
+
+export function isOfDestination(error: HoldfastError): boolean {
+  return OF_DESTINATION.has(error.code);
+}
+
 /** True when `error` is a HoldfastError of one of `codes`. */
 export function isError(error: unknown, ...codes: readonly ErrorCode[]): error is HoldfastError {
   return error instanceof HoldfastError && codes.includes(error.code);

@@ -7,7 +7,13 @@ import type { InstanceIdentity, LogPoint } from '../../engine/engine.ts';
 import { connectInstance } from '../../engine/postgres/engine.ts';
 import { createLogInspector } from '../../engine/postgres/wal/inspector.ts';
 import { defined } from '../../foundation/assert.ts';
-import { formatError, HoldfastError, isError, toHoldfastError } from '../../foundation/errors.ts';
+import {
+  formatError,
+  type HoldfastError,
+  isError,
+  isOfDestination,
+  toHoldfastError,
+} from '../../foundation/errors.ts';
 import type { Lsn } from '../../foundation/lsn.ts';
 import {
   type ArchiveProgress,
@@ -31,13 +37,7 @@ import { checkMountFile, destinationOf, type LogPlace, placeOf } from './place.t
 import { backoffMs, type Checkpoint, NO_CHECKPOINT } from './policy.ts';
 import { describeReach, failReach, lookAtReach, type Reach } from './reach.ts';
 import { inspectorFor, openSource, readServer, type Source } from './source.ts';
-import {
-  type ArchiverEvent,
-  type ArchiverState,
-  classifyFailure,
-  isOfDestination,
-  nextState,
-} from './states.ts';
+import { type ArchiverEvent, type ArchiverState, classifyFailure, nextState } from './states.ts';
 import { Streaming } from './streaming.ts';
 import { type LogSoFar, refuseNewerEpoch, takeOver } from './takeover.ts';
 

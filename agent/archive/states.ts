@@ -94,19 +94,6 @@ const MENDABLE: ReadonlySet<ErrorCode> = new Set([
   'FILE_NOT_FOUND',
 ]);
 
-/** What the destination answers, or does not; all else is the server's. */
-const OF_DESTINATION: ReadonlySet<ErrorCode> = new Set([
-  'DESTINATION_IO',
-  'DESTINATION_FULL',
-  'INVALID_BACKUP_DEST',
-  'BACKUP_MOUNT_FILE_NOT_VALID',
-  'FILE_NOT_FOUND',
-]);
-
-export function isOfDestination(error: HoldfastError): boolean {
-  return OF_DESTINATION.has(error.code);
-}
-
 export function classifyFailure(error: HoldfastError): FailureKind {
   if (INTERRUPTING.has(error.code)) return 'interrupted';
   if (error.code === 'LOG_ARCHIVE_LEADER_CHANGED' || error.code === 'SHUTTING_DOWN') return 'fatal';

@@ -1,5 +1,4 @@
 /** What an archiver's report changes that someone should know of: once per change, however often it is reported. Pure. */
-import type { ErrorCode, HoldfastError } from '../../foundation/errors.ts';
 import { formatSize } from '../../foundation/units.ts';
 import { type ArchiveProgress, DestinationReach } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { formatInstant } from '../../storage-layout/plan/windows.ts';
@@ -59,20 +58,6 @@ export function awayEvent(known: Known, sinceUs: bigint, why: string): NewEvent 
     message: `the destination is out of reach since ${formatInstant(sinceUs)} (${why}). The log waits in the server's slot.`,
     facts: { since_us: sinceUs },
   });
-}
-
-const OF_DESTINATION: ReadonlySet<ErrorCode> = new Set([
-  'DESTINATION_IO',
-  'DESTINATION_FULL',
-  'INVALID_BACKUP_DEST',
-  'BACKUP_MOUNT_FILE_NOT_VALID',
-  'FILE_NOT_FOUND',
-  'TIMEOUT',
-]);
-
-/** Whether an archiver cannot begin for want of its destination. */
-export function isOfDestination(error: HoldfastError): boolean {
-  return OF_DESTINATION.has(error.code);
 }
 
 /** What a slot's state means for the log that it holds; whatever else a server says is a reason why it was invalidated. */

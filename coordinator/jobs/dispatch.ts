@@ -1,7 +1,7 @@
 /** Gives pending tasks to agents: a place, a new attempt, its row, and then the message. */
 import { create } from '@bufbuild/protobuf';
 import { assertNever } from '../../foundation/assert.ts';
-import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
+import { HoldfastError, isError, isOfDestination, toHoldfastError } from '../../foundation/errors.ts';
 import {
   ArchiveTaskSchema,
   BackupTaskSchema,
@@ -12,7 +12,7 @@ import {
   type StartTask,
   StartTaskSchema,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
-import { awayEvent, isOfDestination } from '../archive/changes.ts';
+import { awayEvent } from '../archive/changes.ts';
 import { moveTask, type Task } from '../catalog/jobs.ts';
 import {
   beginGroupAttempt,
@@ -112,7 +112,9 @@ async function postpone(context: CoordinatorContext, task: Task, error: Holdfast
   context.logger.warn({ err: error, taskId: String(task.task_id) }, 'a task cannot start yet');
   await write(context, async (tx) => {
     await moveTask(tx, task, task.state, tx.nowUs, { error, notBeforeUs: tx.nowUs + UNPLACED_RETRY_US });
-    if (task.kind !== 'ARCHIVE' || !isOfDestination(error)) return;
+    // A step that ran out of time here waited for the destination.
+    const isAway = isOfDestination(error) || isError(error, 'TIMEOUT');
+    if (task.kind !== 'ARCHIVE' || !isAway) return;
     const group = await findRoundGroupOfTask(tx, task.task_id);
     if (group !== undefined && (await markAway(tx, group, tx.nowUs)))
       await tx.event(awayEvent(group, tx.nowUs, `${error.code}: ${error.message}`));
