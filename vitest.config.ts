@@ -1,13 +1,16 @@
 import { defineConfig } from 'vitest/config';
 
+const globalSetup = './test/support/global-setup.ts';
+
 /** Four projects: `unit` (parallel, no servers), `e2e` (real PostgreSQL, two files at a time: they mostly wait), `faults` (processes that die) and `soak` (a quarter of an hour; `npm run test:soak`). */
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 60_000 } },
+      { test: { name: 'unit', globalSetup, include: ['test/unit/**/*.test.ts'], testTimeout: 60_000 } },
       {
         test: {
           name: 'e2e',
+          globalSetup,
           include: ['test/e2e/**/*.test.ts'],
           testTimeout: 600_000,
           hookTimeout: 300_000,
@@ -18,6 +21,7 @@ export default defineConfig({
       {
         test: {
           name: 'faults',
+          globalSetup,
           include: ['test/faults/**/*.test.ts'],
           testTimeout: 1_800_000,
           hookTimeout: 300_000,
@@ -26,7 +30,9 @@ export default defineConfig({
           sequence: { groupOrder: 2 },
         },
       },
-      { test: { name: 'soak', include: ['test/soak/**/*.test.ts'], sequence: { groupOrder: 3 } } },
+      {
+        test: { name: 'soak', globalSetup, include: ['test/soak/**/*.test.ts'], sequence: { groupOrder: 3 } },
+      },
     ],
   },
 });

@@ -12,6 +12,7 @@ import { type Clock, systemClock } from '../../foundation/clock.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { silentLogger } from '../../foundation/log.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
+import { seedStateDirectory } from './catalog-template.ts';
 import { type FaultPlan, FaultyMedium } from './faulty-medium.ts';
 
 const { signal } = new AbortController();
@@ -51,6 +52,7 @@ export class CoordinatorInTest implements AsyncDisposable {
     plan: FaultPlan = NO_FAULTS,
     port = 0,
   ): Promise<CoordinatorInTest> {
+    await seedStateDirectory(stateDirectory);
     const opened = await openCoordinator({
       clusterName: 'c',
       clusterId: 1n,

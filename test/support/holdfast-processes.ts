@@ -14,6 +14,7 @@ import { freePorts } from '../../cli/demo/ports.ts';
 import { endProcess, identify, signalProcess, waitForEnd } from '../../cli/demo/process-identity.ts';
 import { waitFor } from '../../cli/demo/wait.ts';
 import { logTail, serverPid } from '../../engine/postgres/server-process.ts';
+import { seedStateDirectory } from './catalog-template.ts';
 import { binDirectory, MAJORS, makeTestDirectory, serverUser } from './postgres.ts';
 
 const run = promisify(execFile);
@@ -86,6 +87,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
   const directory = await makeTestDirectory('deployment');
   const destinationDirectory = join(directory, 'destination');
   await mkdir(destinationDirectory);
+  await seedStateDirectory(join(directory, 'coordinator'));
   const [sqlPort = 0, grpcPort = 0, firstRestorePort = 0] = await freePorts(3);
   const processes = await ChildProcesses.open(directory);
   const manage = async (name: 'coordinator' | 'agent', config: object) => {

@@ -6,21 +6,23 @@
  *   be seen by another.
  * - At most `maxProcesses` live at once, the spare included.
  */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
+import { defined } from '../../../foundation/assert.ts';
 import { HoldfastError } from '../../../foundation/errors.ts';
 import type { Reader, ReadingSession, ViewSource } from '../reader.ts';
-import { buildQuerySnapshot, QueryProcess } from './query-process.ts';
+import { QueryProcess } from './query-process.ts';
+import { provideSnapshot, type Snapshot } from './snapshot.ts';
 
 export type PgliteReaderOptions = {
   readonly views: ViewSource;
   /** Default 8; each holds about 400 MB. */
   readonly maxProcesses?: number;
   /**
-   * The coordinator's own directory: the snapshot (about 25 MB) is kept in `query-snapshot` below it, which is emptied
-   * first. Default: a new directory in the system's temporary one.
+   * The coordinator's own directory: the snapshot (about 25 MB) is kept in `query-snapshot` below it, from one start to
+   * the next. Default: a new directory in the system's temporary one, which goes with the reader.
    */
   readonly directory?: string;
 };
@@ -39,10 +41,11 @@ class PgliteReader implements Reader {
   readonly #views: ViewSource;
   readonly #maxProcesses: number;
   readonly #stopping = new AbortController();
-  readonly #directory: Promise<string>;
+  readonly #directory: string | undefined;
   readonly #live = new Set<QueryProcess>();
   readonly #ending = new Set<Promise<void>>();
-  #snapshot: Promise<string> | undefined;
+  #temporary: string | undefined;
+  #snapshot: Promise<Snapshot> | undefined;
   #starting = 0;
   #serverVersion: string | undefined;
   #spare: Promise<QueryProcess> | undefined;
@@ -50,16 +53,17 @@ class PgliteReader implements Reader {
   constructor(options: PgliteReaderOptions) {
     this.#views = options.views;
     this.#maxProcesses = options.maxProcesses ?? MAX_PROCESSES;
-    this.#directory = makeDirectory(options.directory);
-    this.#directory.catch(() => undefined); // reported by the first `open`
+    this.#directory = options.directory;
     this.#startSpare();
   }
 
   async serverVersion(): Promise<string> {
-    if (this.#serverVersion !== undefined) return this.#serverVersion;
-    this.#spare ??= this.#start();
-    this.#serverVersion = (await this.#spare).serverVersion;
-    return this.#serverVersion;
+    if (this.#serverVersion === undefined) {
+      this.#startSpare();
+      await this.#spare;
+    }
+    this.#stopping.signal.throwIfAborted();
+    return defined(this.#serverVersion, 'the version of a query process that has started');
   }
 
   async open(signal: AbortSignal): Promise<ReadingSession> {
@@ -79,12 +83,12 @@ class PgliteReader implements Reader {
     await this.#spare?.catch(() => undefined);
     await Promise.all([...this.#live].map((process) => this.#endProcess(process)));
     await Promise.all(this.#ending);
-    await rm(await this.#directory, { recursive: true, force: true });
+    if (this.#temporary !== undefined) await rm(this.#temporary, { recursive: true, force: true });
   }
 
-  /** Built once; again when that failed. */
-  async #readySnapshot(): Promise<string> {
-    this.#snapshot ??= this.#build();
+  /** Provided once; again when that failed. */
+  async #readySnapshot(): Promise<Snapshot> {
+    this.#snapshot ??= this.#provide();
     try {
       return await this.#snapshot;
     } catch (error) {
@@ -93,10 +97,10 @@ class PgliteReader implements Reader {
     }
   }
 
-  async #build(): Promise<string> {
-    const path = join(await this.#directory, 'snapshot.tar');
-    await buildQuerySnapshot(path, this.#views.views, this.#stopping.signal);
-    return path;
+  async #provide(): Promise<Snapshot> {
+    if (this.#directory === undefined) this.#temporary ??= await mkdtemp(join(tmpdir(), 'holdfast-query-'));
+    const directory = this.#temporary ?? join(this.#directory ?? '', 'query-snapshot');
+    return await provideSnapshot(directory, this.#views.views, this.#stopping.signal);
   }
 
   /** The spare, or a new process; and a new spare behind it. */
@@ -137,19 +141,36 @@ class PgliteReader implements Reader {
   #startSpare(): void {
     if (this.#spare !== undefined || this.#stopping.signal.aborted) return;
     if (this.#live.size + this.#starting >= this.#maxProcesses) return;
-    this.#spare = this.#start();
-    this.#spare.catch(() => undefined); // reported by whoever takes it
+    const spare = this.#start();
+    this.#spare = spare;
+    // Reported by whoever takes it; the next one begins anew.
+    spare.catch(() => {
+      if (this.#spare === spare) this.#spare = undefined;
+    });
   }
 
   async #start(): Promise<QueryProcess> {
     this.#starting += 1;
     try {
-      const process = await QueryProcess.start(await this.#readySnapshot());
+      const process = await this.#startFrom(await this.#readySnapshot());
+      this.#serverVersion = process.serverVersion;
       this.#live.add(process);
       if (this.#stopping.signal.aborted) await this.#endProcess(process);
       return process;
     } finally {
       this.#starting -= 1;
+    }
+  }
+
+  /** A kept snapshot from which nothing starts is made anew. */
+  async #startFrom(snapshot: Snapshot): Promise<QueryProcess> {
+    try {
+      return await QueryProcess.start(snapshot.path);
+    } catch (error) {
+      if (!snapshot.isKept || this.#stopping.signal.aborted) throw error;
+      await rm(snapshot.path, { force: true });
+      this.#snapshot = undefined;
+      return await QueryProcess.start((await this.#readySnapshot()).path);
     }
   }
 
@@ -179,12 +200,4 @@ class PgliteReader implements Reader {
     for (const name of stale) process.loaded.set(name, counter);
     return true;
   }
-}
-
-async function makeDirectory(parent: string | undefined): Promise<string> {
-  if (parent === undefined) return await mkdtemp(join(tmpdir(), 'holdfast-query-'));
-  const directory = join(parent, 'query-snapshot');
-  await rm(directory, { recursive: true, force: true });
-  await mkdir(directory, { recursive: true, mode: 0o700 });
-  return directory;
 }

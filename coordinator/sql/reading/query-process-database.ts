@@ -53,7 +53,7 @@ export async function buildSnapshot(path: string, views: readonly ViewDefinition
     GRANT SELECT ON ALL TABLES IN SCHEMA oceanbase TO ${READER_ROLE};
     CHECKPOINT;`);
   const snapshot = await database.dumpDataDir('none');
-  await writeFile(path, Buffer.from(await snapshot.arrayBuffer()));
+  await writeFile(path, Buffer.from(await snapshot.arrayBuffer()), { flush: true });
   await database.close();
 }
 

@@ -24,6 +24,7 @@ import { makeClient } from '../../../proto/grpc-service.ts';
 import { openMedium } from '../../../storage-layout/media/open.ts';
 import { readInfo } from '../../../storage-layout/records/info-file.ts';
 import { tree } from '../../../storage-layout/tree.ts';
+import { seedStateDirectory } from '../../support/catalog-template.ts';
 import { FakeAgent } from '../../support/fake-agent.ts';
 
 const { signal } = new AbortController();
@@ -39,9 +40,9 @@ let agent: FakeAgent;
 /** A whole coordinator without its SQL front end. */
 async function start(port: number): Promise<Running> {
   const stop = new AbortController();
+  await seedStateDirectory(join(directory, 'state'));
   const opened = await openCoordinator({
-    clusterName: 'c',
-    clusterId: 1n,
+    ...ROOT,
     stateDirectory: join(directory, 'state'),
     catalogUrl: undefined,
     logger: silentLogger(),
@@ -73,10 +74,13 @@ async function start(port: number): Promise<Running> {
   };
 }
 
-async function run(statement: AdminStatement): Promise<{ notices: string[]; rows: SqlValue[][] }> {
+async function run(
+  statement: AdminStatement,
+  context = coordinator.context,
+): Promise<{ notices: string[]; rows: SqlValue[][] }> {
   const notices: string[] = [];
   const rows: SqlValue[][] = [];
-  for await (const event of executeCommand(coordinator.context, statement, createSession('root'), signal)) {
+  for await (const event of executeCommand(context, statement, createSession('root'), signal)) {
     if (event.kind === 'notice') notices.push(event.message);
     if (event.kind === 'row') rows.push([...event.values]);
   }
@@ -240,7 +244,7 @@ describe('a coordinator with one agent', () => {
       tree.backupInfo(ROOT, { tenantId: TENANT, fullSetId: 1n, setId: 1n }),
       BackupInfoSchema,
     );
-    expect(info).toMatchObject({ tenantName: 'orders', round: 1n, description: 'nightly', epoch: 1n });
+    expect(info).toMatchObject({ tenantName: 'orders', round: 1n, description: 'nightly', epoch: 2n });
     expect(await view('cdb_ob_backup_set_files')).toMatchObject([
       {
         bs_key: 1,
@@ -475,9 +479,9 @@ describe('a coordinator with one agent', () => {
   }, 120_000);
 
   test('another deployment may not take the destination over', async () => {
+    await seedStateDirectory(join(directory, 'other'));
     await using other = await openCoordinator({
-      clusterName: 'c',
-      clusterId: 1n,
+      ...ROOT,
       stateDirectory: join(directory, 'other'),
       catalogUrl: undefined,
       logger: silentLogger(),
@@ -487,11 +491,7 @@ describe('a coordinator with one agent', () => {
       name: 'backup_dest',
       value: `file://${directory}/dest`,
     } as const;
-    const iterate = async () => {
-      for await (const _event of executeCommand(other.context, statement, createSession('root'), signal))
-        continue;
-    };
-    await expect(iterate()).rejects.toMatchObject({
+    await expect(run(statement, other.context)).rejects.toMatchObject({
       code: 'INVALID_BACKUP_DEST',
       message: expect.stringContaining('another deployment'),
     });
