@@ -2,11 +2,19 @@ import { defineConfig } from 'vitest/config';
 
 const globalSetup = './test/support/global-setup.ts';
 
-/** Four projects: `unit` (parallel, no servers), `e2e` (real PostgreSQL, two files at a time: they mostly wait), `faults` (processes that die) and `soak` (a quarter of an hour; `npm run test:soak`). */
+/** Four projects: `unit` (parallel, no servers), `e2e` (real PostgreSQL, three files at a time: they often wait), `faults` (processes that die) and `soak` (a quarter of an hour; `npm run test:soak`). */
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: 'unit', globalSetup, include: ['test/unit/**/*.test.ts'], testTimeout: 60_000 } },
+      {
+        test: {
+          name: 'unit',
+          globalSetup,
+          include: ['test/unit/**/*.test.ts'],
+          testTimeout: 60_000,
+          maxWorkers: 2,
+        },
+      },
       {
         test: {
           name: 'e2e',
@@ -14,7 +22,7 @@ export default defineConfig({
           include: ['test/e2e/**/*.test.ts'],
           testTimeout: 600_000,
           hookTimeout: 300_000,
-          maxWorkers: 2,
+          maxWorkers: 3,
           sequence: { groupOrder: 1 },
         },
       },

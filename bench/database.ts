@@ -31,6 +31,7 @@ export async function createBenchServer(sizeBytes: number, socketDirectory: stri
         max_wal_size: "'4GB'",
         synchronous_commit: 'off',
         wal_keep_size: "'256MB'",
+        fsync: 'on',
         full_page_writes: 'on',
         max_slot_wal_keep_size: "'4GB'",
       },

@@ -47,7 +47,12 @@ async function measureThroughput(directory: string, sizeBytes: number) {
 }
 
 async function measureLagsOf(loadSeconds: number): Promise<readonly LagFigures[]> {
-  const settings = { shared_buffers: "'256MB'", max_slot_wal_keep_size: "'4GB'", max_wal_size: "'2GB'" };
+  const settings = {
+    fsync: 'on',
+    shared_buffers: "'256MB'",
+    max_slot_wal_keep_size: "'4GB'",
+    max_wal_size: "'2GB'",
+  };
   await using server = await createServer({ major: 17, settings });
   const pgbench = await openPgBench(server);
   if (pgbench === undefined) throw new Error('there is no pgbench, though it was installed');

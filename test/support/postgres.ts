@@ -88,6 +88,8 @@ export async function createServer(options: TestServerOptions = {}): Promise<Tes
     shared_buffers: "'64MB'",
     max_wal_size: "'1GB'",
     wal_level: 'replica',
+    // Processes die in tests, machines do not: what a server has written outlives it.
+    fsync: 'off',
     log_checkpoints: 'on',
     ...options.settings,
   };
