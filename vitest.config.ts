@@ -1,6 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
 const globalSetup = './test/support/global-setup.ts';
+/** Embedded catalogs in the tests' own processes live for seconds: optimizing them would cost more than it brings. */
+const execArgv = ['--liftoff-only'];
 
 /** Four projects: `unit` (parallel, no servers), `e2e` (real PostgreSQL, three files at a time: they often wait), `faults` (processes that die) and `soak` (a quarter of an hour; `npm run test:soak`). */
 export default defineConfig({
@@ -10,6 +12,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           globalSetup,
+          execArgv,
           include: ['test/unit/**/*.test.ts'],
           testTimeout: 60_000,
           maxWorkers: 2,
@@ -19,6 +22,7 @@ export default defineConfig({
         test: {
           name: 'e2e',
           globalSetup,
+          execArgv,
           include: ['test/e2e/**/*.test.ts'],
           testTimeout: 600_000,
           hookTimeout: 300_000,
@@ -30,6 +34,7 @@ export default defineConfig({
         test: {
           name: 'faults',
           globalSetup,
+          execArgv,
           include: ['test/faults/**/*.test.ts'],
           testTimeout: 1_800_000,
           hookTimeout: 300_000,
@@ -39,7 +44,7 @@ export default defineConfig({
         },
       },
       {
-        test: { name: 'soak', globalSetup, include: ['test/soak/**/*.test.ts'], sequence: { groupOrder: 3 } },
+        test: { name: 'soak', globalSetup, execArgv, include: ['test/soak/**/*.test.ts'], sequence: { groupOrder: 3 } },
       },
     ],
   },

@@ -245,7 +245,8 @@ function manageProcess(
       child = await processes.start({
         name,
         command: process.execPath,
-        arguments: [join(ROOT, 'cli', 'holdfast.ts'), name, '--config', configPath, '--log-format', 'json'],
+        // An embedded catalog lives for a minute here: optimizing it would cost more than it brings.
+        arguments: ['--liftoff-only', join(ROOT, 'cli', 'holdfast.ts'), name, '--config', configPath, '--log-format', 'json'],
         logPath,
       });
     },

@@ -193,6 +193,8 @@ function forkMain(args: readonly string[], permissions: readonly string[], snaps
       `--allow-fs-read=${dirname(snapshot)}/*`,
       ...permissions,
       '--max-old-space-size=256',
+      // The process lives for one session: optimizing PGlite would take longer than what is asked of it.
+      '--liftoff-only',
       '--disable-warning=SecurityWarning',
       '--disable-warning=ExperimentalWarning',
     ],
