@@ -44,7 +44,13 @@ export default defineConfig({
         },
       },
       {
-        test: { name: 'soak', globalSetup, execArgv, include: ['test/soak/**/*.test.ts'], sequence: { groupOrder: 3 } },
+        test: {
+          name: 'soak',
+          globalSetup,
+          execArgv,
+          include: ['test/soak/**/*.test.ts'],
+          sequence: { groupOrder: 3 },
+        },
       },
     ],
   },

@@ -246,7 +246,15 @@ function manageProcess(
         name,
         command: process.execPath,
         // An embedded catalog lives for a minute here: optimizing it would cost more than it brings.
-        arguments: ['--liftoff-only', join(ROOT, 'cli', 'holdfast.ts'), name, '--config', configPath, '--log-format', 'json'],
+        arguments: [
+          '--liftoff-only',
+          join(ROOT, 'cli', 'holdfast.ts'),
+          name,
+          '--config',
+          configPath,
+          '--log-format',
+          'json',
+        ],
         logPath,
       });
     },
