@@ -34,6 +34,7 @@ export type RestoredInstance = {
 export class AgentState {
   readonly directory: string;
   #state: State;
+  #saved: Promise<void> = Promise.resolve();
 
   private constructor(directory: string, state: State) {
     this.directory = directory;
@@ -50,7 +51,7 @@ export class AgentState {
       });
       if (text !== undefined) return new AgentState(directory, stateSchema.parse(JSON.parse(text)));
       const made = new AgentState(directory, { agentUuid: randomUUID(), restored: [] });
-      await made.#save(made.#state);
+      await made.#change((state) => state);
       return made;
     } catch (error) {
       throw new HoldfastError('INVALID_CONFIG', `cannot use the agent's state directory ${directory}`, {
@@ -82,11 +83,21 @@ export class AgentState {
 
   /** Durable when it resolves. One of the same name is replaced. */
   async addRestored(instance: RestoredInstance): Promise<void> {
-    const others = this.#state.restored.filter((each) => each.name !== instance.name);
-    await this.#save({
-      ...this.#state,
-      restored: [...others, { ...instance, tenantId: instance.tenantId.toString() }],
-    });
+    await this.#change((state) => ({
+      ...state,
+      restored: [
+        ...state.restored.filter((each) => each.name !== instance.name),
+        { ...instance, tenantId: instance.tenantId.toString() },
+      ],
+    }));
+  }
+
+  /** One change after the other: each begins from what the one before has saved. */
+  async #change(change: (state: State) => State): Promise<void> {
+    const before = this.#saved;
+    const saved = before.catch(() => undefined).then(() => this.#save(change(this.#state)));
+    this.#saved = saved;
+    await saved;
   }
 
   async #save(state: State): Promise<void> {

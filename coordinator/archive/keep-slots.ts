@@ -15,26 +15,17 @@ import { create } from '@bufbuild/protobuf';
 import { parseLsn } from '../../foundation/lsn.ts';
 import { KeepSlotsSchema, type KeptSlot, KeptSlotSchema } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { listOwedSlots } from '../catalog/owed-slots.ts';
-import { findLastRound, listRoundGroups, type Round } from '../catalog/rounds.ts';
+import { findLastRound, listRoundGroups } from '../catalog/rounds.ts';
 import type { InstanceRow } from '../catalog/servers.ts';
 import type { Tenant } from '../catalog/tenants.ts';
 import type { CoordinatorContext } from '../context.ts';
 import { slotName } from '../jobs/dispatch.ts';
 import { type Candidates, membersOf } from '../jobs/placement.ts';
-import { parameterIsOn } from '../parameters/values.ts';
+import { isFollowed } from './next-round.ts';
 import { isRunning } from './round-states.ts';
 
 const INTERVAL_MS = 5000;
 const DROP = 0n;
-
-/** After a hole in a round that had begun, by archive_auto_new_round. */
-export async function isFollowed(context: CoordinatorContext, round: Round): Promise<boolean> {
-  return (
-    round.state === 'INTERRUPTED' &&
-    round.start_us !== 0n &&
-    (await parameterIsOn(context.catalog, 'archive_auto_new_round', round.tenant_id))
-  );
-}
 
 export class SlotKeeping {
   #lastMs = Number.NEGATIVE_INFINITY;

@@ -185,6 +185,16 @@ export async function findLastRound(db: Queryable, tenantId: bigint): Promise<Ro
   return rows[0];
 }
 
+/** The tenant's rounds, newest first, down to the newest that had begun; all of them when none had. */
+export async function listRoundsSinceBegun(db: Queryable, tenantId: bigint): Promise<readonly Round[]> {
+  return await db.query<Round>(
+    `SELECT ${ROUND_COLUMNS} FROM holdfast.rounds WHERE tenant_id = $1
+     AND round >= coalesce((SELECT max(round) FROM holdfast.rounds WHERE tenant_id = $1 AND start_us <> 0), 0)
+     ORDER BY round DESC`,
+    [tenantId],
+  );
+}
+
 export async function findRound(db: Queryable, tenantId: bigint, round: bigint): Promise<Round | undefined> {
   const rows = await db.query<Round>(
     `SELECT ${ROUND_COLUMNS} FROM holdfast.rounds WHERE tenant_id = $1 AND round = $2`,

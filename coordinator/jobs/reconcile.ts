@@ -10,7 +10,8 @@ import { InstanceRole } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { keepMembership } from '../agents/membership.ts';
 import { noteAbandonedLog } from '../archive/abandoned-log.ts';
 import { followLeader, LeaderAlarm } from '../archive/follow-leader.ts';
-import { isFollowed, SlotKeeping } from '../archive/keep-slots.ts';
+import { SlotKeeping } from '../archive/keep-slots.ts';
+import { nextRoundDelayUs } from '../archive/next-round.ts';
 import { OverdueWatch } from '../archive/overdue.ts';
 import { RetentionWatch } from '../archive/retention.ts';
 import { RoundMembers } from '../archive/round-members.ts';
@@ -42,9 +43,8 @@ import { applyProgress } from './task-results.ts';
 
 /** Passes follow each other no closer than this, however much changes. */
 const MIN_INTERVAL_MS = 20;
-/** A step that failed is tried again after this, and a new round after a hole not sooner. */
+/** A step that failed is tried again after this. */
 const STEP_RETRY_MS = 1000;
-const NEW_ROUND_DELAY_US = 5_000_000n;
 
 /** A newer agent may know more roles. */
 const ROLES: Readonly<Partial<Record<number, InstanceRoleName>>> = {
@@ -237,10 +237,11 @@ async function stepJob(context: CoordinatorContext, job: Job, signal: AbortSigna
   }
 }
 
-/** archive_auto_new_round: after a hole in a round that had begun, the log goes on in a new one (correctness.md 14). */
+/** archive_auto_new_round: after a hole the log goes on in a new round (correctness.md 14). */
 async function beginNewRound(context: CoordinatorContext, round: Round, signal: AbortSignal): Promise<void> {
-  if (round.end_owed || context.clock.nowUs() < round.end_us + NEW_ROUND_DELAY_US) return;
-  if (!(await isFollowed(context, round))) return;
+  if (round.end_owed) return;
+  const delayUs = await nextRoundDelayUs(context, round);
+  if (delayUs === undefined || context.clock.nowUs() < round.end_us + delayUs) return;
   const tenant = (await listTenants(context.catalog)).find(
     (candidate) => candidate.tenant_id === round.tenant_id,
   );

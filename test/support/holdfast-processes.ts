@@ -152,18 +152,16 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
       timeoutMs = 60_000,
     ) {
       let last: Row | undefined;
-      return await waitFor(
-        async () => {
-          last = (await sql<Row>(statement))[0];
-          return last !== undefined && condition(last) ? last : undefined;
-        },
-        {
-          what: statement,
-          timeoutMs,
-          intervalMs: 200,
-          explain: async () => `last row: ${JSON.stringify(last)}\n${await explain()}`,
-        },
-      );
+      const ask = async () => {
+        last = (await sql<Row>(statement))[0];
+        return last !== undefined && condition(last) ? last : undefined;
+      };
+      try {
+        return await waitFor(ask, { what: statement, timeoutMs, intervalMs: 200 });
+      } catch (cause) {
+        const message = cause instanceof Error ? cause.message : String(cause);
+        throw new Error(`${message}\nlast row: ${JSON.stringify(last)}\n${await explain()}`, { cause });
+      }
     },
     async declare(servers) {
       await writeFile(join(directory, 'agent.yaml'), stringify(configOf(servers)));
