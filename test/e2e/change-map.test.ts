@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { defined } from '../../foundation/assert.ts';
-import { formatLsn, type Lsn, parseLsn } from '../../foundation/lsn.ts';
+import { formatLsn, type Lsn, parseLsn, toLsn } from '../../foundation/lsn.ts';
 import { type LogChange, readChangeMap } from '../../storage-layout/clog/change-map.ts';
 import type { LogFile } from '../../storage-layout/clog/log-file.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
@@ -232,10 +232,14 @@ async function compareWithPages(
   const missing: string[] = [];
   let found = 0;
   let behindBorder = 0;
+  const outside: string[] = [];
   for (const [path, place, relation, segment] of await mainForks(server.dataDirectory)) {
     if (copied.has(place)) continue;
     for await (const { number, lsn } of pageLsns(path)) {
-      if (lsn <= range.begin || lsn > range.end) continue;
+      if (lsn <= range.begin || lsn > range.end) {
+        if (segment > 0) outside.push(`${path} ${number} ${formatLsn(toLsn(lsn))}`);
+        continue;
+      }
       found += 1;
       if (segment > 0) behindBorder += 1;
       const page = `${place}/${relation} main ${segment * SEGMENT_PAGES + number}`;
@@ -244,7 +248,11 @@ async function compareWithPages(
   }
   expect(missing).toEqual([]);
   expect(found).toBeGreaterThan(200);
-  expect(behindBorder).toBeGreaterThan(5);
+  const inside = `${formatLsn(range.begin)} to ${formatLsn(range.end)}`;
+  expect(
+    behindBorder,
+    `${[...copied].join()} copied; outside of ${inside}: ${outside.join()}`,
+  ).toBeGreaterThan(5);
 }
 
 /** Of the pages that were ever written. A file may be of 1 GB, nearly all of it a hole. */
