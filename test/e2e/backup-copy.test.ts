@@ -10,11 +10,12 @@ import { FileKind } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { crc32c } from '../../storage-layout/crc32c.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import { backUp, ROOT, readBackup } from '../support/backup-task.ts';
+import { majors } from '../support/majors.ts';
 import { createServer, makeTestDirectory, type TestServer } from '../support/postgres.ts';
 
 const LOADERS = 3;
 
-describe.each([17, 14] as const)('a full backup of PostgreSQL %i under load', (major) => {
+describe.each(majors(17))('a full backup of PostgreSQL %i under load', (major) => {
   let server: TestServer;
   let directory: string;
 

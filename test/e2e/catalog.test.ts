@@ -3,9 +3,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Catalog } from '../../coordinator/catalog/catalog.ts';
 import { openPostgresqlCatalog } from '../../coordinator/catalog/postgresql.ts';
 import { describeCatalog } from '../support/catalog-suite.ts';
+import { majors } from '../support/majors.ts';
 import { createServer, type TestServer } from '../support/postgres.ts';
 
-describe.each([14, 17] as const)('the catalog on PostgreSQL %i', (major) => {
+describe.each(majors(17))('the catalog on PostgreSQL %i', (major) => {
   let server: TestServer;
   let catalog: Catalog;
   beforeAll(async () => {

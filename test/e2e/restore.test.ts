@@ -153,7 +153,7 @@ async function leftIn(source: Source, name: string): Promise<readonly string[]> 
   return (await readdir(source.directory)).filter((entry) => entry.startsWith(name));
 }
 
-describe.each(majors(17, 14))('a restore of PostgreSQL %i', (major) => {
+describe.each(majors(17))('a restore of PostgreSQL %i', (major) => {
   let source: Source;
   beforeAll(async () => {
     source = await makeSource(major);
