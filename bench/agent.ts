@@ -12,6 +12,8 @@ import type { TestServer } from '../test/support/postgres.ts';
 import { beginArchiving, createPool, TENANT } from '../test/support/scenario.ts';
 import type { PgBench } from './pgbench.ts';
 
+/** An idle server's checkpoint is up to four seconds old, and nothing is behind: what counts is the lag under load. */
+const WARM_UP_MS = 5000;
 const SAMPLE_INTERVAL_MS = 200;
 const LAG = `SELECT lag_seconds::float8 AS seconds FROM CDB_OB_BACKUP_ARCHIVELOG WHERE tenant_name = '${TENANT}'`;
 const LOG_BYTES = "SELECT (pg_current_wal_lsn() - '0/0')::float8 AS bytes";
@@ -75,6 +77,7 @@ async function measureLag(
     const ended = new AbortController();
     const load = pgbench.run(loadSeconds).finally(() => ended.abort());
     load.catch(() => undefined); // awaited below; sampling ends with it
+    await wait(WARM_UP_MS);
     const lags: number[] = [];
     while (!ended.signal.aborted) {
       const { rows } = await client.query<{ seconds: number }>(LAG);

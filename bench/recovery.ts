@@ -25,7 +25,7 @@ import { LOG_PLACE } from './log-place.ts';
 
 const MAJOR = 17;
 const SEGMENT_BYTES = 16 * 2 ** 20;
-const POLL_MS = 10;
+const POLL_MS = 50;
 const LIMIT_MS = 600_000;
 const TIMELINE = toTimeline(1);
 

@@ -276,4 +276,6 @@ export type LogInspectorOptions = {
   readonly major?: number | undefined;
   /** Default false: whoever asks for touches must take them, or they gather. */
   readonly collectTouches?: boolean;
+  /** Default true. False for log whose records were checked when it was archived, and whose bytes have been checked since. */
+  readonly checksRecords?: boolean;
 };

@@ -38,7 +38,7 @@ class Cursor {
     while (this.#rest.length < length) {
       const next = await this.#chunks.next();
       if (next.done === true) break;
-      this.#rest = this.#rest.length === 0 ? next.value.data : Buffer.concat([this.#rest, next.value.data]);
+      this.#rest = Buffer.concat([this.#rest, next.value.data]); // a chunk is valid until the next one only
     }
     const taken = this.#rest.subarray(0, length);
     this.#rest = this.#rest.subarray(length);

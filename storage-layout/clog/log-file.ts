@@ -85,7 +85,10 @@ export function dataKey({ root, round, group }: LogFilesPlace, name: FileName): 
   return tree.logData(root, round, group, name.fileId, name.epoch);
 }
 
-/** The bytes [begin, end) that the file holds of its log, every block checked. Throws DATA_CORRUPT, LOG_INDEX_INVALID. */
+/**
+ * The bytes [begin, end) that the file holds of its log, every block checked. A chunk is valid until the next one is asked
+ * for: fresh buffers would cost more than decompressing into them. Throws DATA_CORRUPT, LOG_INDEX_INVALID.
+ */
 export async function* readLogFile(
   medium: Medium,
   file: LogFile,
@@ -96,10 +99,13 @@ export async function* readLogFile(
   const wanted = file.blocks.filter(
     (block) => block.begin < end && block.begin + BigInt(block.plainBytes) > begin,
   );
-  for (const range of planReads(wanted, READ_GAP_BYTES, READ_BYTES)) {
-    const bytes = await medium.readRange(file.key, range.begin, range.end, undefined, signal);
+  const ranges = planReads(wanted, READ_GAP_BYTES, READ_BYTES);
+  const stored = Buffer.allocUnsafeSlow(largest(ranges, (range) => range.end - range.begin));
+  const plain = Buffer.allocUnsafeSlow(largest(wanted, (block) => block.plainBytes));
+  for (const range of ranges) {
+    const bytes = await medium.readRange(file.key, range.begin, range.end, stored, signal);
     for (const block of range.entries) {
-      const data = decodeBlock(bytes, block, file, range.begin);
+      const data = decodeBlock(bytes, block, file, range.begin, plain);
       const from = begin > block.begin ? Number(begin - block.begin) : 0;
       const until = Math.min(data.length, Number(end - block.begin));
       yield { begin: toLsn(block.begin + BigInt(from)), data: data.subarray(from, until) };
@@ -107,10 +113,14 @@ export async function* readLogFile(
   }
 }
 
-function decodeBlock(bytes: Buffer, block: LogBlockPlace, file: LogFile, base: number): Buffer {
+function largest<T>(all: readonly T[], sizeOf: (each: T) => number): number {
+  return all.reduce((most, each) => Math.max(most, sizeOf(each)), 0);
+}
+
+function decodeBlock(bytes: Buffer, block: LogBlockPlace, file: LogFile, base: number, into: Buffer): Buffer {
   const source = { file: file.key, base };
   const offset = block.offset - base;
-  const record = decodeRecord(bytes, offset, source);
+  const record = decodeRecord(bytes, offset, source, into);
   if (record.type !== RECORD.logBlock) throw disagrees(file, block, 'there is none');
   const header = decodeLogBlockHeader(record.extension, offset, source);
   if (

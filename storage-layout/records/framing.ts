@@ -61,10 +61,15 @@ export function encodeRecord(record: NewRecord): Buffer {
 }
 
 /**
- * Reads and checks the record at `offset`. Throws DATA_CORRUPT (cut short, bad checksum, wrong length) or FORMAT_UNKNOWN
+ * Reads and checks the record at `offset`; compressed data goes `into` that buffer when it is given and long enough. Throws DATA_CORRUPT (cut short, bad checksum, wrong length) or FORMAT_UNKNOWN
  * (newer version, unknown type or coding), naming the file and the position.
  */
-export function decodeRecord(buffer: Buffer, offset: number, source: RecordSource): DecodedRecord {
+export function decodeRecord(
+  buffer: Buffer,
+  offset: number,
+  source: RecordSource,
+  into?: Buffer,
+): DecodedRecord {
   const header = decodeHeader(buffer, offset, source);
   const dataOffset = offset + header.headerBytes;
   const next = dataOffset + header.codedBytes;
@@ -80,7 +85,13 @@ export function decodeRecord(buffer: Buffer, offset: number, source: RecordSourc
     type: header.type,
     header,
     extension: buffer.subarray(offset + HEADER_BYTES, dataOffset),
-    payload: decodeData(coded, header, offset, source),
+    payload: decodeData(
+      coded,
+      header,
+      offset,
+      source,
+      into !== undefined && into.length >= header.plainBytes ? into : undefined,
+    ),
     next,
   };
 }

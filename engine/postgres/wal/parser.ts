@@ -4,7 +4,7 @@
  * Invariants
  *   1. The records handed out do not depend on how the bytes are cut into pushes.
  *   2. Every page header is checked (page.ts) and every record: length, resource manager, link to the record before,
- *      CRC-32C. What fails ends the parser: this push and all later ones throw the same error.
+ *      CRC-32C (unless the caller vouches for it). What fails ends the parser: this push and all later ones throw the same error.
  *   3. A record that lies inside one page and one push is handed out where it lies; others are put together in one
  *      buffer that is used again. Nothing is allocated per record.
  *   4. A record is whole when its padding to 8 bytes is there too: `endOfRecords` never passes `position`.
@@ -54,6 +54,8 @@ export type WalParserOptions = {
   readonly begin: Lsn;
   /** The version, where the log is entered inside a page, before any page header tells. */
   readonly version?: WalVersion;
+  /** Default true: the CRC-32C of every record. Everything else is checked in any case. */
+  readonly checksRecords?: boolean;
 };
 
 const PARTIAL_BUFFER_BYTES = 64 * 1024;
@@ -363,7 +365,7 @@ export class WalParser {
     begin: number,
     end: number,
   ): void {
-    if (!recordChecksumHolds(bytes, view, offset, total))
+    if (this.#options.checksRecords !== false && !recordChecksumHolds(bytes, view, offset, total))
       throw this.#unreadable(begin, `wrong checksum of a record of ${total} bytes`);
     this.#previousBegin = begin;
     this.#endOfRecords = end;
