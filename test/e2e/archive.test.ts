@@ -105,7 +105,8 @@ async function expectEqualToServer(archive: LogArchive): Promise<Lsn> {
   const range = defined(coverage[0], 'range');
   expect(range.begin % BigInt(SEGMENT_BYTES)).toBe(0n);
   const parts: Buffer[] = [];
-  for await (const chunk of archive.read(range.timeline, range.begin, range.end)) parts.push(chunk.data);
+  for await (const chunk of archive.read(range.timeline, range.begin, range.end))
+    parts.push(Buffer.from(chunk.data));
   const archived = Buffer.concat(parts);
   const original = await readServerLog(server, range.timeline, range.begin, range.end, SEGMENT_BYTES);
   expect(archived.equals(original)).toBe(true);
@@ -332,7 +333,7 @@ describe('other servers', () => {
     expect(more).toEqual([]);
     const { timeline, begin, end } = defined(range, 'range');
     const parts: Buffer[] = [];
-    for await (const chunk of archive.read(timeline, begin, end)) parts.push(chunk.data);
+    for await (const chunk of archive.read(timeline, begin, end)) parts.push(Buffer.from(chunk.data));
     const original = await readServerLog(other, timeline, begin, end, segmentBytes);
     expect(Buffer.concat(parts).equals(original)).toBe(true);
   }

@@ -14,7 +14,7 @@ import { LogFileWriter } from '../../../storage-layout/clog/writer.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';
 import { tree } from '../../../storage-layout/tree.ts';
 import { LogArchive } from '../../support/log-archive.ts';
-import { collect, GROUP, openTestMedium, overriding, ROOT, ROUND, sampleBytes } from './support.ts';
+import { GROUP, openTestMedium, overriding, ROOT, ROUND, sampleBytes } from './support.ts';
 
 const BEGIN = 0x3000000;
 /** The whole log of the tests, the same bytes at the same position for everyone. */
@@ -486,12 +486,14 @@ async function write(
   return { key: tree.logData(ROOT, ROUND, GROUP, spec.fileId, spec.epoch), ends };
 }
 
+/** A chunk is valid until the next one is asked for. */
 async function readLog(archive: LogArchive, from: number, until: number, timeline = 1): Promise<Buffer> {
-  const chunks = await collect(archive.read(toTimeline(timeline), lsn(from), lsn(until)));
+  const parts: Buffer[] = [];
   let at = lsn(from);
-  for (const chunk of chunks) {
+  for await (const chunk of archive.read(toTimeline(timeline), lsn(from), lsn(until))) {
     expect(chunk.begin).toBe(at);
     at = toLsn(at + BigInt(chunk.data.length));
+    parts.push(Buffer.from(chunk.data));
   }
-  return Buffer.concat(chunks.map((chunk) => chunk.data));
+  return Buffer.concat(parts);
 }

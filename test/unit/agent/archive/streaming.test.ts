@@ -215,7 +215,8 @@ async function readAll(): Promise<Buffer> {
   const [range] = archive.coverage();
   if (range === undefined) return Buffer.alloc(0);
   const parts: Buffer[] = [];
-  for await (const chunk of archive.read(TIMELINE, range.begin, range.end)) parts.push(chunk.data);
+  for await (const chunk of archive.read(TIMELINE, range.begin, range.end))
+    parts.push(Buffer.from(chunk.data));
   return Buffer.concat(parts);
 }
 
