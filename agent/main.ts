@@ -21,6 +21,7 @@ import { SlotKeeper } from './slot-keeper.ts';
 import { AgentState } from './state.ts';
 import type { RestoreSettings, TaskContext, TaskControl } from './task-context.ts';
 import { type RunTask, TaskRunner } from './task-runner.ts';
+import { runValidateTask } from './validate/validate-task.ts';
 
 /**
  * Runs until the signal fires; then archivers flush and seal, other tasks are given up, the coordinator is told, and it
@@ -120,6 +121,15 @@ function dispatch(
           case: 'check',
           value: await runCheckTask(context, task.kind.value, () => undefined, signal),
         };
+      case 'validate': {
+        const value = await runValidateTask(
+          context,
+          task.kind.value,
+          (progress) => report({ case: 'validate', value: progress }),
+          signal,
+        );
+        return { case: 'validate', value };
+      }
       case undefined:
         throw new HoldfastError('NOT_SUPPORTED', 'this agent does not know that kind of task', {
           hint: 'Is the agent older than the coordinator?',

@@ -38,8 +38,11 @@ export type ServerIdentity = { readonly serverId: bigint; readonly ip: string; r
 export type TaskControl = {
   /** Fires when the task is to finish what it has and end well (an archiver: flush, seal, end). */
   readonly drain: AbortSignal;
-  /** Calls `listener` for every FlushLog from now on, and at once for the highest one that came before. */
-  onFlushLog(listener: (lsn: Lsn) => void): void;
+  /**
+   * Calls `listener` for every FlushLog from now on, and at once for the highest ones that came before. `seal`: the log file
+   * that ends there is to be sealed.
+   */
+  onFlushLog(listener: (lsn: Lsn, seal: boolean) => void): void;
 };
 
 export type TaskContext = {

@@ -51,8 +51,9 @@ type Running = {
   readonly task: StartTask;
   readonly abort: AbortController;
   readonly drain: AbortController;
-  readonly flushListeners: ((lsn: Lsn) => void)[];
+  readonly flushListeners: ((lsn: Lsn, seal: boolean) => void)[];
   flushLsn: Lsn | undefined;
+  sealLsn: Lsn | undefined;
   progress: TaskReport | undefined;
   progressIsNew: boolean;
   ended: Promise<void>;
@@ -106,7 +107,8 @@ export class TaskRunner {
     if (running === undefined) return;
     const lsn = toLsn(order.lsn);
     if (running.flushLsn === undefined || lsn > running.flushLsn) running.flushLsn = lsn;
-    for (const listener of running.flushListeners) listener(lsn);
+    if (order.seal && (running.sealLsn === undefined || lsn > running.sealLsn)) running.sealLsn = lsn;
+    for (const listener of running.flushListeners) listener(lsn, order.seal);
   }
 
   /** Tasks that run, and those whose results may not have arrived: what Hello declares. */
@@ -163,6 +165,7 @@ export class TaskRunner {
       drain: new AbortController(),
       flushListeners: [],
       flushLsn: undefined,
+      sealLsn: undefined,
       progress: undefined,
       progressIsNew: false,
       ended: Promise.resolve(),
@@ -267,7 +270,8 @@ function controlOf(running: Running): TaskControl {
     drain: running.drain.signal,
     onFlushLog(listener) {
       running.flushListeners.push(listener);
-      if (running.flushLsn !== undefined) listener(running.flushLsn);
+      if (running.flushLsn !== undefined) listener(running.flushLsn, false);
+      if (running.sealLsn !== undefined) listener(running.sealLsn, true);
     },
   };
 }

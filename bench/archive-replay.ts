@@ -65,6 +65,7 @@ const streaming = new Streaming({
   checkpointIntervalMs: 1000,
   clock: systemClock,
   checkpoint: NO_CHECKPOINT,
+  sealUpTo: toLsn(0n),
   flushUpTo: toLsn(0n),
   synchronous: false,
   drain: drain.signal,

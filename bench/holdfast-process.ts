@@ -34,6 +34,7 @@ if (order.kind === 'backup') {
       partitionGroup: GROUP,
       target: { kind: 'endOfLog' },
       timeline: undefined,
+      delta: false,
       dataDirectory: order.target,
       tablespaceMap: new Map(),
       concurrency: 2,

@@ -45,6 +45,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import('./inspect.ts')).registerInspect,
   },
   {
+    name: 'validate',
+    summary: 'read a destination and say what is not as it was written',
+    load: async () => (await import('./validate.ts')).registerValidate,
+  },
+  {
     name: 'log',
     summary: 'read the archived log: what was committed when, and segments as files',
     load: async () => (await import('./log.ts')).registerLog,

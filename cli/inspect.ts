@@ -9,6 +9,7 @@ import { formatSize } from '../foundation/units.ts';
 import {
   type BackupInfo,
   BackupType,
+  type PartitionGroupBackup,
   type RoundEnd,
   RoundState,
 } from '../proto/gen/holdfast/v1/records_pb.ts';
@@ -104,9 +105,11 @@ function printSets(history: TenantHistory): void {
 
 function printSet(set: BackupInfo): void {
   const kind = set.type === BackupType.INCREMENTAL ? 'incremental' : 'full';
-  const name = set.backupSetId === set.fullSetId ? '' : ` of full set ${set.fullSetId}`;
+  const name =
+    set.previousSetId === 0n ? '' : ` of full set ${set.fullSetId}, after set ${set.previousSetId}`;
   const description = set.description === '' ? '' : ` "${set.description}"`;
   console.log(`    Backup set ${set.backupSetId}, ${kind}${name}, round ${set.round}${description}`);
+  if (set.reason !== '') console.log(`      a full backup instead of an increment: ${set.reason}`);
   for (const group of set.partitionGroups) {
     console.log(
       `      ${group.partitionGroup}: PostgreSQL ${group.serverVersion}, ${formatInstant(group.startUs)} to ` +
@@ -114,11 +117,15 @@ function printSet(set: BackupInfo): void {
     );
     console.log(
       `        ${group.fileCount} files, ${group.macroblockCount} macroblocks, ${formatSize(group.inputBytes)} ` +
-        `stored as ${formatSize(group.outputBytes)}`,
+        `${readPart(group)}stored as ${formatSize(group.outputBytes)}`,
     );
     for (const failure of group.pageFailures)
       console.log(`        DAMAGED PAGE ${failure.path} block ${failure.block}: ${failure.reason}`);
   }
+}
+
+function readPart(group: PartitionGroupBackup): string {
+  return group.previousSetId === 0n ? '' : `of which ${formatSize(group.readBytes)} were read, `;
 }
 
 function printRound(round: RoundHistory, sizeBytes: number): void {

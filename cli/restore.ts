@@ -48,6 +48,7 @@ type RestoreOptions = {
   readonly binDirectory?: string;
   readonly runAs?: string;
   readonly user: string;
+  readonly delta?: boolean;
   readonly start: boolean;
 };
 
@@ -59,11 +60,13 @@ export function registerRestore(program: Command): void {
       'Restore a tenant from its destination alone. The newest backup set before the target is laid down into a ' +
         'directory that is absent or empty, a server is started on it with settings that keep it from acting on the ' +
         'world, the archived log is replayed up to the target, and the server is checked and left running.\n\n' +
-        'Without a target everything that was archived is restored.',
+        'Without a target everything that was archived is restored.\n\n' +
+        'With --delta the directory is an existing data directory of the same database, stopped: only the blocks that ' +
+        'differ are written, and what the backup does not have is removed.',
     )
     .requiredOption('--from <uri>', 'the destination, for example file:///backup')
     .requiredOption('--tenant <name>', 'the tenant, by name or id')
-    .requiredOption('--to <directory>', 'the new data directory: absent or empty')
+    .requiredOption('--to <directory>', 'the new data directory: absent or empty, but for --delta')
     .option('--cluster <name>', 'the cluster, when the destination holds several')
     .option('--cluster-id <id>', "the cluster's id", parseId)
     .option('--until <time>', 'restore what was committed before this time', instant)
@@ -85,6 +88,7 @@ export function registerRestore(program: Command): void {
     .option('--bin-directory <directory>', 'where postgres and pg_ctl are; default: found by version')
     .option('--run-as <user>', 'who the server runs as, when started by root; default: postgres')
     .option('--user <role>', 'a superuser of the restored database, for the check', 'postgres')
+    .option('--delta', 'restore over the stopped data directory of the same database: write what differs')
     .option('--no-start', 'lay down baseline, log and settings, and start nothing')
     .action(async (options: RestoreOptions) => await restore(options));
   addExamples(command, [
@@ -93,13 +97,17 @@ export function registerRestore(program: Command): void {
       'the last instant before an accident',
       `holdfast restore --from file:///backup --tenant orders --until '2026-11-21 14:05:30+01' --to /restored`,
     ],
+    [
+      'set a copy back to an earlier instant',
+      `holdfast restore --delta --from file:///backup --tenant orders --until '2026-11-21 14:05:30+01' --to /restored`,
+    ],
   ]);
 }
 
 async function restore(options: RestoreOptions): Promise<void> {
   const interrupt = new AbortController();
   const onSignal = () =>
-    interrupt.abort(new HoldfastError('CANCELLED', 'the restore was interrupted: what it made is removed'));
+    interrupt.abort(new HoldfastError('CANCELLED', interruption(options.delta === true)));
   process.once('SIGINT', onSignal);
   process.once('SIGTERM', onSignal);
   try {
@@ -108,6 +116,12 @@ async function restore(options: RestoreOptions): Promise<void> {
     process.off('SIGINT', onSignal);
     process.off('SIGTERM', onSignal);
   }
+}
+
+function interruption(delta: boolean): string {
+  return delta
+    ? 'the restore was interrupted: the directory is incomplete until it is run again with --delta'
+    : 'the restore was interrupted: what it made is removed';
 }
 
 async function restoreUntil(options: RestoreOptions, signal: AbortSignal): Promise<void> {
@@ -134,6 +148,7 @@ async function restoreUntil(options: RestoreOptions, signal: AbortSignal): Promi
       user: await findServerUser(options.runAs),
       unit: undefined,
       checkUser: options.user,
+      delta: options.delta === true,
       start: options.start,
       binDirectory: (major) => findBinDirectory(major, options.binDirectory),
       port: async () => options.port ?? (await anyFreePort()),
@@ -244,6 +259,12 @@ function describeStep(step: RestoreStep, seconds: number): string {
 function printOutcome(outcome: RestoreOutcome, seconds: number): void {
   const size = formatSize(outcome.bytesRestored);
   console.log(`Restored ${size} into ${outcome.dataDirectory} in ${seconds.toFixed(1)} s`);
+  const { kept } = outcome;
+  if (kept !== undefined)
+    console.log(
+      `Kept ${kept.blocks} macroblocks (${formatSize(kept.bytes)}) that were there, wrote ${kept.blocksWritten} ` +
+        `(${formatSize(outcome.bytesRestored - kept.bytes)})`,
+    );
   for (const { location, directory } of outcome.tablespaces)
     console.log(`Tablespace ${location} is now in ${directory}`);
   const { server } = outcome;

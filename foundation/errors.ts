@@ -90,6 +90,8 @@ export const ERRORS = {
   TARGET_NOT_RESTORABLE: facts(null, 'HY000', GRPC.failedPrecondition, 3),
   TARGET_NOT_EMPTY: facts(null, '58P02', GRPC.alreadyExists, 3),
   RESTORE_FAILED: facts(null, 'HY000', GRPC.internal, 4),
+  /** An increment cannot be made: a full backup can. */
+  FULL_BACKUP_NEEDED: facts(null, 'HY000', GRPC.failedPrecondition, 3),
   BACKUP_FAILED: facts(null, 'HY000', GRPC.internal, 4),
   SHUTTING_DOWN: facts(null, '57P01', GRPC.unavailable, 6, true),
   INTERNAL: facts(4000, 'XX000', GRPC.internal, 70),

@@ -11,12 +11,15 @@ export function crc32c(data: Uint8Array, previous = 0): number {
  * x^n modulo the polynomial; B's is then added. O(log lengthB).
  */
 export function combineCrc32c(a: number, b: number, lengthB: number): number {
-  return (multiply(powerOfX(lengthB * 8), a) ^ b) >>> 0;
+  if (lengthB !== shift.length) shift = { length: lengthB, power: powerOfX(lengthB * 8) };
+  return (multiply(shift.power, a) ^ b) >>> 0;
 }
 
 /** Castagnoli's polynomial, reflected: bit 31 is the coefficient of x^0. */
 const POLYNOMIAL = 0x82f63b78;
 const ONE = 0x8000_0000;
+/** Of the last length: nearly all parts are macroblocks of one length. */
+let shift = { length: 0, power: ONE };
 
 /** Product of two reflected polynomials modulo POLYNOMIAL. */
 function multiply(a: number, b: number): number {

@@ -125,9 +125,10 @@ function describeContent(record: PlacedRecord, source: RecordSource, entryLimit:
         newestPageLsn: formatLsn(entry.newestPageLsn),
         pageCheckFailed: entry.pageCheckFailed,
         ...describePlace(entry),
+        ...(entry.wholeBytes === undefined ? {} : { wholeBytes: entry.wholeBytes }),
         ...(entry.delta === undefined
           ? {}
-          : { delta: { ...describePlace(entry.delta), pages: describeBytes(entry.delta.pages) } }),
+          : { delta: { ...describePlace(entry.delta), pages: describeDelta(entry.delta.pages) } }),
       }));
     case RECORD.logIndexBlocks:
       return cut(decodeBlockPlaces(record, source), entryLimit, (block) => ({
@@ -191,6 +192,11 @@ function describeChange(change: LogChange): PlainValue {
     default:
       return database;
   }
+}
+
+/** `3-5, 255`: pages of the block. */
+function describeDelta(pages: Uint8Array): string {
+  return describePages([{ macroblock: 0, pages }]);
 }
 
 /** `3-5, 700`: block numbers in the fork. */

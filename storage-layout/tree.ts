@@ -31,6 +31,7 @@ const TEMPLATES = {
   memberJoined: '{tenantId}/clog/{round}/members/{group}/{membership}.joined',
   memberBegin: '{tenantId}/clog/{round}/members/{group}/{membership}.begin',
   memberLeft: '{tenantId}/clog/{round}/members/{group}/{membership}.left',
+  roundNote: '{tenantId}/clog/{round}/note_{ordinal}',
   history: '{tenantId}/clog/{round}/history/{group}/{timeline}.history',
   logData: '{tenantId}/clog/{round}/data/{group}/{fileId}.{epoch}',
   logDataPart: '{tenantId}/clog/{round}/data/{group}/{fileId}.{epoch}.part_{part}',
@@ -132,6 +133,8 @@ export const tree = {
     build(r, 'memberBegin', { ...key, group, membership }),
   memberLeft: (r: TreeRoot, key: RoundKey, group: string, membership: number): string =>
     build(r, 'memberLeft', { ...key, group, membership }),
+  roundNote: (r: TreeRoot, key: RoundKey, ordinal: number): string =>
+    build(r, 'roundNote', { ...key, ordinal }),
   historyDirectory: (r: TreeRoot, key: RoundKey, group: string): string =>
     parent(tree.history(r, key, group, 1)),
   history: (r: TreeRoot, key: RoundKey, group: string, timeline: number): string =>

@@ -86,7 +86,7 @@ class Archiver {
   /** What was read at the destination; it counts as durable when it is sealed. */
   #found: { readonly end: LogPoint; readonly checkpointUs: bigint } | undefined;
   #checkpoint: Checkpoint = NO_CHECKPOINT;
-  #flushUpTo: Lsn = NO_CHECKPOINT.lsn;
+  #asked = { flushUpTo: NO_CHECKPOINT.lsn, sealUpTo: NO_CHECKPOINT.lsn };
   #streaming: Streaming | undefined;
   #files: LogFileSequence | undefined;
   #sight: Sight | undefined;
@@ -105,7 +105,7 @@ class Archiver {
   }
 
   async run(signal: AbortSignal): Promise<ArchiveResult> {
-    this.#context.control.onFlushLog((lsn) => this.#flush(lsn));
+    this.#context.control.onFlushLog((lsn, seal) => this.#flush(lsn, seal));
     const lookoutScope = new AbortController();
     const watching = this.#keepLookout(AbortSignal.any([signal, lookoutScope.signal]));
     try {
@@ -232,7 +232,7 @@ class Archiver {
         clock: this.#context.clock,
         // Positions that were polled before may be another timeline's.
         checkpoint: { ...this.#checkpoint, candidates: [] },
-        flushUpTo: this.#flushUpTo,
+        ...this.#asked,
         synchronous: this.#sight?.synchronous ?? false,
         until: log?.until,
         drain: control.drain,
@@ -351,9 +351,10 @@ class Archiver {
     this.#files = undefined;
   }
 
-  #flush(lsn: Lsn): void {
-    if (lsn > this.#flushUpTo) this.#flushUpTo = lsn;
-    this.#streaming?.flush(lsn);
+  #flush(lsn: Lsn, seal: boolean): void {
+    if (lsn > this.#asked.flushUpTo) this.#asked.flushUpTo = lsn;
+    if (seal && lsn > this.#asked.sealUpTo) this.#asked.sealUpTo = lsn;
+    this.#streaming?.flush(lsn, seal);
   }
 
   /** The result, when the archiver ends by this error; undefined: try again. Throws when the attempt is over. */

@@ -34,6 +34,7 @@ export type FileSequenceOptions = {
 };
 
 type OpenFile = {
+  readonly begin: Lsn;
   readonly writer: LogFileWriter;
   readonly collector: FindingsCollector;
   /** Monotonic: a clock that is set back must not keep the file open. */
@@ -117,6 +118,11 @@ export class LogFileSequence implements AsyncDisposable {
     throw new HoldfastError('FILE_NOT_FOUND', `${key} is gone from ${place.medium.displayUri}, or cut`);
   }
 
+  /** Seals the open file if it holds the byte before `lsn` and all up to there is durable. */
+  async sealUpTo(lsn: Lsn, signal: AbortSignal): Promise<void> {
+    if (this.#file !== undefined && this.#file.begin < lsn && lsn <= this.#durable) await this.seal(signal);
+  }
+
   /** Ends the open file, if there is one, and writes its index. */
   async seal(signal: AbortSignal): Promise<void> {
     const file = this.#file;
@@ -174,7 +180,12 @@ export class LogFileSequence implements AsyncDisposable {
       signal,
     );
     this.#fileId += 1n;
-    const file = { writer, collector: new FindingsCollector(this.#maxCommitUs), createdMs };
+    const file = {
+      begin: this.#durable,
+      writer,
+      collector: new FindingsCollector(this.#maxCommitUs),
+      createdMs,
+    };
     this.#noteDurable(file);
     return file;
   }

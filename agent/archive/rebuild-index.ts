@@ -20,8 +20,6 @@ import {
   type LogFileFacts,
   type LogFileIndex,
   type NewLogIndex,
-  readChangePayloads,
-  readLogIndex,
   writeLogIndex,
 } from '../../storage-layout/clog/index.ts';
 import {
@@ -35,6 +33,7 @@ import { scanLogFile } from '../../storage-layout/clog/scan.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import { FindingsCollector } from './findings.ts';
 import type { LogPlace } from './place.ts';
+import { factsOf, readStored, type Stored } from './stored-index.ts';
 
 export type RepairedFile = {
   readonly fileId: bigint;
@@ -90,24 +89,6 @@ export async function* repairIndexes(
         : await findLaterBegin(place, names.slice(ordinal + 1), facts, signal);
     const accepted = accept(facts, stored.kind === 'read' ? stored.index : undefined, laterBegin);
     yield await repairOne(place, accepted, stored, reader, options, signal);
-  }
-}
-
-type Stored =
-  | { readonly kind: 'read'; readonly index: LogFileIndex; readonly payloads: readonly Buffer[] }
-  | { readonly kind: 'damaged'; readonly reason: string }
-  | { readonly kind: 'missing' };
-
-async function readStored(place: LogPlace, name: FileName, signal: AbortSignal): Promise<Stored> {
-  const { medium, root, round, group } = place;
-  try {
-    const index = await readLogIndex(medium, root, round, group, name, signal);
-    const key = tree.logIndex(root, round, group, name.fileId, name.epoch);
-    return { kind: 'read', index, payloads: await readChangePayloads(medium, key, signal) };
-  } catch (error) {
-    if (isError(error, 'FILE_NOT_FOUND')) return { kind: 'missing' };
-    if (isError(error, 'DATA_CORRUPT', 'FORMAT_UNKNOWN')) return { kind: 'damaged', reason: error.message };
-    throw error;
   }
 }
 
@@ -268,12 +249,6 @@ class LogReader {
     this.#inspector = createLogInspector(options);
     return this.#inspector;
   }
-}
-
-function factsOf(index: LogFileFacts): LogFileFacts {
-  const { fileId, epoch, timeline, begin, end, systemIdentifier, segmentSizeBytes, acceptedBytes, blocks } =
-    index;
-  return { fileId, epoch, timeline, begin, end, systemIdentifier, segmentSizeBytes, acceptedBytes, blocks };
 }
 
 function verdict(facts: LogFileFacts, kind: RepairedFile['verdict'], reason: string): RepairedFile {

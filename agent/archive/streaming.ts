@@ -41,6 +41,8 @@ export type StreamingInput = {
   readonly checkpoint: Checkpoint;
   /** What a FlushLog asked for before. */
   readonly flushUpTo: Lsn;
+  /** And what one asked to be sealed. */
+  readonly sealUpTo: Lsn;
   /** Commits wait for us, as far as is known now. */
   readonly synchronous: boolean;
   /** Where the server's history leaves the timeline: its end. Undefined: the timeline goes on. */
@@ -60,6 +62,7 @@ export class Streaming {
   readonly #room = new WakeUp();
   #checkpoint: Checkpoint;
   #flushUpTo: Lsn;
+  #sealUpTo: Lsn;
   #synchronous: boolean;
   #receiving = true;
   #inputBytes = 0;
@@ -78,6 +81,7 @@ export class Streaming {
     this.#lastRecordMs = input.clock.monotonicMs();
     this.#mediumCheckedMs = this.#lastRecordMs;
     this.#flushUpTo = input.flushUpTo;
+    this.#sealUpTo = input.sealUpTo;
     this.#synchronous = input.synchronous;
     this.#serverEnd = input.files.durable;
   }
@@ -97,10 +101,11 @@ export class Streaming {
     return { end: this.#serverEnd, clockUs: this.#serverClockUs };
   }
 
-  /** Makes everything up to `lsn` durable as soon as it is here. */
-  flush(lsn: Lsn): void {
-    if (lsn <= this.#flushUpTo) return;
-    this.#flushUpTo = lsn;
+  /** Makes everything up to `lsn` durable as soon as it is here; with `seal`, in a sealed file. */
+  flush(lsn: Lsn, seal: boolean): void {
+    if (lsn <= this.#flushUpTo && (!seal || lsn <= this.#sealUpTo)) return;
+    if (lsn > this.#flushUpTo) this.#flushUpTo = lsn;
+    if (seal && lsn > this.#sealUpTo) this.#sealUpTo = lsn;
     this.#work.notify();
   }
 
@@ -181,6 +186,7 @@ export class Streaming {
         await this.#timed(files.checkMedium(signal));
         this.#mediumCheckedMs = clock.monotonicMs();
       }
+      await files.sealUpTo(this.#sealUpTo, signal);
       const oldestMs = this.#buffer.oldestReceivedMs;
       const decision = decideFlush({
         bufferedBytes: this.#buffer.sizeBytes,

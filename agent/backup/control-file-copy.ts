@@ -37,5 +37,5 @@ export async function copyControlFile(
     newestPageLsn: toLsn(0n),
     pageCheckFailed: false,
   });
-  return { subTaskId, entries, suspects: [], vanished: [], storedBytes: sizeBytes };
+  return { subTaskId, entries, suspects: [], vanished: [], ended: [], storedBytes: sizeBytes };
 }

@@ -53,14 +53,9 @@ async function close(subTask: SubTask, copied: CopiedBlocks): Promise<void> {
   await using writer = copied.writer;
   const { sizeBytes } = await writer.close();
   const entries = encodeEntries(copied.entries);
-  const { suspects, vanished } = copied;
-  post(
-    {
-      kind: 'copied',
-      copy: { subTaskId: subTask.subTaskId, entries, suspects, vanished, storedBytes: sizeBytes },
-    },
-    [entries.buffer],
-  );
+  const { suspects, vanished, ended } = copied;
+  const copy = { subTaskId: subTask.subTaskId, entries, suspects, vanished, ended, storedBytes: sizeBytes };
+  post({ kind: 'copied', copy }, [entries.buffer]);
 }
 
 function encodeEntries(entries: readonly MacroBlockEntry[]): Uint8Array<ArrayBuffer> {

@@ -1,5 +1,5 @@
 /** Progress counters that all threads of a backup add to and its parent reads. */
-const NAMES = ['plainBytes', 'storedBytes', 'macroblocks', 'files'] as const;
+const NAMES = ['plainBytes', 'readBytes', 'storedBytes', 'macroblocks', 'files'] as const;
 type CounterName = (typeof NAMES)[number];
 
 export type CounterValues = Readonly<Record<CounterName, bigint>>;
@@ -21,6 +21,7 @@ export class Counters {
     const value = (name: CounterName) => Atomics.load(this.#values, NAMES.indexOf(name));
     return {
       plainBytes: value('plainBytes'),
+      readBytes: value('readBytes'),
       storedBytes: value('storedBytes'),
       macroblocks: value('macroblocks'),
       files: value('files'),

@@ -23,7 +23,8 @@ import type { SubTaskCopy, SuspectFound } from './worker-protocol.ts';
 export type StoredDataFile = NumberedFile & {
   readonly storedBytes: number;
   readonly blockCount: number;
-  readonly crc32c: number;
+  /** Undefined when not all of its blocks were read whole. */
+  readonly crc32c: number | undefined;
 };
 
 export type Gathered = {

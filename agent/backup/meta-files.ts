@@ -97,7 +97,8 @@ function formatFile(file: StoredDataFile): BackupFile {
     sizeBytes: BigInt(file.storedBytes),
     mode: file.mode,
     modifiedUs: BigInt(Math.round(file.modifiedMs * 1000)),
-    crc32c: file.crc32c,
+    crc32c: file.crc32c ?? 0,
+    withoutCrc32c: file.crc32c === undefined,
     externalPath: file.kind === 'external' ? file.absolutePath : '',
     macroblockCount: file.blockCount,
   });

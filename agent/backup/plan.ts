@@ -22,6 +22,8 @@ export type Piece = {
   readonly listedBytes: number;
   readonly beginBlock: number;
   readonly endBlock: number;
+  /** Of one macroblock: only these pages are copied, as a delta (storage-layout/macroblock/page-map.ts). */
+  readonly pages?: Uint8Array;
 };
 
 export type SubTask = { readonly subTaskId: number; readonly pieces: readonly Piece[] };
@@ -105,7 +107,7 @@ function shareOf(leftBytes: number, workerCount: number): number {
   return Math.max(SMALLEST_SUB_TASK_BYTES, leftBytes / (workerCount * SHARE));
 }
 
-function pieceOf(file: NumberedFile, beginBlock: number, endBlock: number): Piece {
+export function pieceOf(file: NumberedFile, beginBlock: number, endBlock: number): Piece {
   const { fileNumber, path, absolutePath, kind, sizeBytes } = file;
   return { fileNumber, path, absolutePath, kind, listedBytes: sizeBytes, beginBlock, endBlock };
 }

@@ -1,39 +1,50 @@
 /** Tells how far a backup is. */
 import { create } from '@bufbuild/protobuf';
+import type { LogPoint } from '../../engine/engine.ts';
 import { type BackupProgress, BackupProgressSchema } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import type { Counters } from './counters.ts';
-import type { BackupPlan } from './plan.ts';
 
 const REPORT_INTERVAL_MS = 500;
 
+/** What there is, whether it is copied or stays where the backup before has it. */
+export type BackupTotals = { readonly bytes: number; readonly files: number; readonly macroblocks: number };
+
 export class ProgressReporter {
   readonly #report: (progress: BackupProgress) => void;
+  #start: LogPoint | undefined;
 
   constructor(report: (progress: BackupProgress) => void) {
     this.#report = report;
     report(create(BackupProgressSchema, { phase: 'START' }));
   }
 
-  send(phase: 'COPY' | 'STOP', plan: BackupPlan, counters: Counters): void {
+  /** The server has begun the backup. */
+  begin(start: LogPoint): void {
+    this.#start = start;
+    this.#report(create(BackupProgressSchema, { phase: 'START', start }));
+  }
+
+  send(phase: 'COPY' | 'STOP', totals: BackupTotals, counters: Counters): void {
     const done = counters.read();
     this.#report(
       create(BackupProgressSchema, {
         phase,
         bytesDone: done.plainBytes,
-        bytesTotal: BigInt(plan.totalBytes),
+        bytesTotal: BigInt(totals.bytes),
         outputBytes: done.storedBytes,
         filesDone: done.files,
-        filesTotal: BigInt(plan.files.length),
+        filesTotal: BigInt(totals.files),
         macroblocksDone: done.macroblocks,
-        macroblocksTotal: BigInt(plan.totalBlocks),
+        macroblocksTotal: BigInt(totals.macroblocks),
+        ...(this.#start === undefined ? {} : { start: this.#start }),
       }),
     );
   }
 
   /** Reports now and regularly until it is disposed. */
-  tick(phase: 'COPY', plan: BackupPlan, counters: Counters): Disposable {
-    this.send(phase, plan, counters);
-    const timer = setInterval(() => this.send(phase, plan, counters), REPORT_INTERVAL_MS);
+  tick(phase: 'COPY', totals: BackupTotals, counters: Counters): Disposable {
+    this.send(phase, totals, counters);
+    const timer = setInterval(() => this.send(phase, totals, counters), REPORT_INTERVAL_MS);
     return { [Symbol.dispose]: () => clearInterval(timer) };
   }
 }

@@ -1,8 +1,8 @@
 /**
- * A full backup of one partition group, from the server's start function to the files at the destination:
+ * A backup of one partition group, full or an increment, from the server's start function to the files at the destination:
  *
  *   START  open the backup window, then list the files
- *   COPY   workers copy macroblocks; the control file last
+ *   COPY   an increment waits for the change maps; workers copy macroblocks; the control file last
  *   STOP   close the window, judge suspect pages, write the index and the meta files
  *
  * Nothing here makes a backup set exist: the coordinator publishes it once the log up to the stop position is durable.
@@ -10,11 +10,11 @@
  */
 import { availableParallelism } from 'node:os';
 import { create } from '@bufbuild/protobuf';
-import type { BackupWindow, Instance, InstanceIdentity } from '../../engine/engine.ts';
+import type { BackupWindow, DataListing, InstanceIdentity } from '../../engine/engine.ts';
 import { PAGE_BYTES } from '../../engine/postgres/pages.ts';
 import { parseTablespaceMap } from '../../engine/postgres/restore/tablespaces.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
-import { formatLsn, type Lsn, toLsn } from '../../foundation/lsn.ts';
+import { formatLsn } from '../../foundation/lsn.ts';
 import {
   type BackupProgress,
   type BackupResult,
@@ -22,28 +22,28 @@ import {
   type BackupTask,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import type { PartitionGroupBackup } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { type MacroBlockEntry, writeMacroBlockIndex } from '../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
-import { tree } from '../../storage-layout/tree.ts';
 import type { TaskContext } from '../task-context.ts';
-import { copyControlFile } from './control-file-copy.ts';
+import type { BegunBackup } from './copy.ts';
 import { Counters } from './counters.ts';
-import { gatherEntries, gatherFiles, gatherSuspects, judgeSuspects, keptPaths } from './gather.ts';
+import { FullCopy } from './full-copy.ts';
+import { keptPaths } from './gather.ts';
+import { checkComparable, IncrementCopy } from './increment/increment-copy.ts';
+import { openSetBefore, type SetBefore } from './increment/set-before.ts';
 import { writeMetaFiles } from './meta-files.ts';
-import { type BackupPlan, planBackup } from './plan.ts';
-import { ProgressReporter } from './progress.ts';
+import { blockCount } from './plan.ts';
+import { type BackupTotals, ProgressReporter } from './progress.ts';
 import { type Copied, describeBackup, summarizeBackup } from './summary.ts';
 import { type BackupTarget, targetOf } from './target.ts';
-import { runSubTasks } from './worker-pool.ts';
-import type { SubTaskCopy } from './worker-protocol.ts';
 
 /** Each worker needs some 45 MB and copies 350 MB/s or more: more of them only when somebody asks. */
 const MAX_AUTOMATIC_WORKERS = 4;
 
 /**
  * Copies the instance to the destination. Throws NOT_SUPPORTED (standby, unusual page size), BACKUP_FAILED,
- * SERVER_UNREACHABLE, DESTINATION_IO, DESTINATION_FULL, FILE_EXISTS (sub task ids used before), or the signal's reason.
+ * SERVER_UNREACHABLE, DESTINATION_IO, DESTINATION_FULL, FILE_EXISTS (sub task ids used before), FULL_BACKUP_NEEDED (an
+ * increment cannot be made: the message is the reason; nothing was copied), or the signal's reason.
  */
 export async function runBackupTask(
   context: TaskContext,
@@ -56,34 +56,84 @@ export async function runBackupTask(
   await using instance = await context.instance(task.instance, signal);
   const identity = await instance.identify(signal);
   checkIdentity(identity);
+  const before = await setBefore(task, target, medium, identity, signal);
   const progress = new ProgressReporter(report);
   await using window = await instance.beginBackup(`holdfast backup set ${task.backupSetId}`, signal);
   const scope = scopeOf(window, signal);
+  const { start } = window.started;
+  progress.begin(start);
   const facts = await instance.facts(scope);
   const listing = await instance.listFiles(scope);
   const workerCount = task.concurrency === 0 ? automaticWorkers() : task.concurrency;
-  const plan = planBackup(listing.files, { workerCount, firstSubTaskId: task.firstSubTaskId });
   const counters = new Counters();
-  const copies = await copyAll(
-    { instance, identity, medium, target, task, plan, workerCount, counters },
+  const begun: BegunBackup = {
+    context,
+    instance,
+    identity,
+    medium,
+    target,
+    task,
+    start,
+    listing,
+    workerCount,
+    counters,
     progress,
-    scope,
-  );
-  progress.send('STOP', plan, counters);
+  };
+  using copy = before === undefined ? new FullCopy(begun) : new IncrementCopy(begun, before);
+  const totals = totalsOf(listing);
+  {
+    using _ticking = progress.tick('COPY', totals, counters);
+    await copy.copy(scope);
+  }
+  progress.send('STOP', totals, counters);
   const stopped = await window.stop(scope);
-  const backup = await finish(
-    { identity, facts, listing, medium, target, task, window, stopped, plan, copies },
-    signal,
-  );
+  const indexed = await copy.writeIndex(stopped, signal);
+  const backup = await describe({ begun, window, stopped, facts, indexed }, signal);
   context.logger.info(
     {
       backupSetId: String(task.backupSetId),
       bytes: String(backup.inputBytes),
+      readBytes: String(backup.readBytes),
       stop: formatLsn(stopped.stop.lsn),
     },
     'backup copied',
   );
   return create(BackupResultSchema, { backup });
+}
+
+/** What an increment goes on from; undefined for a full backup. */
+async function setBefore(
+  task: BackupTask,
+  target: BackupTarget,
+  medium: Medium,
+  identity: InstanceIdentity,
+  signal: AbortSignal,
+): Promise<SetBefore | undefined> {
+  if (task.previousSetId === 0n) return undefined;
+  const before = await openSetBefore(medium, target, task.previousSetId, signal);
+  checkComparable(before, identity);
+  return before;
+}
+
+/** Writes what describes the backup. */
+async function describe(copied: Copied, signal: AbortSignal): Promise<PartitionGroupBackup> {
+  const { medium, target, task, listing } = copied.begun;
+  const isKept = keptPaths(listing, parseTablespaceMap(copied.stopped.tablespaceMap));
+  const content = {
+    meta: await describeBackup(copied),
+    files: copied.indexed.files,
+    directories: listing.directories.filter(isKept),
+  };
+  const meta = await writeMetaFiles(medium, target.root, target.setKey, task.metaTaskId, content, signal);
+  return summarizeBackup(copied, [...meta, copied.indexed.index]);
+}
+
+function totalsOf({ files }: DataListing): BackupTotals {
+  return {
+    bytes: files.reduce((sum, file) => sum + file.sizeBytes, 0),
+    files: files.length,
+    macroblocks: files.reduce((sum, file) => sum + blockCount(file.sizeBytes), 0),
+  };
 }
 
 function checkIdentity(identity: InstanceIdentity): void {
@@ -102,98 +152,4 @@ function scopeOf(window: BackupWindow, signal: AbortSignal): AbortSignal {
   const lost = new AbortController();
   window.lost.catch((error: unknown) => lost.abort(error));
   return AbortSignal.any([signal, lost.signal]);
-}
-
-type Copying = {
-  readonly instance: Instance;
-  readonly identity: InstanceIdentity;
-  readonly medium: Medium;
-  readonly target: BackupTarget;
-  readonly task: BackupTask;
-  readonly plan: BackupPlan;
-  readonly workerCount: number;
-  readonly counters: Counters;
-};
-
-/** Every macroblock, the control file's last. */
-async function copyAll(
-  copying: Copying,
-  progress: ProgressReporter,
-  signal: AbortSignal,
-): Promise<readonly SubTaskCopy[]> {
-  const { instance, identity, medium, target, task, plan, workerCount, counters } = copying;
-  const settings = {
-    destinationUri: target.uri,
-    root: target.root,
-    setKey: target.setKey,
-    group: target.group,
-    compression: target.compression,
-    pageChecksums: task.pageCheck && identity.pageChecksumVersion !== 0,
-    limitBytesPerSecond: Number(task.netLimitBytesPerSecond) / workerCount,
-    counters: counters.shared,
-  };
-  using _ticking = progress.tick('COPY', plan, counters);
-  const copies = await runSubTasks(plan.subTasks, settings, workerCount, signal);
-  const control = plan.files.find((file) => file.kind === 'control');
-  if (control === undefined)
-    throw new HoldfastError('BACKUP_FAILED', 'the data directory has no control file');
-  const bytes = await instance.readControlFile(signal);
-  const copy = await copyControlFile(
-    { medium, ...target },
-    plan.controlSubTaskId,
-    control.fileNumber,
-    bytes,
-    signal,
-  );
-  return [...copies, copy];
-}
-
-/** Judges what was copied and writes what describes it. */
-async function finish(copied: Copied, signal: AbortSignal): Promise<PartitionGroupBackup> {
-  const { medium, target, task, plan, listing, copies, window, stopped } = copied;
-  const isKept = keptPaths(listing, parseTablespaceMap(stopped.tablespaceMap));
-  const gathered = gatherFiles(plan.files.filter(isKept), copies);
-  const failures = judgeSuspects(
-    gatherSuspects(gathered, copies),
-    window.started.start.lsn,
-    stopped.stop.lsn,
-  );
-  const newest = newestPageLsn(gatherEntries(gathered, copies, []));
-  checkNewestPage(newest, stopped.stop.lsn);
-  const indexKey = tree.macroBlockIndex(target.root, target.setKey, target.group, task.retry);
-  const index = await writeMacroBlockIndex(
-    medium,
-    indexKey,
-    gatherEntries(gathered, copies, failures),
-    signal,
-  );
-  const meta = await writeMetaFiles(
-    medium,
-    target.root,
-    target.setKey,
-    task.metaTaskId,
-    {
-      meta: await describeBackup(copied),
-      files: gathered.files,
-      directories: listing.directories.filter(isKept),
-    },
-    signal,
-  );
-  return summarizeBackup(copied, gathered, failures, newest, [...meta, { key: indexKey, facts: index }]);
-}
-
-function newestPageLsn(entries: Iterable<MacroBlockEntry>): Lsn {
-  let newest = 0n;
-  for (const entry of entries) if (entry.newestPageLsn > newest) newest = entry.newestPageLsn;
-  return toLsn(newest);
-}
-
-/** Correctness 3: a page from behind the stop position means that these files are not what the server said they are. */
-function checkNewestPage(newest: Lsn, stop: Lsn): void {
-  if (newest <= stop) return;
-  throw new HoldfastError(
-    'BACKUP_FAILED',
-    `a page has position ${formatLsn(newest)}, behind the end of the backup at ${formatLsn(stop)}`,
-    { hint: 'Is the data directory that of this server? Are its pages damaged (pg_amcheck)?' },
-  );
 }

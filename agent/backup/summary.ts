@@ -1,15 +1,8 @@
 /** What a backup says of itself: the meta file's first record for a restore, and the result for the coordinator. */
 import { stat } from 'node:fs/promises';
 import { create } from '@bufbuild/protobuf';
-import type {
-  BackupStop,
-  BackupWindow,
-  DatabaseFacts,
-  DataListing,
-  InstanceIdentity,
-} from '../../engine/engine.ts';
+import type { BackupStop, BackupWindow, DatabaseFacts, InstanceIdentity } from '../../engine/engine.ts';
 import { defined } from '../../foundation/assert.ts';
-import type { Lsn } from '../../foundation/lsn.ts';
 import type { BackupTask } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import {
   type BackupMeta,
@@ -18,34 +11,27 @@ import {
   type PartitionGroupBackup,
   PartitionGroupBackupSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import type { Medium } from '../../storage-layout/media/medium.ts';
 import type { FileFacts } from '../../storage-layout/records/record-file.ts';
 import { tree } from '../../storage-layout/tree.ts';
-import type { FailedPage, Gathered } from './gather.ts';
-import type { BackupPlan } from './plan.ts';
-import type { BackupTarget } from './target.ts';
-import type { SubTaskCopy } from './worker-protocol.ts';
+import type { BegunBackup, IndexedCopy } from './copy.ts';
+import type { FailedPage } from './gather.ts';
 
 /** A result travels in one message; the index marks every block, however many there are. */
 const MAX_REPORTED_PAGES = 1000;
 
 /** A copy that is done, and all that is known of it. */
 export type Copied = {
-  readonly identity: InstanceIdentity;
-  readonly facts: DatabaseFacts;
-  readonly listing: DataListing;
-  readonly medium: Medium;
-  readonly target: BackupTarget;
-  readonly task: BackupTask;
+  readonly begun: BegunBackup;
   readonly window: BackupWindow;
   readonly stopped: BackupStop;
-  readonly plan: BackupPlan;
-  readonly copies: readonly SubTaskCopy[];
+  readonly facts: DatabaseFacts;
+  readonly indexed: IndexedCopy;
 };
 
 /** What a restore must know before it lays a file down. */
 export async function describeBackup(copied: Copied): Promise<BackupMeta> {
-  const { identity, facts, listing, stopped, task } = copied;
+  const { facts, stopped, indexed } = copied;
+  const { identity, listing, task } = copied.begun;
   const { mode } = await stat(identity.dataDirectory);
   return create(BackupMetaSchema, {
     partitionGroup: task.partitionGroup,
@@ -59,18 +45,18 @@ export async function describeBackup(copied: Copied): Promise<BackupMeta> {
     postgresMajor: identity.major,
     databases: facts.databases.map((it) => ({ ...it })),
     catalogVersion: facts.catalogVersion,
+    nextFileNumber: indexed.nextFileNumber,
   });
 }
 
 /** The result: all of the partition group that goes into `backup_info`. */
 export function summarizeBackup(
   copied: Copied,
-  gathered: Gathered,
-  failures: readonly FailedPage[],
-  newest: Lsn,
   described: readonly { readonly key: string; readonly facts: FileFacts }[],
 ): PartitionGroupBackup {
-  const { identity, window, stopped, task, target, copies } = copied;
+  const { window, stopped, indexed } = copied;
+  const { identity, task, target, counters } = copied.begun;
+  const { failures } = indexed;
   const { start } = window.started;
   const prefix = `${tree.backupSetDirectory(target.root, target.setKey.tenantId, target.setKey.fullSetId)}/`;
   const describedBytes = described.reduce((sum, { facts }) => sum + facts.sizeBytes, 0n);
@@ -87,11 +73,13 @@ export function summarizeBackup(
     checkpoint: stopped.checkpoint,
     startUs: window.started.startUs,
     stopUs: stopped.stopUs,
-    newestPageLsn: newest,
-    fileCount: BigInt(gathered.files.length),
-    macroblockCount: BigInt(gathered.macroblockCount),
-    inputBytes: BigInt(gathered.plainBytes),
-    outputBytes: BigInt(copies.reduce((sum, copy) => sum + copy.storedBytes, 0)) + describedBytes,
+    newestPageLsn: indexed.newestPageLsn,
+    fileCount: BigInt(indexed.files.length),
+    macroblockCount: BigInt(indexed.macroblockCount),
+    inputBytes: BigInt(indexed.plainBytes),
+    outputBytes: BigInt(indexed.storedBytes) + describedBytes,
+    readBytes: counters.read().readBytes,
+    previousSetId: task.previousSetId,
     files: described.map(({ key, facts: { sizeBytes, sha256 } }) =>
       create(FileDigestSchema, {
         path: defined(key.split(prefix)[1], 'a key in its set'),

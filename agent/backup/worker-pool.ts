@@ -1,4 +1,4 @@
-/** Runs a backup's sub tasks on worker threads. All threads have ended when `runSubTasks` returns or throws. */
+/** Runs a backup's sub tasks on worker threads. All threads have ended when a function of this file returns or throws. */
 import { Worker } from 'node:worker_threads';
 import { HoldfastError } from '../../foundation/errors.ts';
 import type { SubTask } from './plan.ts';
@@ -15,32 +15,18 @@ const WORKER_FILE = new URL('copy-worker.ts', import.meta.url);
 const WORKER_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 } as const;
 
 /**
- * Copies every sub task on `workerCount` threads and returns the copies in sub task order. The first failure, or an
- * aborted `signal`, ends the others at once: their files stay behind as garbage that no index names.
+ * Copies every sub task of a known list on `workerCount` threads, and returns the copies in sub task order. Otherwise as
+ * `runSubTasks`.
  */
-export async function runSubTasks(
+export async function copySubTasks(
   subTasks: readonly SubTask[],
   settings: WorkerSettings,
   workerCount: number,
   signal: AbortSignal,
 ): Promise<readonly SubTaskCopy[]> {
-  signal.throwIfAborted();
-  const queue = subTasks.values();
   const copies = new Map<number, SubTaskCopy>();
-  const workers = Array.from(
-    { length: Math.min(workerCount, subTasks.length) },
-    () => new Worker(WORKER_FILE, { workerData: settings, resourceLimits: WORKER_LIMITS }),
-  );
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = () => reject(signal.reason as Error); // whatever the caller aborted with
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    const runs = workers.map((worker) => serve(worker, queue, (copy) => copies.set(copy.subTaskId, copy)));
-    await Promise.race([Promise.all(runs), aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-    await Promise.all(workers.map((worker) => worker.terminate()));
-  }
+  const keep = (copy: SubTaskCopy) => copies.set(copy.subTaskId, copy);
+  await runSubTasks(each(subTasks), settings, Math.min(workerCount, subTasks.length), keep, signal);
   return subTasks.map(({ subTaskId }) => {
     const copy = copies.get(subTaskId);
     if (copy === undefined) throw new HoldfastError('INTERNAL', `sub task ${subTaskId} was not copied`);
@@ -48,20 +34,61 @@ export async function runSubTasks(
   });
 }
 
+/**
+ * Copies the sub tasks as they come, on `workerCount` threads; `onCopied` is told each copy when it is durable, in no
+ * order. The first failure, or an aborted `signal`, ends the others at once: their files stay behind as garbage that no
+ * index names.
+ */
+export async function runSubTasks(
+  subTasks: AsyncGenerator<SubTask, void, undefined>,
+  settings: WorkerSettings,
+  workerCount: number,
+  onCopied: (copy: SubTaskCopy) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  signal.throwIfAborted();
+  const workers = Array.from(
+    { length: workerCount },
+    () => new Worker(WORKER_FILE, { workerData: settings, resourceLimits: WORKER_LIMITS }),
+  );
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = () => reject(signal.reason as Error); // whatever the caller aborted with
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    const runs = workers.map((worker) => serve(worker, subTasks, onCopied));
+    await Promise.race([Promise.all(runs), aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    await Promise.all(workers.map((worker) => worker.terminate()));
+    await subTasks.return();
+  }
+}
+
+async function* each(subTasks: readonly SubTask[]): AsyncGenerator<SubTask, void, undefined> {
+  yield* subTasks;
+}
+
 /** Hands sub tasks to one worker whenever it is ready; resolves when its thread has ended. */
 async function serve(
   worker: Worker,
-  queue: Iterator<SubTask, unknown>,
+  queue: AsyncGenerator<SubTask, void, undefined>,
   onCopied: (copy: SubTaskCopy) => void,
 ): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const send = (message: ToWorker) => worker.postMessage(message, []);
+  const giveNext = async () => {
+    const next = await queue.next();
+    send(next.done === true ? { kind: 'end' } : { kind: 'copy', subTask: next.value });
+  };
   worker.on('message', (message: FromWorker) => {
-    if (message.kind === 'copied') onCopied(message.copy);
-    else if (message.kind === 'failed') reject(errorOfPlain(message.error));
+    if (message.kind === 'failed') reject(errorOfPlain(message.error));
+    else if (message.kind === 'ready') giveNext().catch(reject);
     else {
-      const next = queue.next();
-      send(next.done === true ? { kind: 'end' } : { kind: 'copy', subTask: next.value });
+      try {
+        onCopied(message.copy);
+      } catch (error) {
+        reject(error);
+      }
     }
   });
   worker.once('error', (cause) => {

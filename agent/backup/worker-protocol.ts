@@ -37,13 +37,18 @@ export type SuspectFound = {
   readonly pageLsn: bigint;
 };
 
+/** A file that was gone when its piece was to be read. */
+export type VanishedFile = { readonly fileNumber: number; readonly beginBlock: number };
+/** A file that was shorter than listed: nothing of it from macroblock `endBlock` on was there. */
+export type EndFound = { readonly fileNumber: number; readonly endBlock: number };
+
 export type SubTaskCopy = {
   readonly subTaskId: number;
   /** Encoded index entries (storage-layout/macroblock), in order. */
   readonly entries: Uint8Array;
   readonly suspects: readonly SuspectFound[];
-  /** Files that were gone when their piece was to be read. */
-  readonly vanished: readonly { readonly fileNumber: number; readonly beginBlock: number }[];
+  readonly vanished: readonly VanishedFile[];
+  readonly ended: readonly EndFound[];
   /** Size of the macro_block file. */
   readonly storedBytes: number;
 };

@@ -4,7 +4,6 @@
  */
 import { createHash } from 'node:crypto';
 import { CONTROL_FILE_PATH } from '../../engine/postgres/control-file.ts';
-import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import {
   type BackupDirectory,
@@ -18,10 +17,11 @@ import {
   FileListSchema,
   type PartitionGroupBackup,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { EntryStream } from '../../storage-layout/macroblock/entry-stream.ts';
 import {
   MACROBLOCK_BYTES,
   type MacroBlockEntry,
-  readMacroBlockIndex,
+  readIndexChunks,
 } from '../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { RECORD } from '../../storage-layout/records/framing.ts';
@@ -44,6 +44,9 @@ export type SourceSet = {
   readonly metaKey: string;
   readonly indexKey: string;
 };
+
+/** Where the file list and the block index are. */
+type Lists = Pick<SourceSet, 'medium' | 'metaKey' | 'indexKey'>;
 
 export type FileBlocks = { readonly file: BackupFile; readonly blocks: readonly MacroBlockEntry[] };
 
@@ -83,7 +86,10 @@ export async function openSourceSet(
 }
 
 /** The meta file's first record. */
-export async function readBackupMeta(source: SourceSet, signal: AbortSignal): Promise<BackupMeta> {
+export async function readBackupMeta(
+  source: Pick<SourceSet, 'medium' | 'metaKey'>,
+  signal: AbortSignal,
+): Promise<BackupMeta> {
   for await (const record of readRecordFile(source.medium, source.metaKey, RECORD.backupMeta, signal)) {
     if (record.type === RECORD.backupMeta)
       return decodeMessage(BackupMetaSchema, record.payload, record.offset, { file: source.metaKey });
@@ -93,10 +99,7 @@ export async function readBackupMeta(source: SourceSet, signal: AbortSignal): Pr
 }
 
 /** Every directory of the baseline, parents first. Throws DATA_CORRUPT for one that leads out. */
-export async function* readDirectories(
-  source: SourceSet,
-  signal: AbortSignal,
-): AsyncGenerator<BackupDirectory> {
+export async function* readDirectories(source: Lists, signal: AbortSignal): AsyncGenerator<BackupDirectory> {
   for await (const record of readRecordFile(source.medium, source.metaKey, RECORD.backupMeta, signal)) {
     if (record.type !== RECORD.directoryList) continue;
     const list = decodeMessage(DirectoryListSchema, record.payload, record.offset, { file: source.metaKey });
@@ -108,7 +111,7 @@ export async function* readDirectories(
 }
 
 /** The file list in file-number order. Throws DATA_CORRUPT for a path that leads out. */
-export async function* readFiles(source: SourceSet, signal: AbortSignal): AsyncGenerator<BackupFile> {
+export async function* readFiles(source: Lists, signal: AbortSignal): AsyncGenerator<BackupFile> {
   let previous = -1;
   for await (const record of readRecordFile(source.medium, source.metaKey, RECORD.backupMeta, signal)) {
     if (record.type !== RECORD.fileList) continue;
@@ -134,8 +137,8 @@ export async function* readFiles(source: SourceSet, signal: AbortSignal): AsyncG
  * Each file with its blocks, in file order: a file larger than MAX_BLOCKS macroblocks comes in several parts. Throws
  * DATA_CORRUPT when a block has no file, or a file's blocks are not all of the file, each byte once.
  */
-export async function* readFileBlocks(source: SourceSet, signal: AbortSignal): AsyncGenerator<FileBlocks> {
-  const index = new EntryStream(source, signal);
+export async function* readFileBlocks(source: Lists, signal: AbortSignal): AsyncGenerator<FileBlocks> {
+  const index = new EntryStream(readIndexChunks(source.medium, source.indexKey, signal));
   for await (const file of readFiles(source, signal)) {
     let count = 0;
     let part: MacroBlockEntry[] = [];
@@ -173,45 +176,18 @@ export function isControlFile(file: BackupFile): boolean {
   return file.kind === FileKind.CONTROL;
 }
 
-/** The index as a stream of single entries with one step of foresight. */
-class EntryStream {
-  readonly #chunks: AsyncIterator<readonly MacroBlockEntry[]>;
-  #chunk: readonly MacroBlockEntry[] = [];
-  #next = 0;
-
-  constructor(source: SourceSet, signal: AbortSignal) {
-    this.#chunks = readMacroBlockIndex(source.medium, source.indexKey, signal)[Symbol.asyncIterator]();
-  }
-
-  async peek(): Promise<MacroBlockEntry | undefined> {
-    while (this.#next === this.#chunk.length) {
-      const step = await this.#chunks.next();
-      if (step.done === true) return undefined;
-      this.#chunk = step.value;
-      this.#next = 0;
-    }
-    return defined(this.#chunk[this.#next], 'an index entry');
-  }
-
-  take(): void {
-    this.#next += 1;
-  }
-}
-
 function blocksOf(file: BackupFile): number {
   return Math.ceil(Number(file.sizeBytes) / MACROBLOCK_BYTES);
 }
 
 /** `blockNo`: which of the file's blocks is the next. */
-function checkEntry(source: SourceSet, file: BackupFile, entry: MacroBlockEntry, blockNo: number): void {
+function checkEntry(source: Lists, file: BackupFile, entry: MacroBlockEntry, blockNo: number): void {
   if (entry.fileNumber !== file.fileNumber) {
     throw new HoldfastError(
       'DATA_CORRUPT',
       `${source.indexKey} has a macroblock of file ${entry.fileNumber}, which is not listed`,
     );
   }
-  if (entry.delta !== undefined)
-    throw new HoldfastError('NOT_SUPPORTED', `${source.indexKey} holds an incremental backup's deltas`);
   const begin = BigInt(blockNo) * BigInt(MACROBLOCK_BYTES);
   const left = file.sizeBytes - begin;
   const wantedBytes = left < BigInt(MACROBLOCK_BYTES) ? left : BigInt(MACROBLOCK_BYTES);
@@ -221,15 +197,17 @@ function checkEntry(source: SourceSet, file: BackupFile, entry: MacroBlockEntry,
       `${source.indexKey}: macroblock ${entry.blockNumber} of ${entry.plainBytes} bytes is not the next of ${file.path}, which has ${file.sizeBytes} bytes`,
     );
   }
-  if (entry.storedBytes > MAX_STORED_BYTES) {
+  const storedBytes = Math.max(entry.storedBytes, entry.delta?.storedBytes ?? 0);
+  if (storedBytes > MAX_STORED_BYTES) {
     throw new HoldfastError(
       'DATA_CORRUPT',
-      `${source.indexKey}: macroblock ${entry.blockNumber} of ${file.path} is stored in ${entry.storedBytes} bytes`,
+      `${source.indexKey}: macroblock ${entry.blockNumber} of ${file.path} is stored in ${storedBytes} bytes`,
     );
   }
 }
 
-async function checkDigest(
+/** Compares a whole file with what the commit point says. Throws DATA_CORRUPT, FILE_NOT_FOUND. */
+export async function checkDigest(
   medium: Medium,
   file: { readonly key: string; readonly sizeBytes: bigint; readonly sha256: Uint8Array },
   signal: AbortSignal,

@@ -35,6 +35,7 @@ import {
 } from './block-job.ts';
 import { BlockLayer } from './block-layer.ts';
 import { BlockPool } from './block-pool.ts';
+import { type BlockSink, ComparingSink } from './block-sink.ts';
 import { syncPath } from './durability.ts';
 
 export type BaselinePlace = {
@@ -42,6 +43,8 @@ export type BaselinePlace = {
   /** Where configuration files that stood outside the source's data directory go. */
   readonly externalDirectory: string;
   readonly tablespaces: readonly TablespaceTarget[];
+  /** What stands in the directory already stays where it is right. */
+  readonly delta: boolean;
   readonly user: ServerUser | undefined;
   /** Worker threads; undefined: one per core. */
   readonly concurrency: number | undefined;
@@ -49,7 +52,13 @@ export type BaselinePlace = {
   readonly uri: string;
 };
 
-export type BaselineProgress = { readonly bytesDone: bigint; readonly blocksDone: bigint };
+export type BaselineProgress = {
+  readonly bytesDone: bigint;
+  readonly blocksDone: bigint;
+  /** Of those, what was there already. */
+  readonly bytesKept: bigint;
+  readonly blocksKept: bigint;
+};
 
 const MAX_WORKERS = 16;
 
@@ -63,7 +72,7 @@ export async function layDirectories(
   await makeDirectory(join(place.dataDirectory, 'pg_tblspc'), 0o700, place.user);
   for (const tablespace of place.tablespaces) {
     const link = join(place.dataDirectory, 'pg_tblspc', String(tablespace.oid));
-    await symlink(tablespace.directory, link);
+    if (!place.delta) await symlink(tablespace.directory, link); // else they are set already (delta.ts)
   }
   for await (const directory of readDirectories(source, signal)) {
     if (linked.has(directory.path)) continue;
@@ -74,7 +83,7 @@ export async function layDirectories(
 }
 
 /** A server wants these even when a backup did not list them. */
-const REQUIRED_DIRECTORIES = ['global', 'pg_wal', 'pg_wal/archive_status', 'pg_tblspc'] as const;
+export const REQUIRED_DIRECTORIES = ['global', 'pg_wal', 'pg_wal/archive_status', 'pg_tblspc'] as const;
 
 /**
  * Writes every file but the control file. Returns the control file's part of the list, for `layControlFile`. Throws
@@ -86,11 +95,16 @@ export async function layFiles(
   report: (progress: BaselineProgress) => void,
   signal: AbortSignal,
 ): Promise<FileBlocks> {
-  const progress = { bytesDone: 0n, blocksDone: 0n };
-  await using pool = openPool(source, place, (bytes, blocks) => {
+  const progress = { bytesDone: 0n, blocksDone: 0n, bytesKept: 0n, blocksKept: 0n };
+  const count = (bytes: number, blocks: number) => {
     progress.bytesDone += BigInt(bytes);
     progress.blocksDone += BigInt(blocks);
     report({ ...progress });
+  };
+  await using pool = openSink(source, place, count, (bytes, blocks) => {
+    progress.bytesKept += BigInt(bytes);
+    progress.blocksKept += BigInt(blocks);
+    count(bytes, blocks);
   });
   let control: FileBlocks | undefined;
   const batch = new JobBatch();
@@ -179,9 +193,23 @@ async function* manifestFiles(
       path: file.path,
       sizeBytes: file.sizeBytes,
       modifiedUs: file.modifiedUs,
-      crc32c: file.crc32c,
+      crc32c: file.withoutCrc32c ? undefined : file.crc32c,
     };
   }
+}
+
+function openSink(
+  source: SourceSet,
+  place: BaselinePlace,
+  onDone: (bytes: number, blocks: number) => void,
+  onKept: (bytes: number, blocks: number) => void,
+): BlockSink {
+  const pool = openPool(source, place, onDone);
+  return place.delta ? new ComparingSink(pool, workerCount(place), onKept) : pool;
+}
+
+function workerCount({ concurrency }: BaselinePlace): number {
+  return Math.min(Math.max(concurrency ?? availableParallelism(), 1), MAX_WORKERS);
 }
 
 function openPool(
@@ -189,8 +217,7 @@ function openPool(
   place: BaselinePlace,
   onDone: (bytes: number, blocks: number) => void,
 ): BlockPool {
-  const size = Math.min(Math.max(place.concurrency ?? availableParallelism(), 1), MAX_WORKERS);
-  return new BlockPool(size, { ...blockSource(source, place), uri: place.uri }, onDone);
+  return new BlockPool(workerCount(place), { ...blockSource(source, place), uri: place.uri }, onDone);
 }
 
 function blockSource(source: SourceSet, place: BaselinePlace): BlockSource {
@@ -213,6 +240,15 @@ function targetFile(place: BaselinePlace, file: BackupFile): TargetFile {
     sizeBytes: Number(file.sizeBytes),
     mode: external ? 0o600 : file.mode & 0o777 & ~0o022,
   };
+}
+
+function hasPages({ kind }: BackupFile): boolean {
+  return (
+    kind === FileKind.RELATION_MAIN ||
+    kind === FileKind.RELATION_FSM ||
+    kind === FileKind.RELATION_VM ||
+    kind === FileKind.RELATION_INIT
+  );
 }
 
 /** Gathers files and blocks until they are a job. */
@@ -245,6 +281,9 @@ class JobBatch {
         plainBytes: block.plainBytes,
         crc32c: block.crc32c,
         compression: block.compression,
+        ...(block.wholeBytes === undefined ? {} : { wholeBytes: block.wholeBytes }),
+        ...(block.delta === undefined ? {} : { delta: block.delta }),
+        newestPageLsn: hasPages(part.file) ? block.newestPageLsn : undefined,
       });
     }
   }

@@ -1,5 +1,6 @@
 /** What travels between the restore and its worker threads. Plain data: it is cloned. */
 import type { ErrorCode } from '../../foundation/errors.ts';
+import type { Lsn } from '../../foundation/lsn.ts';
 import type { MacroBlockEntry } from '../../storage-layout/macroblock/index.ts';
 
 /** A file to create with its final size; what no block fills stays a hole of zeros. */
@@ -11,12 +12,22 @@ export type TargetFile = {
 
 export type StoredBlock = Pick<
   MacroBlockEntry,
-  'setId' | 'subTaskId' | 'offset' | 'storedBytes' | 'plainBytes' | 'crc32c' | 'compression'
+  | 'setId'
+  | 'subTaskId'
+  | 'offset'
+  | 'storedBytes'
+  | 'plainBytes'
+  | 'crc32c'
+  | 'compression'
+  | 'wholeBytes'
+  | 'delta'
 > & {
   /** Index into the job's files. */
   readonly file: number;
   /** Where its first byte goes. */
   readonly position: number;
+  /** Undefined: the file holds no pages. */
+  readonly newestPageLsn: Lsn | undefined;
 };
 
 /** At most JOB_BYTES of plain bytes and JOB_ITEMS files and blocks. */

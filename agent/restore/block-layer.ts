@@ -1,9 +1,12 @@
 /**
  * Lays the blocks of a job: fetches them in as few ranged reads as possible, the next range while this one is
- * decompressed, checks every block and writes it in place. Buffers are kept from job to job.
+ * decompressed, checks every block and writes it in place. Buffers are kept from job to job. The deltas of an increment's
+ * blocks are fetched first, and put onto each block before it is written.
  */
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
+import { applyDelta, baseBytes, deltaBytes } from '../../storage-layout/macroblock/delta.ts';
+import type { MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
 import { decodeMacroBlock, type PlannedRead, planReads } from '../../storage-layout/macroblock/reader.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { tree } from '../../storage-layout/tree.ts';
@@ -16,7 +19,8 @@ const READ_BYTES = 4 * 1024 * 1024;
 const MAX_GAP_BYTES = 64 * 1024;
 
 export type LaidBlocks = { readonly bytes: number; readonly blocks: number };
-type FileRead = { readonly key: string; readonly read: PlannedRead<StoredBlock> };
+type FileRead<Part> = { readonly key: string; readonly read: PlannedRead<Part> };
+type Deltas = ReadonlyMap<StoredBlock, Buffer>;
 
 export class BlockLayer {
   readonly #source: BlockSource;
@@ -42,7 +46,8 @@ export class BlockLayer {
     try {
       const filled = new Set(job.blocks.map((block) => block.file));
       for (const [index, file] of job.files.entries()) if (!filled.has(index)) targets.create(file);
-      const reads = this.#planJob(job);
+      const deltas = await this.#readDeltas(job);
+      const reads = this.#planReads(job.blocks);
       let pending = this.#fetch(reads, 0);
       for (const [index, { key, read }] of reads.entries()) {
         const stored = await pending;
@@ -50,7 +55,8 @@ export class BlockLayer {
         pending.catch(() => undefined); // awaited in the next turn, unless this one fails first
         for (const block of read.entries) {
           const file = defined(job.files[block.file], 'the file of a block');
-          await this.#layBlock(targets, file, block, storedBytes(stored, key, read.begin, block), key);
+          const record = storedBytes(stored, key, read.begin, block);
+          await this.#layBlock(targets, file, block, record, deltas.get(block), key);
           bytes += block.plainBytes;
         }
       }
@@ -62,9 +68,26 @@ export class BlockLayer {
     return { written: targets.finish().then(() => done) };
   }
 
-  #planJob(job: BlockJob): readonly FileRead[] {
+  /** The plain bytes of the job's deltas: no more than half of its blocks' bytes. */
+  async #readDeltas(job: BlockJob): Promise<Deltas> {
+    const deltas = new Map<StoredBlock, Buffer>();
+    const parts = job.blocks.flatMap((block) =>
+      block.delta === undefined ? [] : [{ ...block.delta, block, plainBytes: deltaBytes(block.delta.pages) }],
+    );
+    for (const { key, read } of this.#planReads(parts)) {
+      const range = await this.#medium.readRange(key, read.begin, read.end);
+      for (const part of read.entries) {
+        const record = storedBytes(range, key, read.begin, part);
+        deltas.set(part.block, decodeMacroBlock(record, part, Buffer.allocUnsafe(part.plainBytes), key));
+      }
+    }
+    return deltas;
+  }
+
+  /** The ranges of macroblock files that hold `parts`, whole blocks or deltas. */
+  #planReads<Part extends MacroBlockPlace>(parts: readonly Part[]): readonly FileRead<Part>[] {
     const { clusterName, clusterId, tenantId, fullSetId, partitionGroup } = this.#source;
-    const byFile = Map.groupBy(job.blocks, (block) => `${block.setId}.${block.subTaskId}`);
+    const byFile = Map.groupBy(parts, (part) => `${part.setId}.${part.subTaskId}`);
     return [...byFile.values()].flatMap((blocks) => {
       const { setId, subTaskId } = defined(blocks[0], 'a group has a member');
       const key = tree.macroBlock(
@@ -79,7 +102,7 @@ export class BlockLayer {
   }
 
   /** Begins the read `index`, if there is one; reads use the two buffers in turn. */
-  async #fetch(reads: readonly FileRead[], index: number): Promise<Buffer> {
+  async #fetch(reads: readonly FileRead<StoredBlock>[], index: number): Promise<Buffer> {
     const next = reads[index];
     if (next === undefined) return NOTHING;
     const { begin, end } = next.read;
@@ -97,13 +120,16 @@ export class BlockLayer {
     file: TargetFile,
     block: StoredBlock,
     stored: Buffer,
+    delta: Buffer | undefined,
     key: string,
   ): Promise<void> {
     const buffer = await this.#writeBuffers.take();
     const release = () => this.#writeBuffers.release(buffer);
     try {
-      const plain = decodeMacroBlock(stored, block, buffer, key);
-      targets.write(file, block.position, plain, release);
+      decodeMacroBlock(stored, { ...block, plainBytes: baseBytes(block) }, buffer, key);
+      const pages = block.delta?.pages;
+      const change = pages === undefined || delta === undefined ? undefined : { pages, bytes: delta };
+      targets.write(file, block.position, applyDelta(buffer, block, change), release);
     } catch (error) {
       release();
       throw error;
@@ -112,7 +138,7 @@ export class BlockLayer {
 }
 
 /** A block's part of a range that was read from `begin` on. */
-function storedBytes(range: Buffer, key: string, begin: number, block: StoredBlock): Buffer {
+function storedBytes(range: Buffer, key: string, begin: number, block: MacroBlockPlace): Buffer {
   const offset = block.offset - begin;
   if (offset + block.storedBytes <= range.length) return range.subarray(offset, offset + block.storedBytes);
   throw new HoldfastError(

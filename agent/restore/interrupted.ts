@@ -28,7 +28,8 @@ export async function removeInterrupted(
   return true;
 }
 
-async function stopLeftover(dataDirectory: string, clock: Clock, signal: AbortSignal): Promise<void> {
+/** Ends the server that an interrupted restore left running on the directory. Throws RESTORE_FAILED when it does not end. */
+export async function stopLeftover(dataDirectory: string, clock: Clock, signal: AbortSignal): Promise<void> {
   const pid = await serverPid(dataDirectory);
   if (pid === undefined || !(await runsOn(pid, dataDirectory))) return;
   process.kill(pid, 'SIGQUIT');

@@ -45,6 +45,8 @@ export type RestoreRequest = {
   readonly unit: CopyPlace['unit'];
   /** A superuser of the restored database, for the check. */
   readonly checkUser: string;
+  /** Over a directory that is there, of the same system and stopped: what is right in it stays. */
+  readonly delta: boolean;
   /** False: the baseline and its log are laid down, ready to start, and that is all. */
   readonly start: boolean;
   /** Where PostgreSQL of that major version is. Throws when there is none. */

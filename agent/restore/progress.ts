@@ -9,6 +9,9 @@ export type RestoreStep = {
   readonly bytesTotal: bigint;
   readonly blocksDone: bigint;
   readonly blocksTotal: bigint;
+  /** Of a delta restore: what of it was there already. */
+  readonly bytesKept: bigint;
+  readonly blocksKept: bigint;
   /** Where the server is about to read; undefined before it does. */
   readonly replayLsn: Lsn | undefined;
   /** Where recovery stops, or the end of the archived log. */
@@ -24,6 +27,8 @@ export class RestoreReporter {
     bytesTotal: 0n,
     blocksDone: 0n,
     blocksTotal: 0n,
+    bytesKept: 0n,
+    blocksKept: 0n,
     replayLsn: undefined,
     targetLsn: undefined,
   };

@@ -27,6 +27,7 @@ import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn } from '../../foundation/lsn.ts';
 import { writeOwned } from './baseline.ts';
 import { planCopyPlace, readAutoConf } from './copy-place.ts';
+import { endDelta } from './delta.ts';
 import { syncPath } from './durability.ts';
 import { LogFeeder } from './log-feeder.ts';
 import { guardOf } from './log-guard.ts';
@@ -72,6 +73,7 @@ export async function recoverAndCheck(
   await finishSettings(prepared, place, source);
   await server.launch();
   await awaitPromotion(server.launched, dataDirectory, server.logPath, signal);
+  if (request.delta) await endDelta(dataDirectory);
   await removeMarker(dataDirectory);
   server.keep();
   for (const name of ['spool', 'external', 'hba.conf'])

@@ -74,6 +74,7 @@ function requestOf(task: RestoreTask, restore: RestoreSettings): RestoreRequest 
         ? undefined
         : { maxMemoryBytes: task.unit.maxMemoryBytes, maxSessions: task.unit.maxSessionNum },
     checkUser: restore.connect.user,
+    delta: false,
     start: true,
     binDirectory: (major) => binDirectoryOf(restore, major),
     port: () => freePortIn(restore.portRange),

@@ -7,13 +7,16 @@
  *   LOG          the server is started and fed the archived log until it is promoted
  *   CHECK        it is asked; then it gets its final settings and is started again
  *
+ * A delta restore claims nothing but its work directory: it works over what is there (delta.ts).
+ *
  * Nothing is claimed before the target is known to be restorable, and whatever fails, everything that was made is
  * removed again, the server stopped first. Until the end a marker file says that the directory is incomplete.
  */
-import { readdir, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RecoveryTarget } from '../../engine/postgres/restore/settings.ts';
 import type { TablespaceTarget } from '../../engine/postgres/restore/tablespaces.ts';
+import { systemClock } from '../../foundation/clock.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import {
   type BaselinePlace,
@@ -24,6 +27,7 @@ import {
   layLabelAndManifest,
 } from './baseline.ts';
 import { layLog, laySettings } from './by-hand.ts';
+import { beginDelta, checkDeltaTarget, endDelta, sweep } from './delta.ts';
 import { syncTrees } from './durability.ts';
 import { type Prepared, prepareRestore, type RestoreRequest } from './prepare.ts';
 import { RestoreReporter, type RestoreStep } from './progress.ts';
@@ -34,6 +38,10 @@ export type RestoreOutcome = {
   readonly dataDirectory: string;
   readonly tablespaces: readonly TablespaceTarget[];
   readonly bytesRestored: bigint;
+  /** Of a delta restore: how much of it was there already, and how many blocks were kept and written. */
+  readonly kept:
+    | { readonly bytes: bigint; readonly blocks: bigint; readonly blocksWritten: bigint }
+    | undefined;
   readonly target: RecoveryTarget;
   readonly major: number;
   /** Undefined without `start`. */
@@ -62,16 +70,19 @@ export async function runRestore(
     targetLsn: prepared.target.kind === 'lsn' ? prepared.target.lsn : prepared.path.end,
   });
   await using claimed = new ClaimedDirectories(request.user);
-  await claim(prepared, claimed);
+  if (request.delta) await claimDelta(prepared, claimed, signal);
+  else await claim(prepared, claimed);
   await layBaseline(prepared, claimed, reporter, signal);
   const outcome = {
     dataDirectory: prepared.dataDirectory,
     tablespaces: prepared.tablespaces,
     bytesRestored: reporter.step.bytesDone,
+    kept: request.delta ? keptOf(reporter.step) : undefined,
     target: prepared.target,
     major: prepared.meta.postgresMajor,
   };
   if (!request.start) {
+    if (request.delta) await endDelta(prepared.dataDirectory);
     await removeMarker(prepared.dataDirectory);
     await rm(prepared.workDirectory, { recursive: true, force: true });
     claimed.keep();
@@ -93,6 +104,35 @@ async function claim(prepared: Prepared, claimed: ClaimedDirectories): Promise<v
     await claimed.claim(tablespace.directory, mode, `the tablespace directory for ${tablespace.location}`);
 }
 
+/**
+ * What was there is not claimed: it stays when the restore fails, without a control file, and another delta restore goes on
+ * with it. Nothing is touched before all that can be refused is.
+ */
+async function claimDelta(
+  prepared: Prepared,
+  claimed: ClaimedDirectories,
+  signal: AbortSignal,
+): Promise<void> {
+  const { dataDirectory, workDirectory, tablespaces, meta, request } = prepared;
+  await checkDeltaTarget(prepared, systemClock, signal);
+  await removeLeftover(workDirectory);
+  await claimed.claim(workDirectory, 0o711, 'the work directory');
+  await claimed.claim(join(workDirectory, 'external'), 0o700, 'the directory');
+  await beginDelta(dataDirectory);
+  const mode = meta.directoryMode === 0o750 ? 0o750 : 0o700;
+  for (const directory of [dataDirectory, ...tablespaces.map((tablespace) => tablespace.directory)]) {
+    await mkdir(directory, { recursive: true });
+    await chmod(directory, mode);
+    if (request.user !== undefined) await chown(directory, request.user.uid, request.user.gid);
+  }
+  await sweep(prepared, signal);
+}
+
+function keptOf(step: RestoreStep): NonNullable<RestoreOutcome['kept']> {
+  const { bytesKept, blocksKept, blocksDone } = step;
+  return { bytes: bytesKept, blocks: blocksKept, blocksWritten: blocksDone - blocksKept };
+}
+
 /** A work directory whose data directory is gone is what an earlier restore left. */
 async function removeLeftover(workDirectory: string): Promise<void> {
   const names = await readdir(workDirectory).catch(() => []);
@@ -110,6 +150,7 @@ async function layBaseline(
     dataDirectory: prepared.dataDirectory,
     externalDirectory: join(prepared.workDirectory, 'external'),
     tablespaces: prepared.tablespaces,
+    delta: request.delta,
     user: request.user,
     concurrency: request.concurrency,
     uri: request.uri,
@@ -117,7 +158,7 @@ async function layBaseline(
   reporter.set({ phase: 'SYSTEM_DATA' });
   await layDirectories(source, place, signal);
   reporter.set({ phase: 'USER_DATA' });
-  const progress = ({ bytesDone, blocksDone }: BaselineProgress) => reporter.set({ bytesDone, blocksDone });
+  const progress = (done: BaselineProgress) => reporter.set(done);
   const [control] = await runTogether(
     (linked) => layFiles(source, place, progress, linked),
     async (linked) => {
@@ -127,7 +168,8 @@ async function layBaseline(
     signal,
   );
   if (!request.start) await laySettings(prepared, signal);
-  await syncTrees(claimed.paths, signal);
+  const directories = [prepared.dataDirectory, ...prepared.tablespaces.map(({ directory }) => directory)];
+  await syncTrees([...new Set([...directories, ...claimed.paths])], signal);
   await layControlFile(source, place, control, signal);
 }
 

@@ -31,6 +31,15 @@ export async function restoreProgress(db: Queryable, jobId: bigint): Promise<Job
   return rows[0];
 }
 
+export async function validationProgress(db: Queryable, jobId: bigint): Promise<JobProgress | undefined> {
+  const rows = await db.query<JobProgress>(
+    `SELECT status AS phase, bytes_done, bytes_total, bytes_per_sec, ${ETA}
+     FROM oceanbase.cdb_ob_backup_validation_job WHERE job_id = $1`,
+    [jobId],
+  );
+  return rows[0];
+}
+
 /**
  * The instant that a text names, as PostgreSQL reads a timestamptz; one without a zone is UTC. Throws what the database
  * throws for a text that is no time.

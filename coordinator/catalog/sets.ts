@@ -8,6 +8,11 @@ export type BackupSet = {
   readonly tenant_id: bigint;
   readonly backup_set_id: bigint;
   readonly full_set_id: bigint;
+  readonly backup_type: 'FULL' | 'INCREMENTAL';
+  /** The set that an increment goes on from; 0: none. */
+  readonly previous_set_id: bigint;
+  /** Why an incremental request became a full backup. */
+  readonly full_reason: string;
   readonly tenant_name: string;
   readonly job_id: bigint;
   readonly state: 'DOING' | 'SUCCESS' | 'FAILED' | 'CANCELLED';
@@ -20,7 +25,7 @@ export type BackupSet = {
   readonly start_us: bigint;
 };
 
-const COLUMNS = `tenant_id, backup_set_id, full_set_id, tenant_name, job_id, state, round, epoch, destination,
+const COLUMNS = `tenant_id, backup_set_id, full_set_id, backup_type, previous_set_id, full_reason, tenant_name, job_id, state, round, epoch, destination,
   display_destination, description, start_us`;
 
 export async function insertSet(
@@ -28,6 +33,9 @@ export async function insertSet(
   set: {
     readonly tenantId: bigint;
     readonly setId: bigint;
+    readonly fullSetId: bigint;
+    readonly previousSetId: bigint;
+    readonly fullReason: string;
     readonly tenantName: string;
     readonly jobId: bigint;
     readonly round: bigint;
@@ -45,10 +53,12 @@ export async function insertSet(
     {
       tenant_id: set.tenantId,
       backup_set_id: set.setId,
-      full_set_id: set.setId,
+      full_set_id: set.fullSetId,
+      previous_set_id: set.previousSetId,
+      full_reason: set.fullReason,
       tenant_name: set.tenantName,
       job_id: set.jobId,
-      backup_type: 'FULL',
+      backup_type: set.previousSetId === 0n ? 'FULL' : 'INCREMENTAL',
       state: 'DOING',
       file_status: 'INCOMPLETE',
       round: set.round,
@@ -111,6 +121,13 @@ export async function abandonSet(
   await updateRows(tx, 'backup_sets', { job_id: jobId, state: 'DOING' }, { state, comment, end_us: nowUs });
 }
 
+/** An increment that cannot be made was never a set: the job goes on with another one. */
+export async function removeSet(tx: Queryable, set: BackupSet): Promise<void> {
+  const key = [set.tenant_id, set.backup_set_id];
+  await tx.query('DELETE FROM holdfast.set_groups WHERE tenant_id = $1 AND backup_set_id = $2', key);
+  await tx.query('DELETE FROM holdfast.backup_sets WHERE tenant_id = $1 AND backup_set_id = $2', key);
+}
+
 /** Sets of the tenant that are shown as there, at this destination. */
 export async function listAvailableSets(
   db: Queryable,
@@ -165,7 +182,9 @@ export async function completeSet(tx: Queryable, info: BackupInfo, comment: stri
         stop_us: group.stopUs,
         macroblock_count: group.macroblockCount,
         file_count: group.fileCount,
-        input_bytes: group.inputBytes,
+        // A version that knew no increments did not say what it read: everything.
+        input_bytes: group.readBytes === 0n ? group.inputBytes : group.readBytes,
+        total_bytes: group.inputBytes,
         output_bytes: group.outputBytes,
         page_failures: group.pageFailures.length,
         server_version: group.serverVersion,

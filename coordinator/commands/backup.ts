@@ -55,9 +55,12 @@ export async function* backup(
   for (const { tenant, round } of chosen) {
     const jobId = await createJob(context, tenant, round, statement);
     jobs.push(jobId);
-    yield notice(`backup of tenant "${tenant.tenant_name}" started: job ${jobId}`, {
-      hint: 'SELECT * FROM CDB_OB_BACKUP_PROGRESS;',
-    });
+    yield notice(
+      `${statement.mode === 'incremental' ? 'incremental ' : ''}backup of tenant "${tenant.tenant_name}" started: job ${jobId}`,
+      {
+        hint: 'SELECT * FROM CDB_OB_BACKUP_PROGRESS;',
+      },
+    );
   }
   if (!statement.wait) return;
   for (const jobId of jobs) {
@@ -68,13 +71,9 @@ export async function* backup(
 
 /** What this version cannot do is refused by name, never done in part. */
 function refuseLater(statement: Of<'backup'>, session: SqlSession): void {
-  if (statement.mode === 'incremental')
-    throw new HoldfastError('NOT_SUPPORTED', 'incremental backups are not supported yet', {
-      hint: 'ALTER SYSTEM BACKUP DATABASE; takes a full backup.',
-    });
   if (statement.mode === 'synthetic')
     throw new HoldfastError('NOT_SUPPORTED', 'synthetic backups are not supported yet', {
-      hint: 'ALTER SYSTEM BACKUP DATABASE; takes a full backup.',
+      hint: 'ALTER SYSTEM BACKUP DATABASE; takes a full backup, ALTER SYSTEM BACKUP INCREMENTAL DATABASE; an increment.',
     });
   if (session.encryption !== undefined)
     throw new HoldfastError('NOT_SUPPORTED', 'encrypted backups are not supported yet', {
@@ -117,6 +116,8 @@ async function createJob(
     destination: round.destination,
     displayDestination: round.display_destination,
     round: String(round.round),
+    mode: statement.mode === 'incremental' ? 'incremental' : 'full', // a synthetic one was refused
+    fullReason: '',
   };
   return await write(context, async (tx) => {
     const running = await findRunningJob(tx, 'BACKUP', tenant.tenant_name);

@@ -11,6 +11,7 @@ import { setParameter, showParameters } from './parameters.ts';
 import { createPool, createUnit, dropPool, dropTenant, dropUnit } from './resources.ts';
 import { cancelRestore, restore, showRestorePreview } from './restore.ts';
 import { showRestoreWindows } from './restore-windows.ts';
+import { cancelValidate, validate } from './validate.ts';
 
 /** Runs one admin statement. Throws HoldfastError; stops waiting (the job goes on) when `signal` aborts. */
 export async function* executeCommand(
@@ -67,6 +68,12 @@ export async function* executeCommand(
       return;
     case 'dropTenant':
       yield* dropTenant(context, statement);
+      return;
+    case 'validate':
+      yield* validate(context, statement, signal);
+      return;
+    case 'cancelValidate':
+      yield* cancelValidate(context, statement);
       return;
     default:
       throw new HoldfastError('NOT_SUPPORTED', `${nameOf(statement)} is not supported yet`);

@@ -226,12 +226,16 @@ export async function claimRound(
   );
 }
 
-/** Claims the next backup set's id by its pg_list, made by `listFor`, and returns it. */
+/**
+ * Claims the next backup set's id by its pg_list, made by `listFor`, and returns it. `fullSetId`: of the set that an
+ * increment belongs to; undefined: a full backup, whose own id it is.
+ */
 export async function claimSet(
   medium: Medium,
   root: TreeRoot,
   tenantId: bigint,
   highestInCatalog: bigint,
+  fullSetId: bigint | undefined,
   listFor: (setId: bigint) => PartitionGroupList,
   signal: AbortSignal,
 ): Promise<bigint> {
@@ -243,9 +247,12 @@ export async function claimSet(
     ) + 1n;
   for (let attempt = 0; attempt < MAX_TRIES; attempt += 1, setId += 1n) {
     const id = setId;
-    const key = tree.pgList(root, { tenantId, fullSetId: id, setId: id });
-    if (await isCreated(() => writeOnce(medium, key, PartitionGroupListSchema, listFor(id), signal)))
-      return id;
+    const key = tree.pgList(root, { tenantId, fullSetId: fullSetId ?? id, setId: id });
+    if (!(await isCreated(() => writeOnce(medium, key, PartitionGroupListSchema, listFor(id), signal))))
+      continue;
+    // The id may be taken in another full set's directory, where no exclusive create meets this one: then both give it up.
+    const claims = (await setIds(medium, root, tenantId, signal)).filter((set) => set.setId === id);
+    if (claims.length === 1) return id;
   }
   throw new HoldfastError(
     'INVALID_BACKUP_DEST',

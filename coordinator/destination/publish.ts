@@ -19,6 +19,7 @@ import { listParameterValues } from '../catalog/parameters.ts';
 import type { BackupSet } from '../catalog/sets.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { checkFilesAreThere } from './described-files.ts';
+import { baseProblem } from './increment-base.ts';
 import { writeOnceOrRead } from './write-once.ts';
 
 /**
@@ -84,7 +85,14 @@ export async function publishBackup(
   const { root } = context;
   const { set } = parts;
   const key = { tenantId: set.tenant_id, fullSetId: set.full_set_id, setId: set.backup_set_id };
-  for (const backup of parts.backups) await checkFilesAreThere(medium, root, key, backup, signal);
+  for (const backup of parts.backups) {
+    checkGoesOnFrom(set, backup);
+    await checkFilesAreThere(medium, root, key, backup, signal);
+  }
+  if (set.previous_set_id !== 0n) {
+    const problem = await baseProblem(medium, root, { ...key, setId: set.previous_set_id }, signal);
+    if (problem !== undefined) throw new HoldfastError('BACKUP_FAILED', problem);
+  }
   await writeOnceOrRead(
     medium,
     tree.localityInfo(root, key),
@@ -114,10 +122,12 @@ export async function publishBackup(
     tenantName: set.tenant_name,
     backupSetId: set.backup_set_id,
     fullSetId: set.full_set_id,
-    type: BackupType.FULL,
+    previousSetId: set.previous_set_id,
+    type: set.backup_type === 'FULL' ? BackupType.FULL : BackupType.INCREMENTAL,
     epoch: set.epoch,
     round: set.round,
     description: set.description,
+    reason: set.full_reason,
     startUs: set.start_us,
     endUs: context.clock.nowUs(),
     clusterName: root.clusterName,
@@ -128,4 +138,13 @@ export async function publishBackup(
   // The destination cannot refuse a leader that was replaced while it slept; this is as near to the write as can be.
   await write(context, () => Promise.resolve());
   return await writeOnceOrRead(medium, tree.backupInfo(root, key), BackupInfoSchema, info, signal);
+}
+
+/** What was copied as an increment must be published as one, of the same set. */
+function checkGoesOnFrom(set: BackupSet, backup: PartitionGroupBackup): void {
+  if (backup.previousSetId === set.previous_set_id) return;
+  throw new HoldfastError(
+    'BACKUP_FAILED',
+    `partition group ${backup.partitionGroup} was copied as an increment of set ${backup.previousSetId}, backup set ${set.backup_set_id} is one of set ${set.previous_set_id}`,
+  );
 }

@@ -2,52 +2,27 @@
  * A backup job, step by step (job-states.ts). The reconcile loop calls `stepBackup` again and again; each call does what
  * the job's state asks for, as far as it can be done now.
  */
-import { create } from '@bufbuild/protobuf';
 import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors.ts';
 import { parseLsn } from '../../foundation/lsn.ts';
-import { BackupResultSchema, FlushLogSchema } from '../../proto/gen/holdfast/v1/agent_pb.ts';
-import {
-  type PartitionGroupBackup,
-  type PartitionGroupList,
-  PartitionGroupListSchema,
-} from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { BackupResultSchema } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import type { PartitionGroupBackup } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { tree } from '../../storage-layout/tree.ts';
-import { listMembersOf } from '../agents/membership.ts';
-import { requireMembers } from '../archive/require-members.ts';
-import {
-  commentJob,
-  errorOfRow,
-  findTask,
-  insertTask,
-  type Job,
-  listTasks,
-  moveJob,
-  type Task,
-} from '../catalog/jobs.ts';
+import { commentJob, errorOfRow, type Job, listTasks, type Task } from '../catalog/jobs.ts';
 import { findRound, listRoundGroups, type RoundGroup } from '../catalog/rounds.ts';
-import { listServers } from '../catalog/servers.ts';
-import {
-  abandonSet,
-  completeSet,
-  findSetOfJob,
-  highestSet,
-  insertSet,
-  insertSetGroup,
-} from '../catalog/sets.ts';
+import { abandonSet, completeSet } from '../catalog/sets.ts';
 import { listGroups } from '../catalog/tenants.ts';
-import { type CoordinatorContext, type Transaction, write } from '../context.ts';
+import { type CoordinatorContext, write } from '../context.ts';
 import { checkIsOnLineage } from '../destination/check-lineage.ts';
-import { checkOwner, claimSet } from '../destination/claims.ts';
 import { checkLogIsThere, publishBackup } from '../destination/publish.ts';
 import { writeDataSummaries } from '../destination/summaries.ts';
-import { BACKUP_TRANSITIONS, type BackupEvent, type BackupState } from './job-states.ts';
+import { advance, archiveTaskOf, askForFlush, askForSeals, setOf } from './backup-parts.ts';
+import { becomeFull, claimBackup, replicasOf } from './begin-backup.ts';
+import { BACKUP_TRANSITIONS, type BackupState } from './job-states.ts';
 import { backupJobSpec } from './specs.ts';
 import { step } from './state-machine.ts';
 import { abandonCancelled, cancelTasks, isEnded, sendCancel } from './task-care.ts';
 import { messageFromJson } from './task-results.ts';
-
-const TASK_LIMIT_US = 86_400_000_000n;
 
 export async function stepBackup(context: CoordinatorContext, job: Job, signal: AbortSignal): Promise<void> {
   const state = job.state as BackupState; // a BACKUP job's state
@@ -57,7 +32,7 @@ export async function stepBackup(context: CoordinatorContext, job: Job, signal: 
   }
   switch (state) {
     case 'PREPARE':
-      await claim(context, job, signal);
+      await claimBackup(context, job, signal);
       return;
     case 'DOING':
       await awaitCopies(context, job);
@@ -77,92 +52,17 @@ export async function stepBackup(context: CoordinatorContext, job: Job, signal: 
   }
 }
 
-/** J2: the set's id is claimed at the destination by its pg_list, then the set and its tasks become rows. */
-async function claim(context: CoordinatorContext, job: Job, signal: AbortSignal): Promise<void> {
-  const { catalog, root } = context;
-  const spec = backupJobSpec.parse(job.spec);
-  const medium = await context.destinations.open(context.secrets.decrypt(spec.destination), signal);
-  await checkOwner(medium, context.deployment, signal); // below an unmounted share everything could be written
-  const groups = await requireMembers(catalog, job, BigInt(spec.round));
-  const replicas = await replicasOf(context, job.tenant_id);
-  const listFor = (setId: bigint): PartitionGroupList =>
-    create(PartitionGroupListSchema, {
-      tenantId: job.tenant_id,
-      tenantName: job.tenant_name,
-      backupSetId: setId,
-      fullSetId: setId,
-      deploymentUuid: context.deployment.deploymentUuid,
-      epoch: context.epoch,
-      createdUs: context.clock.nowUs(),
-      replicas,
-    });
-  const highest = await highestSet(catalog, job.tenant_id);
-  const setId = await claimSet(medium, root, job.tenant_id, highest, listFor, signal);
-  await write(context, async (tx) => {
-    if (!(await advance(tx, job, 'claimed'))) return; // cancelled meanwhile: the claim is garbage for the clean-up
-    await insertSet(tx, {
-      tenantId: job.tenant_id,
-      setId,
-      tenantName: job.tenant_name,
-      jobId: job.job_id,
-      round: BigInt(spec.round),
-      epoch: context.epoch,
-      destination: spec.destination,
-      displayDestination: spec.displayDestination,
-      description: spec.description,
-      plusArchivelog: spec.plusArchivelog,
-      nowUs: tx.nowUs,
-    });
-    for (const [index, group] of groups.entries()) {
-      const taskId = await insertTask(tx, {
-        jobId: job.job_id,
-        kind: 'BACKUP',
-        tenantId: job.tenant_id,
-        partitionGroup: group.partition_group,
-        spec: { setId: String(setId), ordinal: index + 1 },
-        deadlineUs: tx.nowUs + TASK_LIMIT_US,
-        nowUs: tx.nowUs,
-      });
-      await insertSetGroup(tx, {
-        tenantId: job.tenant_id,
-        setId,
-        partitionGroup: group.partition_group,
-        taskId,
-      });
-    }
-    await tx.event({
-      module: 'backup',
-      event: 'backup_started',
-      tenantId: job.tenant_id,
-      tenantName: job.tenant_name,
-      message: `backup set ${setId} of tenant "${job.tenant_name}" has started`,
-      facts: { job_id: job.job_id, backup_set_id: setId },
-    });
-  });
-}
-
-export async function replicasOf(context: CoordinatorContext, tenantId: bigint) {
-  const servers = await listServers(context.catalog);
-  const instances = await listMembersOf(context.catalog, tenantId);
-  return instances.map((instance) => {
-    const server = servers.find((candidate) => candidate.server_id === instance.server_id);
-    return {
-      partitionGroup: instance.partition_group,
-      serverId: instance.server_id,
-      ip: server?.ip ?? '',
-      port: server?.port ?? 0,
-      instance: instance.instance,
-      role: instance.role,
-    };
-  });
-}
-
 async function awaitCopies(context: CoordinatorContext, job: Job): Promise<void> {
-  const tasks = await listTasks(context.catalog, job.job_id);
+  const { set, tasks } = await setOf(context, job);
   const there = await groupNames(context, job);
   const left = tasks.find((task) => !isEnded(task) && !there.has(task.partition_group));
   if (left !== undefined) {
     await failBackup(context, job, hasLeft(left.partition_group));
+    return;
+  }
+  const refused = tasks.find((task) => errorOfRow(task)?.code === 'FULL_BACKUP_NEEDED');
+  if (refused?.state === 'FAILED') {
+    await becomeFull(context, job, set, refused.error_message);
     return;
   }
   const failed = tasks.find((task) => task.state === 'FAILED' || task.state === 'CANCELLED');
@@ -174,6 +74,7 @@ async function awaitCopies(context: CoordinatorContext, job: Job): Promise<void>
     );
     return;
   }
+  await askForSeals(context, job, tasks);
   if (!tasks.every((task) => task.state === 'SUCCEEDED')) return;
   const deadlineUs = context.clock.nowUs() + BigInt(context.timing.logWaitTimeoutMs) * 1000n;
   await write(context, (tx) => advance(tx, job, 'copied', { deadlineUs }));
@@ -214,7 +115,7 @@ async function findNewcomer(
 async function awaitLog(context: CoordinatorContext, job: Job, signal: AbortSignal): Promise<void> {
   const { catalog } = context;
   const spec = backupJobSpec.parse(job.spec);
-  const backups = backupsOf(await listTasks(catalog, job.job_id));
+  const backups = backupsOf((await setOf(context, job)).tasks);
   const tooNew = backups.find((backup) => backup.newestPageLsn > (backup.stop?.lsn ?? 0n));
   if (tooNew !== undefined) {
     const message = `partition group ${tooNew.partitionGroup} has a page newer than the end of the backup`;
@@ -244,7 +145,8 @@ async function awaitLog(context: CoordinatorContext, job: Job, signal: AbortSign
   const row = await findRound(catalog, job.tenant_id, round);
   const ended = row === undefined || row.state === 'STOP' || row.state === 'INTERRUPTED';
   if (waiting.length > 0 && !ended) {
-    for (const backup of waiting) askForFlush(context, backup, await archiveTaskOf(context, groups, backup));
+    for (const { partitionGroup, stop } of waiting)
+      askForFlush(context, await archiveTaskOf(context, groups, partitionGroup), stop?.lsn ?? 0n, false);
     const comment = `waiting for the log of ${waiting.map((backup) => backup.partitionGroup).join(', ')}`;
     if (job.comment !== comment) await write(context, (tx) => commentJob(tx, job.job_id, comment));
     await failWhenLate(context, job, comment);
@@ -314,27 +216,6 @@ function isArchived(backup: PartitionGroupBackup, groups: readonly RoundGroup[])
   );
 }
 
-async function archiveTaskOf(
-  context: CoordinatorContext,
-  groups: readonly RoundGroup[],
-  backup: PartitionGroupBackup,
-): Promise<Task | undefined> {
-  const group = groups.find((candidate) => candidate.partition_group === backup.partitionGroup);
-  return group === undefined ? undefined : await findTask(context.catalog, group.task_id);
-}
-
-function askForFlush(
-  context: CoordinatorContext,
-  backup: PartitionGroupBackup,
-  task: Task | undefined,
-): void {
-  if (task?.state !== 'RUNNING' || backup.stop === undefined) return;
-  context.hub.session(task.server_id)?.send({
-    case: 'flushLog',
-    value: create(FlushLogSchema, { taskId: task.task_id, attempt: task.attempt, lsn: backup.stop.lsn }),
-  });
-}
-
 /** The parts of the set, as the agents reported them. */
 function backupsOf(tasks: readonly Task[]): readonly PartitionGroupBackup[] {
   return tasks.flatMap((task) => messageFromJson(BackupResultSchema, task.result).backup ?? []);
@@ -342,10 +223,9 @@ function backupsOf(tasks: readonly Task[]): readonly PartitionGroupBackup[] {
 
 async function publish(context: CoordinatorContext, job: Job, signal: AbortSignal): Promise<void> {
   const spec = backupJobSpec.parse(job.spec);
-  const set = await findSetOfJob(context.catalog, job.job_id);
-  if (set === undefined) throw new HoldfastError('INTERNAL', `job ${job.job_id} has no backup set`);
+  const { set, tasks } = await setOf(context, job);
   const medium = await context.destinations.open(context.secrets.decrypt(spec.destination), signal);
-  const backups = backupsOf(await listTasks(context.catalog, job.job_id));
+  const backups = backupsOf(tasks);
   // What was published counts; what is not is looked at once more: the fork may have become known since.
   const setKey = { tenantId: set.tenant_id, fullSetId: set.full_set_id, setId: set.backup_set_id };
   const isPublished = (await medium.stat(tree.backupInfo(context.root, setKey), signal)) !== undefined;
@@ -371,8 +251,10 @@ async function publish(context: CoordinatorContext, job: Job, signal: AbortSigna
     context.logger.warn({ err: error }, 'the summaries of the backup sets could not be written'),
   );
   const failures = info.partitionGroups.reduce((sum, group) => sum + group.pageFailures.length, 0);
-  const comment =
-    failures === 0 ? '' : `${failures} pages failed their check: see tenant_diagnose_info and inspect`;
+  const comment = [
+    ...(info.reason === '' ? [] : [`a full backup instead of an increment: ${info.reason}`]),
+    ...(failures === 0 ? [] : [`${failures} pages failed their check: see tenant_diagnose_info and inspect`]),
+  ].join('; ');
   await write(context, async (tx) => {
     await completeSet(tx, info, comment);
     if (!(await advance(tx, job, 'published', { comment }))) return;
@@ -434,18 +316,6 @@ async function finishCancel(context: CoordinatorContext, job: Job): Promise<void
       facts: { job_id: job.job_id },
     });
   });
-}
-
-/** Moves the job along its table. False when the table or the row says no. */
-async function advance(
-  tx: Transaction,
-  job: Job,
-  event: BackupEvent,
-  more: Parameters<typeof moveJob>[5] = {},
-): Promise<boolean> {
-  const state = job.state as BackupState; // a BACKUP job's state
-  const next = step(BACKUP_TRANSITIONS, state, event);
-  return next !== undefined && (await moveJob(tx, job.job_id, state, next, tx.nowUs, more));
 }
 
 /** Errors that end a step for good, by state. While agents copy, and past the commit point, only time may tell. */

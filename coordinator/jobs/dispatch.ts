@@ -11,6 +11,7 @@ import {
   RestoreTaskSchema,
   type StartTask,
   StartTaskSchema,
+  ValidateTaskSchema,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { awayEvent } from '../archive/changes.ts';
 import { moveTask, type Task } from '../catalog/jobs.ts';
@@ -34,7 +35,13 @@ import {
   parameterText,
 } from '../parameters/values.ts';
 import { type Candidates, choosePlace, chooseRestoreServer, type Place } from './placement.ts';
-import { archiveTaskSpec, backupTaskSpec, checkTaskSpec, restoreTaskSpec } from './specs.ts';
+import {
+  archiveTaskSpec,
+  backupTaskSpec,
+  checkTaskSpec,
+  restoreTaskSpec,
+  validateTaskSpec,
+} from './specs.ts';
 import { step } from './state-machine.ts';
 import { messageFromJson } from './task-results.ts';
 import { TASK_TRANSITIONS } from './task-states.ts';
@@ -95,6 +102,10 @@ export async function dispatchTask(
 function placeOf(task: Task, candidates: Candidates): Place | undefined {
   const member = task.kind === 'CHECK' ? checkTaskSpec.parse(task.spec).member : undefined;
   if (member !== undefined) return { serverId: BigInt(member.serverId), instance: member.instance };
+  if (task.kind === 'VALIDATE') {
+    const serverId = candidates.validations?.get(task.task_id);
+    return serverId === undefined ? undefined : { serverId, instance: '' };
+  }
   if (task.kind !== 'RESTORE')
     return choosePlace(task.kind, task.tenant_id, task.partition_group, candidates, {
       serverId: task.server_id,
@@ -150,6 +161,12 @@ async function prepare(
       const value = messageFromJson(RestoreTaskSchema, spec.task);
       if (value.source !== undefined) value.source.uri = context.secrets.decrypt(spec.destination);
       return { kind: { case: 'restore', value } };
+    }
+    case 'VALIDATE': {
+      const spec = validateTaskSpec.parse(task.spec);
+      const value = messageFromJson(ValidateTaskSchema, spec.task);
+      value.source = destinationOf(context, spec.destination);
+      return { kind: { case: 'validate', value } };
     }
     default:
       return assertNever(task.kind);
@@ -222,7 +239,9 @@ async function prepareBackup(
     destination: destinationOf(context, set?.destination ?? ''),
     tenantId: task.tenant_id,
     backupSetId: BigInt(spec.setId),
-    fullSetId: BigInt(spec.setId),
+    fullSetId: set?.full_set_id ?? BigInt(spec.setId),
+    previousSetId: set?.previous_set_id ?? 0n,
+    round: set?.round ?? 0n,
     partitionGroup: task.partition_group,
     instance: place.instance,
     retry,

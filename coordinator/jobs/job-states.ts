@@ -2,7 +2,9 @@
  * The lives of jobs. A job is one statement's work; its tasks are done by agents, its own steps by the coordinator.
  *
  *   BACKUP:  PREPARE ─claimed─► DOING ─copied─► WAIT_LOG ─covered─► PUBLISH ─published─► COMPLETED
+ *            DOING ─becomeFull─► PREPARE: an increment that cannot be made begins again as a full backup
  *   RESTORE: CREATE_TENANT ─created─► RESTORE ─restored─► RESTORE_SUCCESS
+ *   VALIDATE: SCHEDULE ─planned─► DOING ─checked─► RECORD ─recorded─► FINISHED
  *   ARCHIVE: RUNNING ─ended─► COMPLETED          CHECK: RUNNING ─ended─► COMPLETED
  *
  * `fail` leads to FAILED (RESTORE_FAIL) and `cancel` to CANCELLING, then CANCELLED, from every state before the commit
@@ -28,11 +30,19 @@ export type BackupState =
   | 'FAILED'
   | 'CANCELLING'
   | 'CANCELLED';
-export type BackupEvent = 'claimed' | 'copied' | 'covered' | 'published' | 'fail' | 'cancel' | 'stopped';
+export type BackupEvent =
+  | 'claimed'
+  | 'copied'
+  | 'covered'
+  | 'published'
+  | 'fail'
+  | 'cancel'
+  | 'stopped'
+  | 'becomeFull';
 
 export const BACKUP_TRANSITIONS: TransitionTable<BackupState, BackupEvent> = {
   PREPARE: { claimed: 'DOING', fail: 'FAILED', cancel: 'CANCELLING' },
-  DOING: { copied: 'WAIT_LOG', fail: 'FAILED', cancel: 'CANCELLING' },
+  DOING: { copied: 'WAIT_LOG', becomeFull: 'PREPARE', fail: 'FAILED', cancel: 'CANCELLING' },
   WAIT_LOG: { covered: 'PUBLISH', fail: 'FAILED', cancel: 'CANCELLING' },
   PUBLISH: { published: 'COMPLETED', fail: 'FAILED' },
   COMPLETED: {},
@@ -84,6 +94,27 @@ export const RESTORE_TRANSITIONS: TransitionTable<RestoreState, RestoreEvent> = 
   CANCELLED: {},
 };
 
+export type ValidateState =
+  | 'SCHEDULE'
+  | 'DOING'
+  | 'RECORD'
+  | 'FINISHED'
+  | 'FAILED'
+  | 'CANCELLING'
+  | 'CANCELLED';
+export type ValidateEvent = 'planned' | 'checked' | 'recorded' | 'fail' | 'cancel' | 'stopped';
+
+/** States as OceanBase names them. Agents read in DOING; whatever they find, it is noted first, and fails the job then. */
+export const VALIDATE_TRANSITIONS: TransitionTable<ValidateState, ValidateEvent> = {
+  SCHEDULE: { planned: 'DOING', fail: 'FAILED', cancel: 'CANCELLING' },
+  DOING: { checked: 'RECORD', cancel: 'CANCELLING' },
+  RECORD: { recorded: 'FINISHED', fail: 'FAILED', cancel: 'CANCELLING' },
+  FINISHED: {},
+  FAILED: {},
+  CANCELLING: { stopped: 'CANCELLED' },
+  CANCELLED: {},
+};
+
 /** The life of archive and check jobs: all they do is in their tasks (and, for archiving, in the round). */
 export type SimpleState = 'RUNNING' | 'COMPLETED' | 'FAILED' | 'CANCELLED';
 export type SimpleEvent = 'ended' | 'fail' | 'cancel';
@@ -95,10 +126,11 @@ export const SIMPLE_TRANSITIONS: TransitionTable<SimpleState, SimpleEvent> = {
   CANCELLED: {},
 };
 
-export type JobState = BackupState | RestoreState | SimpleState;
+export type JobState = BackupState | RestoreState | ValidateState | SimpleState;
 
 const FINAL: ReadonlySet<JobState> = new Set<JobState>([
   'COMPLETED',
+  'FINISHED',
   'FAILED',
   'CANCELLED',
   'RESTORE_SUCCESS',

@@ -1,4 +1,5 @@
 /** Where a task runs. Pure. */
+import type { Task } from '../catalog/jobs.ts';
 import type { MemberInstance, Server } from '../catalog/servers.ts';
 import type { PartitionGroup } from '../catalog/tenants.ts';
 import type { TaskKind } from './task-states.ts';
@@ -12,6 +13,8 @@ export type Candidates = {
   readonly attached: ReadonlySet<bigint>;
   /** What is known of the partition groups; without it a member is a member. */
   readonly groups?: readonly PartitionGroup[];
+  /** Where the next validation tasks run, by task id (`placeValidations`). */
+  readonly validations?: ReadonlyMap<bigint, bigint>;
 };
 
 /**
@@ -20,7 +23,7 @@ export type Candidates = {
  * instance that is down or a standby, to say so.
  */
 export function choosePlace(
-  kind: Exclude<TaskKind, 'RESTORE'>,
+  kind: Exclude<TaskKind, 'RESTORE' | 'VALIDATE'>,
   tenantId: bigint,
   group: string,
   candidates: Candidates,
@@ -126,4 +129,33 @@ export function chooseRestoreServer(zones: readonly string[], candidates: Candid
     .map((server) => ({ serverId: server.server_id, load: load(server.server_id) }))
     .sort((a, b) => a.load - b.load);
   return servers[0]?.serverId;
+}
+
+/** Validations that one agent does at once: each uses all of its cores. */
+const VALIDATIONS_PER_AGENT = 1;
+
+/**
+ * Spreads the validation tasks that wait over the attached agents that are free, in the order of their ids; any agent can
+ * do any. One that failed or was lost goes to another agent where there is one. Tasks that find no agent stay out.
+ */
+export function placeValidations(
+  tasks: readonly Pick<Task, 'task_id' | 'kind' | 'state' | 'server_id'>[],
+  attached: ReadonlySet<bigint>,
+): ReadonlyMap<bigint, bigint> {
+  const validations = tasks.filter((task) => task.kind === 'VALIDATE');
+  const busy = new Map([...attached].map((serverId) => [serverId, 0]));
+  for (const task of validations)
+    if (task.state !== 'PENDING') busy.set(task.server_id, (busy.get(task.server_id) ?? 0) + 1);
+  const places = new Map<bigint, bigint>();
+  const waiting = validations.filter((task) => task.state === 'PENDING');
+  for (const task of waiting.sort((a, b) => (a.task_id < b.task_id ? -1 : 1))) {
+    const rank = (serverId: bigint) => (busy.get(serverId) ?? 0) * 2 + (serverId === task.server_id ? 1 : 0);
+    const [serverId] = [...attached]
+      .filter((id) => (busy.get(id) ?? 0) < VALIDATIONS_PER_AGENT)
+      .sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
+    if (serverId === undefined) break;
+    busy.set(serverId, (busy.get(serverId) ?? 0) + 1);
+    places.set(task.task_id, serverId);
+  }
+  return places;
 }

@@ -36,10 +36,11 @@ import { type CoordinatorContext, type Transaction, write } from '../context.ts'
 import { handleBackupError, stepBackup } from './backup-job.ts';
 import { stepCheck } from './check-job.ts';
 import { dispatchTask } from './dispatch.ts';
-import type { Candidates } from './placement.ts';
+import { type Candidates, placeValidations } from './placement.ts';
 import { stepRestore } from './restore-job.ts';
 import { noticeDeadline, noticeLoss } from './task-care.ts';
 import { applyProgress } from './task-results.ts';
+import { handleValidateError, stepValidate } from './validate-job.ts';
 
 /** Passes follow each other no closer than this, however much changes. */
 const MIN_INTERVAL_MS = 20;
@@ -152,11 +153,15 @@ async function noticeSilence(context: CoordinatorContext): Promise<void> {
 async function beginSteps(context: CoordinatorContext, steps: Steps, leaders: Leaders): Promise<void> {
   await welcomeBack(context);
   const tasks = await listLiveTasks(context.catalog);
+  const nowUs = context.clock.nowUs();
+  const isDue = (task: Task) => task.state !== 'PENDING' || task.not_before_us <= nowUs;
+  const attached = new Set(context.hub.attachedServers());
   const candidates: Candidates = {
     instances: await keepMembership(context),
     servers: await listServers(context.catalog),
-    attached: new Set(context.hub.attachedServers()),
+    attached,
     groups: await listAllGroups(context.catalog),
+    validations: placeValidations(tasks.filter(isDue), attached),
   };
   await lookAtLeaders(context, leaders, candidates);
   for (const task of tasks)
@@ -179,6 +184,7 @@ async function beginSteps(context: CoordinatorContext, steps: Steps, leaders: Le
       (signal) => stepJob(context, job, signal),
       async (error) => {
         if (job.kind === 'BACKUP') await handleBackupError(context, job, error);
+        if (job.kind === 'VALIDATE') await handleValidateError(context, job, error);
       },
     );
   for (const round of await listInterruptedRounds(context.catalog))
@@ -232,6 +238,9 @@ async function stepJob(context: CoordinatorContext, job: Job, signal: AbortSigna
       return;
     case 'CHECK':
       await stepCheck(context, job);
+      return;
+    case 'VALIDATE':
+      await stepValidate(context, job, signal);
       return;
     case 'ARCHIVE': // its round is stepped
   }

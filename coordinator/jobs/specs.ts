@@ -10,6 +10,9 @@ export const backupJobSpec = z.object({
   destination: z.string(),
   displayDestination: z.string(),
   round: id,
+  /** `incremental` becomes `full`, with the reason, when an increment cannot be made. */
+  mode: z.enum(['full', 'incremental']).default('full'),
+  fullReason: z.string().default(''),
 });
 export type BackupJobSpec = z.infer<typeof backupJobSpec>;
 
@@ -23,6 +26,29 @@ export const checkTaskSpec = z.object({
   /** A standby of the group; without it the group's leader is looked at. */
   member: z.object({ serverId: id, instance: z.string() }).optional(),
 });
+
+export const validateJobSpec = z.object({
+  /** Without it: all sets, and the log of all rounds. */
+  setId: id.optional(),
+  /** What was found right so long ago, or later, is left out. */
+  maxAgeMs: z.number().int().nonnegative().optional(),
+  /** Encrypted URI. */
+  destination: z.string(),
+  displayDestination: z.string(),
+  /** Sets that were left out, for people. */
+  skipped: z.string(),
+});
+export type ValidateJobSpec = z.infer<typeof validateJobSpec>;
+
+/** `task` is a ValidateTask message as JSON, its source without the URI. */
+export const validateTaskSpec = z.object({
+  task: z.record(z.string(), z.unknown()),
+  destination: z.string(),
+  subject: z.object({ setId: id.optional(), fullSetId: id.optional(), round: id.optional() }),
+  /** About as much as there is to read. */
+  bytes: id,
+});
+export type ValidateTaskSpec = z.infer<typeof validateTaskSpec>;
 
 /** `task` is a RestoreTask message as JSON, its source without the URI. */
 export const restoreTaskSpec = z.object({

@@ -10,6 +10,8 @@ import {
   RestoreProgressSchema,
   RestoreResultSchema,
   type TaskResult,
+  ValidateProgressSchema,
+  ValidateResultSchema,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import type { LogHole } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { fromErrorDetail } from '../../proto/grpc-service.ts';
@@ -63,6 +65,15 @@ export async function applyProgress(
         taskId,
         task.attempt,
         messageToJson(RestoreProgressSchema, reported.kind.value),
+        tx.nowUs,
+      );
+      return;
+    case 'validate':
+      await recordProgress(
+        tx,
+        taskId,
+        task.attempt,
+        messageToJson(ValidateProgressSchema, reported.kind.value),
         tx.nowUs,
       );
       return;
@@ -123,6 +134,9 @@ export async function applyResult(context: CoordinatorContext, result: TaskResul
         return;
       case 'check':
         await succeed(tx, task, messageToJson(CheckResultSchema, result.kind.value));
+        return;
+      case 'validate':
+        await succeed(tx, task, messageToJson(ValidateResultSchema, result.kind.value));
         return;
       case undefined:
         await applyFailure(

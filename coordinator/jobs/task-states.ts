@@ -17,7 +17,7 @@ import type { TransitionTable } from './state-machine.ts';
 
 export type TaskState = 'PENDING' | 'RUNNING' | 'CANCELLING' | 'SUCCEEDED' | 'FAILED' | 'CANCELLED';
 export type TaskEvent = 'dispatch' | 'succeed' | 'fail' | 'retry' | 'lose' | 'cancel' | 'stopped';
-export type TaskKind = 'ARCHIVE' | 'BACKUP' | 'RESTORE' | 'CHECK';
+export type TaskKind = 'ARCHIVE' | 'BACKUP' | 'RESTORE' | 'CHECK' | 'VALIDATE';
 
 export const TASK_TRANSITIONS: TransitionTable<TaskState, TaskEvent> = {
   PENDING: { dispatch: 'RUNNING', cancel: 'CANCELLED', fail: 'FAILED' },
@@ -34,6 +34,7 @@ const MAX_FAILURES: Readonly<Record<TaskKind, number>> = {
   BACKUP: 3,
   RESTORE: 1,
   CHECK: 1,
+  VALIDATE: 3,
 };
 
 /** Errors that no further attempt of any kind can mend. */

@@ -106,6 +106,16 @@ export type CurrentStatement =
   | { readonly kind: 'dropResourceUnit'; readonly name: string }
   | { readonly kind: 'dropResourcePool'; readonly name: string }
   | { readonly kind: 'dropTenant'; readonly tenant: string; readonly force: boolean }
+  /** `object` undefined: VALIDATE DATABASE or VALIDATE TENANT = …. */
+  | {
+      readonly kind: 'validate';
+      readonly object?: BackupObject;
+      readonly copy?: number;
+      readonly tenants: TenantNames;
+      readonly maxAge?: string;
+      readonly wait: boolean;
+    }
+  | { readonly kind: 'cancelValidate'; readonly job: bigint }
   /** `password` undefined: SET ENCRYPTION OFF. `only`: the password guards the restore, data stay plain. */
   | { readonly kind: 'setEncryption'; readonly password?: string; readonly only: boolean }
   /** The passwords to try when reading encrypted sets. */
@@ -158,16 +168,6 @@ export type LaterStatement =
       readonly keep: KeepRule;
       readonly tenants: TenantNames;
     }
-  /** `object` undefined: VALIDATE DATABASE or VALIDATE TENANT = …. */
-  | {
-      readonly kind: 'validate';
-      readonly object?: BackupObject;
-      readonly copy?: number;
-      readonly tenants: TenantNames;
-      readonly maxAge?: string;
-      readonly wait: boolean;
-    }
-  | { readonly kind: 'cancelValidate'; readonly job: bigint }
   /** BACKUP BACKUPSET or BACKUPPIECE; both `id` and `notBackedUpTimes` undefined: ALL. */
   | {
       readonly kind: 'backupBackup';

@@ -4,6 +4,8 @@
  *
  *   <relfile>[_fsm|_vm|_init][.<segment>]        temporary: t<backend>_<relfile>[_fsm|_vm|_init][.<segment>]
  */
+import type { ForkId } from '../../storage-layout/clog/change-map.ts';
+
 export type RelationFork = 'main' | 'fsm' | 'vm' | 'init';
 
 export type RelationFileName = {
@@ -42,6 +44,27 @@ export function parseRelationPath(path: string): RelationFileName | undefined {
   const slash = path.lastIndexOf('/');
   if (slash < 0 || !isRelationDirectory(path.slice(0, slash))) return undefined;
   return parseRelationFileName(path.slice(slash + 1));
+}
+
+const FORK_NUMBERS: Readonly<Record<RelationFork, number>> = { main: 0, fsm: 1, vm: 2, init: 3 };
+const GLOBAL_TABLESPACE = 1664;
+const DEFAULT_TABLESPACE = 1663;
+
+/** The fork, as the log names it, of the relation file at `path`, and its segment; undefined for any other file. */
+export function parseForkPath(
+  path: string,
+): { readonly fork: ForkId; readonly segmentNo: number } | undefined {
+  const file = parseRelationPath(path);
+  if (file === undefined) return undefined;
+  const [top, first, , third] = path.split('/');
+  const place =
+    top === 'global'
+      ? { tablespace: GLOBAL_TABLESPACE, database: 0 }
+      : top === 'base'
+        ? { tablespace: DEFAULT_TABLESPACE, database: Number(first) }
+        : { tablespace: Number(first), database: Number(third) };
+  const fork = { ...place, relation: file.relFile, fork: FORK_NUMBERS[file.fork] };
+  return { fork, segmentNo: file.segmentNo };
 }
 
 /** The block number, counted over all segments of its fork, of the first page of the relation file at `path`. */

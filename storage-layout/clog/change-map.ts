@@ -119,18 +119,21 @@ export function encodeChangeMap(parts: ChangeMapParts): {
   return { payloads: writer.finish(), summary: { pageCount, forkCount, unknownSpecial, walLevelMinimal } };
 }
 
+/** So many maps of a fork come at once, at most: decoded they take twenty times their place in the record. */
+const MAPS_AT_ONCE = 1000;
+
 /**
- * The change map in the index file `key`, a record's entries at a time. Throws DATA_CORRUPT, FORMAT_UNKNOWN,
- * FILE_NOT_FOUND. Whether there is a map at all, the index's summary says.
+ * The change map in the index file `key`, entry by entry; a fork with many maps comes in several. Throws DATA_CORRUPT,
+ * FORMAT_UNKNOWN, FILE_NOT_FOUND. Whether there is a map at all, the index's summary says.
  */
 export async function* readChangeMap(
   medium: Medium,
   key: string,
   signal?: AbortSignal,
-): AsyncGenerator<readonly LogChange[], void, undefined> {
+): AsyncGenerator<LogChange, void, undefined> {
   const source = { file: key };
   for await (const record of readRecordFile(medium, key, RECORD.logIndex, signal)) {
-    if (record.type === RECORD.logIndexChanges) yield decodeChanges(record, source);
+    if (record.type === RECORD.logIndexChanges) yield* changesIn(record, source, MAPS_AT_ONCE);
   }
 }
 
@@ -139,8 +142,15 @@ export function decodeChanges(
   record: Pick<PlacedRecord, 'payload' | 'offset'>,
   source: RecordSource,
 ): LogChange[] {
+  return [...changesIn(record, source, Number.POSITIVE_INFINITY)];
+}
+
+function* changesIn(
+  record: Pick<PlacedRecord, 'payload' | 'offset'>,
+  source: RecordSource,
+  mapsAtOnce: number,
+): Generator<LogChange> {
   const { payload } = record;
-  const changes: LogChange[] = [];
   let at = 0;
   while (at < payload.length) {
     if (payload.length - at < ENTRY_BYTES) throw corrupt(source, record.offset, 'a change map entry is cut');
@@ -162,30 +172,40 @@ export function decodeChanges(
     if (kind !== KIND.fork && mapCount !== 0) throw corrupt(source, record.offset, 'pages of no fork');
     switch (kind) {
       case KIND.fork: {
-        const macroblocks: MacroblockChanges[] = [];
-        for (let index = 0; index < mapCount; index += 1) {
-          const length = at + MAP_HEADER_BYTES <= payload.length ? payload.readUInt8(at + 4) : MAP_BYTES + 1;
-          const pages = decodeMap(payload.subarray(at + MAP_HEADER_BYTES, at + MAP_HEADER_BYTES + length));
-          if (pages === undefined || length > MAP_BYTES || at + MAP_HEADER_BYTES + length > payload.length)
-            throw corrupt(source, record.offset, 'a map of changed pages is malformed');
-          macroblocks.push({ macroblock: payload.readUInt32LE(at), pages });
-          at += MAP_HEADER_BYTES + length;
-        }
         const created = (flags & FLAG.created) !== 0;
-        changes.push({ kind: 'fork', ...relation, fork, created, truncatedTo, macroblocks });
+        let left = mapCount;
+        do {
+          const macroblocks: MacroblockChanges[] = [];
+          for (; left > 0 && macroblocks.length < mapsAtOnce; left -= 1) {
+            const map = decodeMapAt(payload, at);
+            if (map === undefined)
+              throw corrupt(source, record.offset, 'a map of changed pages is malformed');
+            macroblocks.push(map.changes);
+            at = map.next;
+          }
+          yield { kind: 'fork', ...relation, fork, created, truncatedTo, macroblocks };
+        } while (left > 0);
         break;
       }
       case KIND.droppedRelation:
-        changes.push({ kind: 'droppedRelation', ...relation });
+        yield { kind: 'droppedRelation', ...relation };
         break;
       default:
-        changes.push({
-          kind: kind === KIND.createdDatabase ? 'createdDatabase' : 'droppedDatabase',
-          ...database,
-        });
+        yield { kind: kind === KIND.createdDatabase ? 'createdDatabase' : 'droppedDatabase', ...database };
     }
   }
-  return changes;
+}
+
+/** The map at `at` and where the next thing begins; undefined when there is none. */
+function decodeMapAt(
+  payload: Buffer,
+  at: number,
+): { readonly changes: MacroblockChanges; readonly next: number } | undefined {
+  if (at + MAP_HEADER_BYTES > payload.length) return undefined;
+  const next = at + MAP_HEADER_BYTES + payload.readUInt8(at + 4);
+  if (next > payload.length) return undefined;
+  const pages = decodeMap(payload.subarray(at + MAP_HEADER_BYTES, next));
+  return pages === undefined ? undefined : { changes: { macroblock: payload.readUInt32LE(at), pages }, next };
 }
 
 /** What of an item goes into its entry. */
@@ -274,7 +294,7 @@ function encodeMap(pages: Uint8Array, into: Buffer, at: number): number {
 
 /** Undefined when the bytes are no coded map with a page in it. */
 function decodeMap(coded: Uint8Array): Uint8Array | undefined {
-  if (coded.length === 0) return undefined;
+  if (coded.length === 0 || coded.length > MAP_BYTES) return undefined;
   if (coded.length === MAP_BYTES) return Uint8Array.from(coded);
   const pages = new Uint8Array(MAP_BYTES);
   let page = 0;

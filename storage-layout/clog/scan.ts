@@ -23,7 +23,7 @@ export type ScannedLogFile = {
 };
 
 /**
- * Reads the whole file, or what ends within its first `limitBytes`. Damage ends it and is no error; FORMAT_UNKNOWN and the
+ * Reads the whole file, or what ends within its first `limitBytes`, and hands out the log of every whole block. Damage ends it and is no error; FORMAT_UNKNOWN and the
  * medium's errors are thrown.
  */
 export async function scanLogFile(
@@ -31,6 +31,7 @@ export async function scanLogFile(
   key: string,
   signal?: AbortSignal,
   limitBytes = Number.POSITIVE_INFINITY,
+  onBlock: (begin: Lsn, data: Buffer) => void = () => undefined,
 ): Promise<ScannedLogFile> {
   const scan = new Scan({ file: key });
   try {
@@ -40,6 +41,7 @@ export async function scanLogFile(
         return { facts: scan.facts(), ignored: { offset: scan.position, reason } };
       }
       scan.next(record);
+      if (record.type === RECORD.logBlock) onBlock(scan.blockBegin, record.payload);
     }
   } catch (error) {
     if (!isError(error, 'DATA_CORRUPT')) throw error;
@@ -70,6 +72,11 @@ class Scan {
     else if (record.type === RECORD.logCheckpoint) this.#addCheckpoint(record, this.#file);
     else throw unknown(this.#source, record.offset, `a ${recordName(record.type)} record in a log file`);
     this.position = record.offset + record.header.headerBytes + record.header.codedBytes;
+  }
+
+  /** Of the block that came last. */
+  get blockBegin(): Lsn {
+    return this.#blocks.at(-1)?.begin ?? this.#end;
   }
 
   facts(): LogFileFacts | undefined {

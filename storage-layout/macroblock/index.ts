@@ -12,7 +12,8 @@
  *       24   32  place of the whole block
  *       56   32  place of the delta, zero without one
  *       88   32  bitmap of the delta's pages: bit n % 8 of byte n / 8 is page n of the block
- *      120    8  zero
+ *      120    4  plain length of the whole block as it is stored, zero when it is that of the entry
+ *      124    4  zero
  *
  * A place:
  *
@@ -30,6 +31,7 @@ import { RECORD } from '../records/framing.ts';
 import { COMPRESSION, type CompressionName, corrupt, type RecordSource, unknown } from '../records/header.ts';
 import { CHUNK_BYTES, type FileFacts, RecordFileWriter, readRecordFile } from '../records/record-file.ts';
 import { recordName } from '../records/types.ts';
+import { endOfPages, PAGE_BYTES, PAGE_MAP_BYTES } from './page-map.ts';
 
 export const MACROBLOCK_BYTES = 2 * 1024 * 1024;
 export const MAX_MACROBLOCKS_PER_FILE = 512;
@@ -38,7 +40,7 @@ const ENTRIES_PER_CHUNK = CHUNK_BYTES / ENTRY_BYTES;
 const WHOLE_PLACE = 24;
 const DELTA_PLACE = 56;
 const BITMAP = 88;
-const BITMAP_BYTES = 32;
+const WHOLE_BYTES = 120;
 const FLAG_PAGE_CHECK_FAILED = 1;
 const FLAG_DELTA = 2;
 
@@ -64,7 +66,9 @@ export type MacroBlockEntry = MacroBlockPlace & {
   /** 0 when no page of the block holds an LSN. */
   readonly newestPageLsn: Lsn;
   readonly pageCheckFailed: boolean;
-  /** Pages changed since the backup that wrote the whole block. */
+  /** Plain length of the whole block as it is stored, when the block has been cut or has grown since. */
+  readonly wholeBytes?: number;
+  /** The pages that were changed since the start of the backup that wrote the whole block, in 256 bits (page-map.ts). */
   readonly delta?: MacroBlockPlace & { readonly pages: Uint8Array };
 };
 
@@ -109,18 +113,38 @@ export async function* readMacroBlockIndex(
   key: string,
   signal?: AbortSignal,
 ): AsyncIterable<readonly MacroBlockEntry[]> {
-  const source = { file: key };
   let previous: MacroBlockEntry | undefined;
-  for await (const record of readRecordFile(medium, key, RECORD.macroBlockIndex, signal)) {
-    if (record.type !== RECORD.macroBlockIndex)
-      throw unknown(source, record.offset, `a ${recordName(record.type)} record in a macroblock index`);
-    const entries = decodeMacroBlockEntries(record.payload, record.offset, source);
+  for await (const { payload, recordOffset, source } of readIndexChunks(medium, key, signal)) {
+    const entries = decodeMacroBlockEntries(payload, recordOffset, source);
     for (const entry of entries) {
       if (previous !== undefined && compareEntries(previous, entry) >= 0)
-        throw corrupt(source, record.offset, 'the entries of the index are out of order');
+        throw corrupt(source, recordOffset, 'the entries of the index are out of order');
       previous = entry;
     }
     yield entries;
+  }
+}
+
+/** A whole number of encoded entries, and where they stand. */
+export type IndexChunk = {
+  readonly payload: Buffer;
+  readonly recordOffset: number;
+  readonly source: RecordSource;
+};
+
+/** The chunks of an index, their entries not decoded: for entry-stream.ts. Throws as `readMacroBlockIndex`. */
+export async function* readIndexChunks(
+  medium: Medium,
+  key: string,
+  signal?: AbortSignal,
+): AsyncGenerator<IndexChunk, void, undefined> {
+  const source = { file: key };
+  for await (const record of readRecordFile(medium, key, RECORD.macroBlockIndex, signal)) {
+    const { type, payload, offset: recordOffset } = record;
+    if (type !== RECORD.macroBlockIndex)
+      throw unknown(source, recordOffset, `a ${recordName(type)} record in a macroblock index`);
+    checkWholeEntries(payload, recordOffset, source);
+    yield { payload, recordOffset, source };
   }
 }
 
@@ -140,9 +164,10 @@ export function encodeMacroBlockEntry(into: Buffer, offset: number, entry: Macro
   into.writeUInt32LE(flags, offset + 12);
   into.writeBigUInt64LE(entry.newestPageLsn, offset + 16);
   encodePlace(into, offset + WHOLE_PLACE, entry);
+  into.writeUInt32LE(entry.wholeBytes ?? 0, offset + WHOLE_BYTES);
   if (entry.delta === undefined) return;
   encodePlace(into, offset + DELTA_PLACE, entry.delta);
-  assert(entry.delta.pages.length === BITMAP_BYTES, 'a delta has a bitmap of 256 bits');
+  assert(entry.delta.pages.length === PAGE_MAP_BYTES, 'a delta has a bitmap of 256 bits');
   into.set(entry.delta.pages, offset + BITMAP);
 }
 
@@ -152,19 +177,20 @@ export function decodeMacroBlockEntries(
   recordOffset: number,
   source: RecordSource,
 ): MacroBlockEntry[] {
-  if (payload.length % ENTRY_BYTES !== 0)
-    throw corrupt(
-      source,
-      recordOffset,
-      `${payload.length} bytes of index entries are no whole number of them`,
-    );
+  checkWholeEntries(payload, recordOffset, source);
   const entries: MacroBlockEntry[] = [];
   for (let offset = 0; offset < payload.length; offset += ENTRY_BYTES)
-    entries.push(decodeEntry(payload, offset, recordOffset, source));
+    entries.push(decodeMacroBlockEntry(payload, offset, recordOffset, source));
   return entries;
 }
 
-function decodeEntry(
+function checkWholeEntries(payload: Buffer, recordOffset: number, source: RecordSource): void {
+  if (payload.length % ENTRY_BYTES === 0) return;
+  throw corrupt(source, recordOffset, `${payload.length} bytes of index entries are no whole number of them`);
+}
+
+/** One entry, at `offset` of a chunk. */
+export function decodeMacroBlockEntry(
   payload: Buffer,
   offset: number,
   recordOffset: number,
@@ -177,6 +203,9 @@ function decodeEntry(
   const whole = decodePlace(payload, offset + WHOLE_PLACE, recordOffset, source);
   if (plainBytes > MACROBLOCK_BYTES)
     throw corrupt(source, recordOffset, `a macroblock of ${plainBytes} bytes`);
+  const wholeBytes = payload.readUInt32LE(offset + WHOLE_BYTES);
+  if (wholeBytes > MACROBLOCK_BYTES)
+    throw corrupt(source, recordOffset, `a macroblock that is stored as ${wholeBytes} bytes`);
   const entry = {
     fileNumber: payload.readUInt32LE(offset),
     blockNumber: payload.readUInt32LE(offset + 4),
@@ -184,13 +213,22 @@ function decodeEntry(
     newestPageLsn: toLsn(payload.readBigUInt64LE(offset + 16)),
     pageCheckFailed: (flags & FLAG_PAGE_CHECK_FAILED) !== 0,
     ...whole,
+    ...(wholeBytes === 0 ? {} : { wholeBytes }),
   };
   if ((flags & FLAG_DELTA) === 0) return entry;
-  const pages = Buffer.from(payload.subarray(offset + BITMAP, offset + BITMAP + BITMAP_BYTES));
+  const pages = Buffer.from(payload.subarray(offset + BITMAP, offset + BITMAP + PAGE_MAP_BYTES));
+  if (!fitsBlock(pages, plainBytes))
+    throw corrupt(source, recordOffset, `a delta that does not fit its block of ${plainBytes} bytes`);
   return {
     ...entry,
     delta: { ...decodePlace(payload, offset + DELTA_PLACE, recordOffset, source), pages },
   };
+}
+
+/** Whether there are pages, all of them within a block of so many bytes. */
+function fitsBlock(pages: Uint8Array, plainBytes: number): boolean {
+  const end = endOfPages(pages);
+  return end > 0 && end * PAGE_BYTES <= plainBytes && plainBytes % PAGE_BYTES === 0;
 }
 
 function encodePlace(into: Buffer, offset: number, place: MacroBlockPlace): void {

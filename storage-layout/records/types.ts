@@ -21,6 +21,7 @@ export const RECORD = {
   roundMemberJoined: 30,
   roundMemberBegin: 31,
   roundMemberLeft: 32,
+  note: 33,
   // records of a meta file and its index
   backupMeta: 48,
   fileList: 49,

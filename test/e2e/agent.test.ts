@@ -194,7 +194,7 @@ test('archives while the stream is down, declares the task when it is back, flus
   const lsn = BigInt(row?.lsn ?? 0);
   await coordinator.send({
     case: 'flushLog',
-    value: { $typeName: 'holdfast.v1.FlushLog', taskId: 5n, attempt: 1, lsn },
+    value: { $typeName: 'holdfast.v1.FlushLog', taskId: 5n, attempt: 1, lsn, seal: false },
   });
   await until(() => durable() >= lsn);
   await coordinator.send({

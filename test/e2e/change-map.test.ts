@@ -156,7 +156,7 @@ async function readMaps(destination: string): Promise<MappedFile[]> {
     expect(file.changes?.walLevelMinimal).toBe(false);
     const key = tree.logIndex(ARCHIVE_ROOT, ARCHIVE_ROUND, ARCHIVE_GROUP, file.fileId, file.epoch);
     const changes: LogChange[] = [];
-    for await (const some of readChangeMap(medium, key)) changes.push(...some);
+    for await (const change of readChangeMap(medium, key)) changes.push(change);
     expect(pagesOf(changes).size).toBe(file.changes?.pageCount);
     mapped.push({ file, changes });
   }

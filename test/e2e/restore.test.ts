@@ -103,6 +103,7 @@ function request(source: Source, name: string, change: Partial<RestoreRequest> =
     user: serverUser(),
     unit: undefined,
     checkUser: 'postgres',
+    delta: false,
     start: true,
     binDirectory: () => binDirectory(source.server.major),
     port: freePort,

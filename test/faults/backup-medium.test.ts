@@ -28,7 +28,8 @@ import { openMedium } from '../../storage-layout/media/open.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import { backUp, GROUP, ROOT, taskContext } from '../support/backup-task.ts';
 import { CoordinatorInTest } from '../support/coordinator-in-test.ts';
-import { FakeAgent, LOG_BEGIN } from '../support/fake-agent.ts';
+import { FakeAgent } from '../support/fake-agent.ts';
+import { LOG_BEGIN } from '../support/fake-heartbeat.ts';
 import { FAULTS, type Fault, FaultyMedium, seededPlan } from '../support/faulty-medium.ts';
 import { createServer, makeTestDirectory, type TestServer } from '../support/postgres.ts';
 import { publishedSets, verifyCopy, verifyPublished, WriteOnceFiles } from '../support/published-sets.ts';
@@ -188,6 +189,9 @@ describe('a coordinator', () => {
       tenant_id: TENANT,
       backup_set_id: 1n,
       full_set_id: 1n,
+      backup_type: 'FULL',
+      previous_set_id: 0n,
+      full_reason: '',
       tenant_name: 'orders',
       job_id: 1n,
       state: 'DOING',

@@ -62,7 +62,7 @@ export type RunningArchiver = {
   /** The newest progress. */
   readonly progress: () => ArchiveProgress | undefined;
   readonly result: Promise<ArchiveResult>;
-  flush(lsn: Lsn): void;
+  flush(lsn: Lsn, seal?: boolean): void;
   drain(reason?: 'CANCELLED' | 'SHUTTING_DOWN'): void;
   abort(): void;
 };
@@ -70,7 +70,7 @@ export type RunningArchiver = {
 /** Runs the task in this process. */
 export function startArchiver(options: ArchiverOptions, hooks: ArchiverHooks = {}): RunningArchiver {
   let progress: ArchiveProgress | undefined;
-  const listeners: ((lsn: Lsn) => void)[] = [];
+  const listeners: ((lsn: Lsn, seal: boolean) => void)[] = [];
   const drain = new AbortController();
   const abort = new AbortController();
   const config = {
@@ -126,8 +126,8 @@ export function startArchiver(options: ArchiverOptions, hooks: ArchiverHooks = {
   return {
     progress: () => progress,
     result,
-    flush: (lsn) => {
-      for (const listener of listeners) listener(lsn);
+    flush: (lsn, seal = false) => {
+      for (const listener of listeners) listener(lsn, seal);
     },
     drain: (reason = 'CANCELLED') => drain.abort(new HoldfastError(reason, 'the test drains')),
     abort: () => abort.abort(new HoldfastError('CANCELLED', 'the test aborts')),

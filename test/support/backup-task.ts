@@ -1,6 +1,8 @@
 /** Runs the agent's backup task inside a test, without an agent, and reads back what it wrote. */
 import { createHash } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { runBackupTask } from '../../agent/backup/run-backup-task.ts';
 import type { DeclaredInstance, TaskContext } from '../../agent/task-context.ts';
@@ -95,7 +97,7 @@ export function taskContext(port: number, open?: TaskContext['openMedium']): Tas
     clock: systemClock,
     instance: (_, signal) => connectInstance(config, signal),
     instanceConfig: () => config,
-    stateDirectory: '/nonexistent',
+    stateDirectory: join(tmpdir(), 'holdfast-test-state'),
     restore: undefined,
     server: { serverId: 1n, ip: '127.0.0.1', port: 0 },
     ...(open === undefined ? {} : { openMedium: open }),

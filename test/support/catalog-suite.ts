@@ -58,6 +58,9 @@ const VIEWS = [
   'cdb_ob_backup_set_details',
   'cdb_ob_backup_set_files',
   'cdb_ob_backup_tasks',
+  'cdb_ob_backup_validation_finding',
+  'cdb_ob_backup_validation_job',
+  'cdb_ob_backup_validation_task',
   'cdb_ob_event_history',
   'cdb_ob_restore_history',
   'cdb_ob_restore_progress',
@@ -302,7 +305,17 @@ export function describeCatalog(open: () => Promise<Catalog>): void {
       ] as const) {
         const setJob = await insertJob(tx, { ...of, kind: 'CHECK', state: 'RUNNING' });
         const more = { epoch: 1n, description: '', plusArchivelog: false };
-        await insertSet(tx, { ...of, setId, round: 1n, jobId: setJob, ...display, ...more });
+        await insertSet(tx, {
+          ...of,
+          setId,
+          fullSetId: setId,
+          previousSetId: 0n,
+          fullReason: '',
+          round: 1n,
+          jobId: setJob,
+          ...display,
+          ...more,
+        });
         for (const { partitionGroup } of partitionGroups)
           await insertSetGroup(tx, { tenantId: 1003n, setId, partitionGroup, taskId: 1n });
         const info = { tenantId: 1003n, backupSetId: setId, partitionGroups };

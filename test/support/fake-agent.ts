@@ -18,11 +18,13 @@ import {
   type BackupTask,
   type CoordinatorMessage,
   type DestinationReach,
-  InstanceRole,
   type KeptSlot,
   type StartTask,
   type TaskProgress,
   type TaskResult,
+  type ValidateResult,
+  ValidateResultSchema,
+  type ValidateTask,
   type Welcome,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import {
@@ -40,10 +42,10 @@ import {
 import { LogFileWriter } from '../../storage-layout/clog/writer.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import { tree } from '../../storage-layout/tree.ts';
+import { heartbeat, instanceOf, LOG_BEGIN } from './fake-heartbeat.ts';
 
 const SEGMENT_BYTES = 16 * 2 ** 20;
 const FIRST_SYSTEM = 7_000_000_000_000_000_000n;
-export const LOG_BEGIN = toLsn(0x3000000n);
 const BACKUP_START = toLsn(0x3000100n);
 const BACKUP_STOP = toLsn(0x3000200n);
 
@@ -61,6 +63,8 @@ export type FakeAgentOptions = {
   holdBackup?: Promise<void>;
   /** Makes the files of a backup and says what it made, system identifier 0: this agent's; default: three files with nothing in them. */
   copy?: (task: BackupTask) => Promise<PartitionGroupBackup>;
+  /** What a validation says; default: that nothing is wrong. */
+  validate?: (task: ValidateTask) => Promise<ValidateResult>;
   /** What the checks find wrong. */
   failedCheck?: string;
   /** What heartbeats and archive reports say besides what every fake agent says; may change at any time. */
@@ -270,6 +274,9 @@ export class FakeAgent implements AsyncDisposable {
       case 'backup':
         void this.#backup(task, task.kind.value);
         return;
+      case 'validate':
+        void this.#validate(task, task.kind.value);
+        return;
       default:
     }
   }
@@ -339,6 +346,13 @@ export class FakeAgent implements AsyncDisposable {
     }
   }
 
+  async #validate(task: StartTask, validation: ValidateTask): Promise<void> {
+    const right = async () =>
+      create(ValidateResultSchema, { beginUs: nowUs(), endUs: nowUs(), bytes: 1000n });
+    const value = await (this.options.validate ?? right)(validation);
+    if (this.#tasks.get(task.taskId)?.attempt === task.attempt) this.#end(task, { case: 'validate', value });
+  }
+
   async #cancel(taskId: bigint, drain: boolean): Promise<void> {
     const task = this.#tasks.get(taskId);
     if (task === undefined) return;
@@ -383,8 +397,9 @@ export class FakeAgent implements AsyncDisposable {
   }
 }
 
-async function fakeCopy(task: BackupTask): Promise<PartitionGroupBackup> {
+export async function fakeCopy(task: BackupTask): Promise<PartitionGroupBackup> {
   return create(PartitionGroupBackupSchema, {
+    previousSetId: task.previousSetId,
     partitionGroup: task.partitionGroup,
     serverVersion: '17.0',
     postgresMajor: 17,
@@ -452,44 +467,4 @@ function progressOf(archive: RunningArchive, systemIdentifier: bigint): ArchiveP
     postgresMajor: 17,
     startUs: 1_000_000n,
   });
-}
-
-function instanceOf({ groups, instance }: FakeAgentOptions, partitionGroup: string): string {
-  return instance ?? (groups === undefined || partitionGroup === 'p0' ? 'main' : partitionGroup);
-}
-
-/** It drops at once what it is ordered to drop. */
-function heartbeat(
-  options: FakeAgentOptions,
-  groups: readonly string[],
-  systemOfGroup: (partitionGroup: string) => bigint,
-  orders: readonly KeptSlot[],
-): AgentMessage['kind'] {
-  return create(AgentMessageSchema, {
-    kind: {
-      case: 'heartbeat',
-      value: {
-        timeUs: nowUs(),
-        instances: groups.map((partitionGroup) => ({
-          tenant: options.tenant,
-          partitionGroup,
-          instance: instanceOf(options, partitionGroup),
-          role: InstanceRole.PRIMARY,
-          systemIdentifier: systemOfGroup(partitionGroup),
-          timeline: 1,
-          lsn: LOG_BEGIN,
-          serverVersion: '17.0',
-          postgresMajor: 17,
-          host: '127.0.0.1',
-          port: 5432,
-          dataDirectory: '/data',
-          ...options.instanceStatus,
-        })),
-        droppedSlots: orders
-          .filter(({ lsn }) => lsn === 0n)
-          .slice(-10)
-          .map((order) => ({ instance: order.instance, slotName: order.slotName })),
-      },
-    },
-  }).kind;
 }

@@ -4,7 +4,8 @@
  * the files, not those of the restored files.
  *
  * The file is JSON in the very layout that the server writes (backup_manifest.c), because the last line's SHA-256
- * covers all bytes before it. A CRC-32C is written as its four bytes in little-endian order.
+ * covers all bytes before it. A CRC-32C is written as its four bytes in little-endian order; a file without one has none
+ * of the two fields, as the server writes it without manifest checksums.
  */
 import { createHash } from 'node:crypto';
 import { formatLsn, type Lsn, type Timeline } from '../../../foundation/lsn.ts';
@@ -14,7 +15,8 @@ export type ManifestFile = {
   readonly path: string;
   readonly sizeBytes: bigint;
   readonly modifiedUs: bigint;
-  readonly crc32c: number;
+  /** Undefined: nobody has read all of the file at one time. Its size alone is checked then. */
+  readonly crc32c: number | undefined;
 };
 
 export type ManifestFacts = {
@@ -54,12 +56,16 @@ export async function* formatManifest(
 }
 
 function formatFile(file: ManifestFile): string {
-  const checksum = Buffer.alloc(4);
-  checksum.writeUInt32LE(file.crc32c >>> 0);
   const modified = new Date(Number(file.modifiedUs / 1000n)).toISOString();
   return (
     `{ "Path": ${JSON.stringify(file.path)}, "Size": ${file.sizeBytes}, ` +
-    `"Last-Modified": "${modified.slice(0, 10)} ${modified.slice(11, 19)} GMT", ` +
-    `"Checksum-Algorithm": "CRC32C", "Checksum": "${checksum.toString('hex')}" }`
+    `"Last-Modified": "${modified.slice(0, 10)} ${modified.slice(11, 19)} GMT"${formatChecksum(file.crc32c)} }`
   );
+}
+
+function formatChecksum(crc32c: number | undefined): string {
+  if (crc32c === undefined) return '';
+  const checksum = Buffer.alloc(4);
+  checksum.writeUInt32LE(crc32c >>> 0);
+  return `, "Checksum-Algorithm": "CRC32C", "Checksum": "${checksum.toString('hex')}"`;
 }

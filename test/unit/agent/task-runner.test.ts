@@ -138,10 +138,15 @@ describe('the task runner', () => {
     await settle();
     for (const lsn of [10n, 30n, 20n])
       runner.flushLog(create(FlushLogSchema, { taskId: 1n, attempt: 0, lsn }));
-    const heard: bigint[] = [];
-    calls[0]?.control.onFlushLog((lsn) => heard.push(lsn));
+    runner.flushLog(create(FlushLogSchema, { taskId: 1n, attempt: 0, lsn: 15n, seal: true }));
+    const heard: [bigint, boolean][] = [];
+    calls[0]?.control.onFlushLog((lsn, seal) => heard.push([lsn, seal]));
     runner.flushLog(create(FlushLogSchema, { taskId: 1n, attempt: 0, lsn: 40n }));
-    expect(heard).toEqual([30n, 40n]);
+    expect(heard).toEqual([
+      [30n, false],
+      [15n, true],
+      [40n, false],
+    ]);
     calls[0]?.end(checkResult);
   });
 

@@ -11,7 +11,8 @@ import { RECORD } from '../../../storage-layout/records/framing.ts';
 import { writeBytesOnce } from '../../../storage-layout/records/info-file.ts';
 import { tree } from '../../../storage-layout/tree.ts';
 import { CoordinatorInTest } from '../../support/coordinator-in-test.ts';
-import { FakeAgent, LOG_BEGIN } from '../../support/fake-agent.ts';
+import { FakeAgent } from '../../support/fake-agent.ts';
+import { LOG_BEGIN } from '../../support/fake-heartbeat.ts';
 
 const ROOT = { clusterName: 'c', clusterId: 1n };
 const KEY = { tenantId: 1001n, round: 1n };

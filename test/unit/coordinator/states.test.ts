@@ -14,6 +14,9 @@ import {
   type JobState,
   RESTORE_TRANSITIONS,
   SIMPLE_TRANSITIONS,
+  VALIDATE_TRANSITIONS,
+  type ValidateEvent,
+  type ValidateState,
 } from '../../../coordinator/jobs/job-states.ts';
 import { phaseEvent } from '../../../coordinator/jobs/restore-job.ts';
 import { isFinal, step, type TransitionTable } from '../../../coordinator/jobs/state-machine.ts';
@@ -150,9 +153,40 @@ describe('jobs', () => {
   });
 
   test('the final states are those without events', () => {
-    for (const table of [BACKUP_TRANSITIONS, RESTORE_TRANSITIONS, SIMPLE_TRANSITIONS])
+    for (const table of [BACKUP_TRANSITIONS, RESTORE_TRANSITIONS, VALIDATE_TRANSITIONS, SIMPLE_TRANSITIONS])
       for (const [state, row] of Object.entries(table))
         expect(isFinalJobState(state as JobState)).toBe(Object.keys(row).length === 0);
+  });
+
+  test('the whole table of a validation is as documented', () => {
+    const table = Object.entries(VALIDATE_TRANSITIONS).flatMap(([from, row]) =>
+      Object.entries(row).map(([event, to]) => `${from} ${event} ${to}`),
+    );
+    expect(table).toEqual([
+      'SCHEDULE planned DOING',
+      'SCHEDULE fail FAILED',
+      'SCHEDULE cancel CANCELLING',
+      'DOING checked RECORD',
+      'DOING cancel CANCELLING',
+      'RECORD recorded FINISHED',
+      'RECORD fail FAILED',
+      'RECORD cancel CANCELLING',
+      'CANCELLING stopped CANCELLED',
+    ]);
+  });
+
+  test('V1: a validation is FINISHED only after all was read and noted', () => {
+    const events: ValidateEvent[] = ['planned', 'checked', 'recorded', 'fail', 'cancel', 'stopped'];
+    walks<ValidateState, ValidateEvent>(VALIDATE_TRANSITIONS, 'SCHEDULE', events, (visited) => {
+      if (visited.includes('FINISHED')) expect(visited).toEqual(['SCHEDULE', 'DOING', 'RECORD', 'FINISHED']);
+      if (visited.includes('CANCELLING')) expect(visited).not.toContain('FAILED');
+    });
+  });
+
+  test('a validation is tried again where that can help, elsewhere too', () => {
+    expect(decideAfterFailure('VALIDATE', 'DESTINATION_IO', 1).kind).toBe('retry');
+    expect(decideAfterFailure('VALIDATE', 'DESTINATION_IO', 3).kind).toBe('giveUp');
+    expect(decideAfterFailure('VALIDATE', 'FORMAT_UNKNOWN', 1).kind).toBe('giveUp');
   });
 
   test('a restore is as far as its slowest partition group', () => {

@@ -132,7 +132,7 @@ describe('a change map', () => {
       unknownSpecial: changeMap.unknownSpecial,
       walLevelMinimal: true,
     });
-    const read = (await collect(readChangeMap(medium, tree.logIndex(ROOT, ROUND, GROUP, 1n, 1n)))).flat();
+    const read = await collect(readChangeMap(medium, tree.logIndex(ROOT, ROUND, GROUP, 1n, 1n)));
     expect(read).toEqual([
       ...[...changeMap.forks].map((one) => ({ kind: 'fork', ...one })),
       { kind: 'droppedRelation', tablespace: 1, database: 2, relation: 3 },

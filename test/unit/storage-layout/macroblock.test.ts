@@ -17,6 +17,7 @@ import {
   readMacroBlockIndex,
   writeMacroBlockIndex,
 } from '../../../storage-layout/macroblock/index.ts';
+import { addPages, emptyPageMap } from '../../../storage-layout/macroblock/page-map.ts';
 import { decodeMacroBlock, planReads } from '../../../storage-layout/macroblock/reader.ts';
 import { MacroBlockFileWriter } from '../../../storage-layout/macroblock/writer.ts';
 import { collect, openTestMedium, overriding, sampleBytes } from './support.ts';
@@ -59,6 +60,7 @@ describe('an index entry', () => {
     });
     const delta = fc
       .tuple(place, fc.uint8Array({ minLength: 32, maxLength: 32 }))
+      .filter(([, pages]) => pages.some((byte) => byte !== 0))
       .map(([where, pages]) => ({ ...where, pages: Buffer.from(pages) }));
     fc.assert(
       fc.property(
@@ -68,7 +70,8 @@ describe('an index entry', () => {
         u32,
         u64,
         fc.boolean(),
-        (whole, change, file, block, lsn, failed) => {
+        fc.option(fc.integer({ min: 1, max: MACROBLOCK_BYTES - 1 })),
+        (whole, change, file, block, lsn, failed, wholeBytes) => {
           const entry: MacroBlockEntry = {
             ...whole,
             fileNumber: file,
@@ -76,6 +79,7 @@ describe('an index entry', () => {
             plainBytes: MACROBLOCK_BYTES,
             newestPageLsn: toLsn(lsn),
             pageCheckFailed: failed,
+            ...(wholeBytes === null ? {} : { wholeBytes }),
             ...(change === null ? {} : { delta: change }),
           };
           const bytes = Buffer.alloc(ENTRY_BYTES);
@@ -84,6 +88,20 @@ describe('an index entry', () => {
         },
       ),
     );
+  });
+});
+
+describe('a delta in an index entry', () => {
+  it.each([
+    ['without pages', 8192, []],
+    ['behind the end of its block', 3 * 8192, [3]],
+    ['of a block that is no whole number of pages', 3 * 8192 + 1, [0]],
+  ])('%s is DATA_CORRUPT', (_, plainBytes, pages) => {
+    const map = emptyPageMap();
+    for (const page of pages) addPages(map, page, page + 1);
+    const bytes = Buffer.alloc(ENTRY_BYTES);
+    encodeMacroBlockEntry(bytes, 0, { ...ENTRY, plainBytes, delta: { ...ENTRY, pages: map } });
+    expect(codeOf(() => decodeMacroBlockEntries(bytes, 0, { file: 'f' }))).toBe('DATA_CORRUPT');
   });
 });
 

@@ -24,6 +24,7 @@ const PATHS: readonly (readonly [string, string])[] = [
   [tree.memberJoined(R, ROUND, 'g', 2), '1001/clog/3/members/g/2.joined'],
   [tree.memberBegin(R, ROUND, 'g', 2), '1001/clog/3/members/g/2.begin'],
   [tree.memberLeft(R, ROUND, 'g', 2), '1001/clog/3/members/g/2.left'],
+  [tree.roundNote(R, ROUND, 3), '1001/clog/3/note_3'],
   [tree.history(R, ROUND, 'g', 2), '1001/clog/3/history/g/2.history'],
   [tree.logData(R, ROUND, 'g', 5n, 6n), '1001/clog/3/data/g/5.6'],
   [tree.logDataPart(R, ROUND, 'g', 5n, 6n, 7), '1001/clog/3/data/g/5.6.part_7'],

@@ -10,7 +10,7 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { ErrorDetail } from "./admin_pb.ts";
 import { file_holdfast_v1_admin } from "./admin_pb.ts";
-import type { LogHole, LogPosition, PartitionGroupBackup } from "./records_pb.ts";
+import type { CheckedLog, LogHole, LogPosition, PartitionGroupBackup } from "./records_pb.ts";
 import { file_holdfast_v1_records } from "./records_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file holdfast/v1/agent.proto.
  */
 export const file_holdfast_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("Chdob2xkZmFzdC92MS9hZ2VudC5wcm90bxILaG9sZGZhc3QudjEigAIKDEFnZW50TWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmhvbGRmYXN0LnYxLkhlbGxvSAASKwoJaGVhcnRiZWF0GAIgASgLMhYuaG9sZGZhc3QudjEuSGVhcnRiZWF0SAASMgoNdGFza19hY2NlcHRlZBgDIAEoCzIZLmhvbGRmYXN0LnYxLlRhc2tBY2NlcHRlZEgAEjIKDXRhc2tfcHJvZ3Jlc3MYBCABKAsyGS5ob2xkZmFzdC52MS5UYXNrUHJvZ3Jlc3NIABIuCgt0YXNrX3Jlc3VsdBgFIAEoCzIXLmhvbGRmYXN0LnYxLlRhc2tSZXN1bHRIAEIGCgRraW5kIq8CChJDb29yZGluYXRvck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmhvbGRmYXN0LnYxLldlbGNvbWVIABIsCgpzdGFydF90YXNrGAIgASgLMhYuaG9sZGZhc3QudjEuU3RhcnRUYXNrSAASLgoLY2FuY2VsX3Rhc2sYAyABKAsyFy5ob2xkZmFzdC52MS5DYW5jZWxUYXNrSAASKgoJZmx1c2hfbG9nGAQgASgLMhUuaG9sZGZhc3QudjEuRmx1c2hMb2dIABIwCgxyZXBvcnRfdGFza3MYBSABKAsyGC5ob2xkZmFzdC52MS5SZXBvcnRUYXNrc0gAEiwKCmtlZXBfc2xvdHMYBiABKAsyFi5ob2xkZmFzdC52MS5LZWVwU2xvdHNIAEIGCgRraW5kIsYBCgVIZWxsbxISCgphZ2VudF91dWlkGAEgASgJEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SDAoEem9uZRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEjAKCWluc3RhbmNlcxgGIAMoCzIdLmhvbGRmYXN0LnYxLkRlY2xhcmVkSW5zdGFuY2USLwoNcnVubmluZ190YXNrcxgHIAMoCzIYLmhvbGRmYXN0LnYxLlJ1bm5pbmdUYXNrEg0KBXRva2VuGAggASgJInIKEERlY2xhcmVkSW5zdGFuY2USDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRIQCghyZXN0b3JlZBgEIAEoCBIRCgl0ZW5hbnRfaWQYBSABKAQiLwoLUnVubmluZ1Rhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNIpQBCgdXZWxjb21lEhEKCXNlcnZlcl9pZBgBIAEoBBIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBIXCg9kZXBsb3ltZW50X3V1aWQYBCABKAkSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAUgASgNEhQKDGxlYWRlcl9lcG9jaBgGIAEoBCK1AQoJSGVhcnRiZWF0Eg8KB3RpbWVfdXMYASABKAMSLgoJaW5zdGFuY2VzGAIgAygLMhsuaG9sZGZhc3QudjEuSW5zdGFuY2VTdGF0dXMSHQoVcmVzaWRlbnRfbWVtb3J5X2J5dGVzGAMgASgEEhcKD2ZyZWVfZGlza19ieXRlcxgEIAEoBBIvCg1kcm9wcGVkX3Nsb3RzGAogAygLMhguaG9sZGZhc3QudjEuRHJvcHBlZFNsb3QiMgoLRHJvcHBlZFNsb3QSEAoIaW5zdGFuY2UYASABKAkSEQoJc2xvdF9uYW1lGAIgASgJIo0DCg5JbnN0YW5jZVN0YXR1cxIOCgZ0ZW5hbnQYASABKAkSFwoPcGFydGl0aW9uX2dyb3VwGAIgASgJEhAKCGluc3RhbmNlGAMgASgJEicKBHJvbGUYBCABKA4yGS5ob2xkZmFzdC52MS5JbnN0YW5jZVJvbGUSGQoRc3lzdGVtX2lkZW50aWZpZXIYBSABKAYSEAoIdGltZWxpbmUYBiABKA0SCwoDbHNuGAcgASgGEhYKDnNlcnZlcl92ZXJzaW9uGAggASgJEhYKDnBvc3RncmVzX21ham9yGAkgASgNEg0KBWVycm9yGAogASgJEgwKBGhvc3QYCyABKAkSDAoEcG9ydBgMIAEoDRIWCg5kYXRhX2RpcmVjdG9yeRgNIAEoCRIQCghyZXN0b3JlZBgOIAEoCBIRCgl0ZW5hbnRfaWQYDyABKAQSHgoWbWF4X3Nsb3Rfd2FsX2tlZXBfc2l6ZRgUIAEoCRIlCh1pZGxlX3JlcGxpY2F0aW9uX3Nsb3RfdGltZW91dBgVIAEoCSJECgtEZXN0aW5hdGlvbhILCgN1cmkYASABKAkSFAoMY2x1c3Rlcl9uYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAQiiAIKCVN0YXJ0VGFzaxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDgoGam9iX2lkGAMgASgEEhMKC2RlYWRsaW5lX21zGAQgASgNEisKB2FyY2hpdmUYBSABKAsyGC5ob2xkZmFzdC52MS5BcmNoaXZlVGFza0gAEikKBmJhY2t1cBgGIAEoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cFRhc2tIABIrCgdyZXN0b3JlGAcgASgLMhguaG9sZGZhc3QudjEuUmVzdG9yZVRhc2tIABInCgVjaGVjaxgIIAEoCzIWLmhvbGRmYXN0LnYxLkNoZWNrVGFza0gAQgYKBGtpbmQiTQoKQ2FuY2VsVGFzaxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDgoGcmVhc29uGAMgASgJEg0KBWRyYWluGAQgASgIIjkKCEZsdXNoTG9nEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRILCgNsc24YAyABKAYiMQoJS2VlcFNsb3RzEiQKBXNsb3RzGAEgAygLMhUuaG9sZGZhc3QudjEuS2VwdFNsb3QiPAoIS2VwdFNsb3QSEAoIaW5zdGFuY2UYASABKAkSEQoJc2xvdF9uYW1lGAIgASgJEgsKA2xzbhgDIAEoBiINCgtSZXBvcnRUYXNrcyIwCgxUYXNrQWNjZXB0ZWQSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNItoBCgxUYXNrUHJvZ3Jlc3MSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEg8KB3RpbWVfdXMYAyABKAMSLwoHYXJjaGl2ZRgEIAEoCzIcLmhvbGRmYXN0LnYxLkFyY2hpdmVQcm9ncmVzc0gAEi0KBmJhY2t1cBgFIAEoCzIbLmhvbGRmYXN0LnYxLkJhY2t1cFByb2dyZXNzSAASLwoHcmVzdG9yZRgGIAEoCzIcLmhvbGRmYXN0LnYxLlJlc3RvcmVQcm9ncmVzc0gAQgYKBGtpbmQilwIKClRhc2tSZXN1bHQSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEikKBWVycm9yGAMgASgLMhguaG9sZGZhc3QudjEuRXJyb3JEZXRhaWxIABItCgdhcmNoaXZlGAQgASgLMhouaG9sZGZhc3QudjEuQXJjaGl2ZVJlc3VsdEgAEisKBmJhY2t1cBgFIAEoCzIZLmhvbGRmYXN0LnYxLkJhY2t1cFJlc3VsdEgAEi0KB3Jlc3RvcmUYBiABKAsyGi5ob2xkZmFzdC52MS5SZXN0b3JlUmVzdWx0SAASKQoFY2hlY2sYByABKAsyGC5ob2xkZmFzdC52MS5DaGVja1Jlc3VsdEgAQgYKBGtpbmQiXQoJQ2hlY2tUYXNrEhAKCGluc3RhbmNlGAEgASgJEi0KC2Rlc3RpbmF0aW9uGAIgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SDwoHcHVycG9zZRgDIAEoCSI0CgtDaGVja1Jlc3VsdBIlCgVpdGVtcxgBIAMoCzIWLmhvbGRmYXN0LnYxLkNoZWNrSXRlbSJVCglDaGVja0l0ZW0SDAoEbmFtZRgBIAEoCRIOCgZwYXNzZWQYAiABKAgSDQoFZm91bmQYAyABKAkSDgoGd2FudGVkGAQgASgJEgsKA2ZpeBgFIAEoCSLBAgoLQXJjaGl2ZVRhc2sSLQoLZGVzdGluYXRpb24YASABKAsyGC5ob2xkZmFzdC52MS5EZXN0aW5hdGlvbhIRCgl0ZW5hbnRfaWQYAiABKAQSDQoFcm91bmQYAyABKAQSFwoPcGFydGl0aW9uX2dyb3VwGAQgASgJEhAKCGluc3RhbmNlGAUgASgJEg0KBWVwb2NoGAYgASgEEhEKCXNsb3RfbmFtZRgHIAEoCRINCgVmcmVzaBgIIAEoCBIeChZjaGVja3BvaW50X2ludGVydmFsX21zGAkgASgNEhMKC2NvbXByZXNzaW9uGAogASgJEiIKGmV4cGVjdGVkX3N5c3RlbV9pZGVudGlmaWVyGAsgASgGEhEKCXNlcnZlcl9pZBgMIAEoBBIZChFuZXdfcm91bmRfZm9sbG93cxgNIAEoCCK7BAoPQXJjaGl2ZVByb2dyZXNzEg0KBXN0YXRlGAEgASgJEicKBXN0YXJ0GAIgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SKQoHZHVyYWJsZRgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhUKDWNoZWNrcG9pbnRfdXMYBCABKAMSEgoKc2VydmVyX2xzbhgFIAEoBhIRCglzZXJ2ZXJfdXMYBiABKAMSEwoLaW5wdXRfYnl0ZXMYByABKAQSFAoMb3V0cHV0X2J5dGVzGAggASgEEhkKEXN5c3RlbV9pZGVudGlmaWVyGAkgASgGEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgKIAEoDRIWCg5wb3N0Z3Jlc19tYWpvchgLIAEoDRIPCgdmaWxlX2lkGAwgASgEEhMKC3dhaXRpbmdfZm9yGA0gASgJEhIKCmxhc3RfZXJyb3IYDiABKAkSEAoIc3RhcnRfdXMYDyABKAMSFQoNYmFja2xvZ19ieXRlcxgQIAEoBBISCgpzbG90X3N0YXRlGBEgASgJEhsKE3Nsb3RfcmV0YWluZWRfYnl0ZXMYEiABKAQSFgoOd2FsX2ZyZWVfYnl0ZXMYEyABKAQSEAoIdGltZWxpbmUYFCABKA0SMgoLZGVzdGluYXRpb24YHiABKA4yHS5ob2xkZmFzdC52MS5EZXN0aW5hdGlvblJlYWNoEhsKE2Rlc3RpbmF0aW9uX2F3YXlfdXMYHyABKAMifAoNQXJjaGl2ZVJlc3VsdBIrCgVmaW5hbBgBIAEoCzIcLmhvbGRmYXN0LnYxLkFyY2hpdmVQcm9ncmVzcxIaChJpbnRlcnJ1cHRlZF9yZWFzb24YAiABKAkSIgoEaG9sZRgDIAEoCzIULmhvbGRmYXN0LnYxLkxvZ0hvbGUixwIKCkJhY2t1cFRhc2sSLQoLZGVzdGluYXRpb24YASABKAsyGC5ob2xkZmFzdC52MS5EZXN0aW5hdGlvbhIRCgl0ZW5hbnRfaWQYAiABKAQSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBSABKAkSEAoIaW5zdGFuY2UYBiABKAkSDQoFcmV0cnkYByABKA0SGQoRZmlyc3Rfc3ViX3Rhc2tfaWQYCCABKA0SEwoLY29tcHJlc3Npb24YCSABKAkSEwoLY29uY3VycmVuY3kYCiABKA0SEgoKcGFnZV9jaGVjaxgLIAEoCBIUCgxtZXRhX3Rhc2tfaWQYDCABKA0SIgoabmV0X2xpbWl0X2J5dGVzX3Blcl9zZWNvbmQYDSABKAQivAEKDkJhY2t1cFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSFAoMb3V0cHV0X2J5dGVzGAQgASgEEhIKCmZpbGVzX2RvbmUYBSABKAQSEwoLZmlsZXNfdG90YWwYBiABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgHIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgIIAEoBCJBCgxCYWNrdXBSZXN1bHQSMQoGYmFja3VwGAEgASgLMiEuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBCYWNrdXAiywMKC1Jlc3RvcmVUYXNrEigKBnNvdXJjZRgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhgKEHNvdXJjZV90ZW5hbnRfaWQYAiABKAQSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBINCgVyb3VuZBgFIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBiABKAkSFQoNbmV3X3RlbmFudF9pZBgHIAEoBBISCgpuZXdfdGVuYW50GAggASgJEhQKDG5ld19pbnN0YW5jZRgJIAEoCRIqCgZ0YXJnZXQYCiABKAsyGi5ob2xkZmFzdC52MS5SZXN0b3JlVGFyZ2V0EkMKDnRhYmxlc3BhY2VfbWFwGAsgAygLMisuaG9sZGZhc3QudjEuUmVzdG9yZVRhc2suVGFibGVzcGFjZU1hcEVudHJ5EhMKC2NvbmN1cnJlbmN5GAwgASgNEicKBHVuaXQYDSABKAsyGS5ob2xkZmFzdC52MS5SZXNvdXJjZVVuaXQaNAoSVGFibGVzcGFjZU1hcEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiqAEKDVJlc3RvcmVUYXJnZXQSFAoKZW5kX29mX2xvZxgBIAEoCEgAEhEKB3RpbWVfdXMYAiABKANIABINCgNsc24YAyABKAZIABITCglpbW1lZGlhdGUYBCABKAhIABINCgN4aWQYByABKA1IABIOCgRuYW1lGAggASgJSAASEQoJZXhjbHVzaXZlGAUgASgIEhAKCHRpbWVsaW5lGAYgASgNQgYKBGtpbmQiUgoMUmVzb3VyY2VVbml0EhgKEG1heF9tZW1vcnlfYnl0ZXMYASABKAQSFwoPbWF4X3Nlc3Npb25fbnVtGAIgASgNEg8KB21heF9jcHUYAyABKAEipgEKD1Jlc3RvcmVQcm9ncmVzcxINCgVwaGFzZRgBIAEoCRISCgpieXRlc19kb25lGAIgASgEEhMKC2J5dGVzX3RvdGFsGAMgASgEEhgKEG1hY3JvYmxvY2tzX2RvbmUYBCABKAQSGQoRbWFjcm9ibG9ja3NfdG90YWwYBSABKAQSEgoKcmVwbGF5X2xzbhgGIAEoBhISCgp0YXJnZXRfbHNuGAcgASgGItYBCg1SZXN0b3JlUmVzdWx0EgwKBGhvc3QYASABKAkSDAoEcG9ydBgCIAEoDRIWCg5kYXRhX2RpcmVjdG9yeRgDIAEoCRIpCgdyZWFjaGVkGAQgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFgoOc2VydmVyX3ZlcnNpb24YBSABKAkSFgoOYnl0ZXNfcmVzdG9yZWQYBiABKAQSHgoWdGFibGVzcGFjZV9kaXJlY3RvcmllcxgHIAMoCRIWCg5sYXN0X2NvbW1pdF91cxgIIAEoAyp7CgxJbnN0YW5jZVJvbGUSHQoZSU5TVEFOQ0VfUk9MRV9VTlNQRUNJRklFRBAAEhkKFUlOU1RBTkNFX1JPTEVfUFJJTUFSWRABEhkKFUlOU1RBTkNFX1JPTEVfU1RBTkRCWRACEhYKEklOU1RBTkNFX1JPTEVfRE9XThADKnAKEERlc3RpbmF0aW9uUmVhY2gSIQodREVTVElOQVRJT05fUkVBQ0hfVU5TUEVDSUZJRUQQABIdChlERVNUSU5BVElPTl9SRUFDSF9SRUFDSEVEEAESGgoWREVTVElOQVRJT05fUkVBQ0hfQVdBWRACMlgKDEFnZW50U2VydmljZRJICgZBdHRhY2gSGS5ob2xkZmFzdC52MS5BZ2VudE1lc3NhZ2UaHy5ob2xkZmFzdC52MS5Db29yZGluYXRvck1lc3NhZ2UoATABYgZwcm90bzM", [file_holdfast_v1_admin, file_holdfast_v1_records]);
+  fileDesc("Chdob2xkZmFzdC92MS9hZ2VudC5wcm90bxILaG9sZGZhc3QudjEigAIKDEFnZW50TWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmhvbGRmYXN0LnYxLkhlbGxvSAASKwoJaGVhcnRiZWF0GAIgASgLMhYuaG9sZGZhc3QudjEuSGVhcnRiZWF0SAASMgoNdGFza19hY2NlcHRlZBgDIAEoCzIZLmhvbGRmYXN0LnYxLlRhc2tBY2NlcHRlZEgAEjIKDXRhc2tfcHJvZ3Jlc3MYBCABKAsyGS5ob2xkZmFzdC52MS5UYXNrUHJvZ3Jlc3NIABIuCgt0YXNrX3Jlc3VsdBgFIAEoCzIXLmhvbGRmYXN0LnYxLlRhc2tSZXN1bHRIAEIGCgRraW5kIq8CChJDb29yZGluYXRvck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmhvbGRmYXN0LnYxLldlbGNvbWVIABIsCgpzdGFydF90YXNrGAIgASgLMhYuaG9sZGZhc3QudjEuU3RhcnRUYXNrSAASLgoLY2FuY2VsX3Rhc2sYAyABKAsyFy5ob2xkZmFzdC52MS5DYW5jZWxUYXNrSAASKgoJZmx1c2hfbG9nGAQgASgLMhUuaG9sZGZhc3QudjEuRmx1c2hMb2dIABIwCgxyZXBvcnRfdGFza3MYBSABKAsyGC5ob2xkZmFzdC52MS5SZXBvcnRUYXNrc0gAEiwKCmtlZXBfc2xvdHMYBiABKAsyFi5ob2xkZmFzdC52MS5LZWVwU2xvdHNIAEIGCgRraW5kIsYBCgVIZWxsbxISCgphZ2VudF91dWlkGAEgASgJEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SDAoEem9uZRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEjAKCWluc3RhbmNlcxgGIAMoCzIdLmhvbGRmYXN0LnYxLkRlY2xhcmVkSW5zdGFuY2USLwoNcnVubmluZ190YXNrcxgHIAMoCzIYLmhvbGRmYXN0LnYxLlJ1bm5pbmdUYXNrEg0KBXRva2VuGAggASgJInIKEERlY2xhcmVkSW5zdGFuY2USDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRIQCghyZXN0b3JlZBgEIAEoCBIRCgl0ZW5hbnRfaWQYBSABKAQiLwoLUnVubmluZ1Rhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNIpQBCgdXZWxjb21lEhEKCXNlcnZlcl9pZBgBIAEoBBIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBIXCg9kZXBsb3ltZW50X3V1aWQYBCABKAkSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAUgASgNEhQKDGxlYWRlcl9lcG9jaBgGIAEoBCK1AQoJSGVhcnRiZWF0Eg8KB3RpbWVfdXMYASABKAMSLgoJaW5zdGFuY2VzGAIgAygLMhsuaG9sZGZhc3QudjEuSW5zdGFuY2VTdGF0dXMSHQoVcmVzaWRlbnRfbWVtb3J5X2J5dGVzGAMgASgEEhcKD2ZyZWVfZGlza19ieXRlcxgEIAEoBBIvCg1kcm9wcGVkX3Nsb3RzGAogAygLMhguaG9sZGZhc3QudjEuRHJvcHBlZFNsb3QiMgoLRHJvcHBlZFNsb3QSEAoIaW5zdGFuY2UYASABKAkSEQoJc2xvdF9uYW1lGAIgASgJIo0DCg5JbnN0YW5jZVN0YXR1cxIOCgZ0ZW5hbnQYASABKAkSFwoPcGFydGl0aW9uX2dyb3VwGAIgASgJEhAKCGluc3RhbmNlGAMgASgJEicKBHJvbGUYBCABKA4yGS5ob2xkZmFzdC52MS5JbnN0YW5jZVJvbGUSGQoRc3lzdGVtX2lkZW50aWZpZXIYBSABKAYSEAoIdGltZWxpbmUYBiABKA0SCwoDbHNuGAcgASgGEhYKDnNlcnZlcl92ZXJzaW9uGAggASgJEhYKDnBvc3RncmVzX21ham9yGAkgASgNEg0KBWVycm9yGAogASgJEgwKBGhvc3QYCyABKAkSDAoEcG9ydBgMIAEoDRIWCg5kYXRhX2RpcmVjdG9yeRgNIAEoCRIQCghyZXN0b3JlZBgOIAEoCBIRCgl0ZW5hbnRfaWQYDyABKAQSHgoWbWF4X3Nsb3Rfd2FsX2tlZXBfc2l6ZRgUIAEoCRIlCh1pZGxlX3JlcGxpY2F0aW9uX3Nsb3RfdGltZW91dBgVIAEoCSJECgtEZXN0aW5hdGlvbhILCgN1cmkYASABKAkSFAoMY2x1c3Rlcl9uYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAQitwIKCVN0YXJ0VGFzaxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDgoGam9iX2lkGAMgASgEEhMKC2RlYWRsaW5lX21zGAQgASgNEisKB2FyY2hpdmUYBSABKAsyGC5ob2xkZmFzdC52MS5BcmNoaXZlVGFza0gAEikKBmJhY2t1cBgGIAEoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cFRhc2tIABIrCgdyZXN0b3JlGAcgASgLMhguaG9sZGZhc3QudjEuUmVzdG9yZVRhc2tIABInCgVjaGVjaxgIIAEoCzIWLmhvbGRmYXN0LnYxLkNoZWNrVGFza0gAEi0KCHZhbGlkYXRlGAkgASgLMhkuaG9sZGZhc3QudjEuVmFsaWRhdGVUYXNrSABCBgoEa2luZCJNCgpDYW5jZWxUYXNrEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIOCgZyZWFzb24YAyABKAkSDQoFZHJhaW4YBCABKAgiRwoIRmx1c2hMb2cSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEgsKA2xzbhgDIAEoBhIMCgRzZWFsGAQgASgIIjEKCUtlZXBTbG90cxIkCgVzbG90cxgBIAMoCzIVLmhvbGRmYXN0LnYxLktlcHRTbG90IjwKCEtlcHRTbG90EhAKCGluc3RhbmNlGAEgASgJEhEKCXNsb3RfbmFtZRgCIAEoCRILCgNsc24YAyABKAYiDQoLUmVwb3J0VGFza3MiMAoMVGFza0FjY2VwdGVkEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDSKNAgoMVGFza1Byb2dyZXNzEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIPCgd0aW1lX3VzGAMgASgDEi8KB2FyY2hpdmUYBCABKAsyHC5ob2xkZmFzdC52MS5BcmNoaXZlUHJvZ3Jlc3NIABItCgZiYWNrdXAYBSABKAsyGy5ob2xkZmFzdC52MS5CYWNrdXBQcm9ncmVzc0gAEi8KB3Jlc3RvcmUYBiABKAsyHC5ob2xkZmFzdC52MS5SZXN0b3JlUHJvZ3Jlc3NIABIxCgh2YWxpZGF0ZRgHIAEoCzIdLmhvbGRmYXN0LnYxLlZhbGlkYXRlUHJvZ3Jlc3NIAEIGCgRraW5kIsgCCgpUYXNrUmVzdWx0Eg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIpCgVlcnJvchgDIAEoCzIYLmhvbGRmYXN0LnYxLkVycm9yRGV0YWlsSAASLQoHYXJjaGl2ZRgEIAEoCzIaLmhvbGRmYXN0LnYxLkFyY2hpdmVSZXN1bHRIABIrCgZiYWNrdXAYBSABKAsyGS5ob2xkZmFzdC52MS5CYWNrdXBSZXN1bHRIABItCgdyZXN0b3JlGAYgASgLMhouaG9sZGZhc3QudjEuUmVzdG9yZVJlc3VsdEgAEikKBWNoZWNrGAcgASgLMhguaG9sZGZhc3QudjEuQ2hlY2tSZXN1bHRIABIvCgh2YWxpZGF0ZRgIIAEoCzIbLmhvbGRmYXN0LnYxLlZhbGlkYXRlUmVzdWx0SABCBgoEa2luZCJdCglDaGVja1Rhc2sSEAoIaW5zdGFuY2UYASABKAkSLQoLZGVzdGluYXRpb24YAiABKAsyGC5ob2xkZmFzdC52MS5EZXN0aW5hdGlvbhIPCgdwdXJwb3NlGAMgASgJIjQKC0NoZWNrUmVzdWx0EiUKBWl0ZW1zGAEgAygLMhYuaG9sZGZhc3QudjEuQ2hlY2tJdGVtIlUKCUNoZWNrSXRlbRIMCgRuYW1lGAEgASgJEg4KBnBhc3NlZBgCIAEoCBINCgVmb3VuZBgDIAEoCRIOCgZ3YW50ZWQYBCABKAkSCwoDZml4GAUgASgJIsECCgtBcmNoaXZlVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBINCgVyb3VuZBgDIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBCABKAkSEAoIaW5zdGFuY2UYBSABKAkSDQoFZXBvY2gYBiABKAQSEQoJc2xvdF9uYW1lGAcgASgJEg0KBWZyZXNoGAggASgIEh4KFmNoZWNrcG9pbnRfaW50ZXJ2YWxfbXMYCSABKA0SEwoLY29tcHJlc3Npb24YCiABKAkSIgoaZXhwZWN0ZWRfc3lzdGVtX2lkZW50aWZpZXIYCyABKAYSEQoJc2VydmVyX2lkGAwgASgEEhkKEW5ld19yb3VuZF9mb2xsb3dzGA0gASgIIrsECg9BcmNoaXZlUHJvZ3Jlc3MSDQoFc3RhdGUYASABKAkSJwoFc3RhcnQYAiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIpCgdkdXJhYmxlGAMgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFQoNY2hlY2twb2ludF91cxgEIAEoAxISCgpzZXJ2ZXJfbHNuGAUgASgGEhEKCXNlcnZlcl91cxgGIAEoAxITCgtpbnB1dF9ieXRlcxgHIAEoBBIUCgxvdXRwdXRfYnl0ZXMYCCABKAQSGQoRc3lzdGVtX2lkZW50aWZpZXIYCSABKAYSGgoSc2VnbWVudF9zaXplX2J5dGVzGAogASgNEhYKDnBvc3RncmVzX21ham9yGAsgASgNEg8KB2ZpbGVfaWQYDCABKAQSEwoLd2FpdGluZ19mb3IYDSABKAkSEgoKbGFzdF9lcnJvchgOIAEoCRIQCghzdGFydF91cxgPIAEoAxIVCg1iYWNrbG9nX2J5dGVzGBAgASgEEhIKCnNsb3Rfc3RhdGUYESABKAkSGwoTc2xvdF9yZXRhaW5lZF9ieXRlcxgSIAEoBBIWCg53YWxfZnJlZV9ieXRlcxgTIAEoBBIQCgh0aW1lbGluZRgUIAEoDRIyCgtkZXN0aW5hdGlvbhgeIAEoDjIdLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uUmVhY2gSGwoTZGVzdGluYXRpb25fYXdheV91cxgfIAEoAyJ8Cg1BcmNoaXZlUmVzdWx0EisKBWZpbmFsGAEgASgLMhwuaG9sZGZhc3QudjEuQXJjaGl2ZVByb2dyZXNzEhoKEmludGVycnVwdGVkX3JlYXNvbhgCIAEoCRIiCgRob2xlGAMgASgLMhQuaG9sZGZhc3QudjEuTG9nSG9sZSLvAgoKQmFja3VwVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgFIAEoCRIQCghpbnN0YW5jZRgGIAEoCRINCgVyZXRyeRgHIAEoDRIZChFmaXJzdF9zdWJfdGFza19pZBgIIAEoDRITCgtjb21wcmVzc2lvbhgJIAEoCRITCgtjb25jdXJyZW5jeRgKIAEoDRISCgpwYWdlX2NoZWNrGAsgASgIEhQKDG1ldGFfdGFza19pZBgMIAEoDRIiChpuZXRfbGltaXRfYnl0ZXNfcGVyX3NlY29uZBgNIAEoBBIXCg9wcmV2aW91c19zZXRfaWQYDiABKAQSDQoFcm91bmQYDyABKAQi5QEKDkJhY2t1cFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSFAoMb3V0cHV0X2J5dGVzGAQgASgEEhIKCmZpbGVzX2RvbmUYBSABKAQSEwoLZmlsZXNfdG90YWwYBiABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgHIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgIIAEoBBInCgVzdGFydBgJIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uIkEKDEJhY2t1cFJlc3VsdBIxCgZiYWNrdXAYASABKAsyIS5ob2xkZmFzdC52MS5QYXJ0aXRpb25Hcm91cEJhY2t1cCLLAwoLUmVzdG9yZVRhc2sSKAoGc291cmNlGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SGAoQc291cmNlX3RlbmFudF9pZBgCIAEoBBIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEg0KBXJvdW5kGAUgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgGIAEoCRIVCg1uZXdfdGVuYW50X2lkGAcgASgEEhIKCm5ld190ZW5hbnQYCCABKAkSFAoMbmV3X2luc3RhbmNlGAkgASgJEioKBnRhcmdldBgKIAEoCzIaLmhvbGRmYXN0LnYxLlJlc3RvcmVUYXJnZXQSQwoOdGFibGVzcGFjZV9tYXAYCyADKAsyKy5ob2xkZmFzdC52MS5SZXN0b3JlVGFzay5UYWJsZXNwYWNlTWFwRW50cnkSEwoLY29uY3VycmVuY3kYDCABKA0SJwoEdW5pdBgNIAEoCzIZLmhvbGRmYXN0LnYxLlJlc291cmNlVW5pdBo0ChJUYWJsZXNwYWNlTWFwRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKoAQoNUmVzdG9yZVRhcmdldBIUCgplbmRfb2ZfbG9nGAEgASgISAASEQoHdGltZV91cxgCIAEoA0gAEg0KA2xzbhgDIAEoBkgAEhMKCWltbWVkaWF0ZRgEIAEoCEgAEg0KA3hpZBgHIAEoDUgAEg4KBG5hbWUYCCABKAlIABIRCglleGNsdXNpdmUYBSABKAgSEAoIdGltZWxpbmUYBiABKA1CBgoEa2luZCJSCgxSZXNvdXJjZVVuaXQSGAoQbWF4X21lbW9yeV9ieXRlcxgBIAEoBBIXCg9tYXhfc2Vzc2lvbl9udW0YAiABKA0SDwoHbWF4X2NwdRgDIAEoASKmAQoPUmVzdG9yZVByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgEIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgFIAEoBBISCgpyZXBsYXlfbHNuGAYgASgGEhIKCnRhcmdldF9sc24YByABKAYi1gEKDVJlc3RvcmVSZXN1bHQSDAoEaG9zdBgBIAEoCRIMCgRwb3J0GAIgASgNEhYKDmRhdGFfZGlyZWN0b3J5GAMgASgJEikKB3JlYWNoZWQYBCABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIWCg5zZXJ2ZXJfdmVyc2lvbhgFIAEoCRIWCg5ieXRlc19yZXN0b3JlZBgGIAEoBBIeChZ0YWJsZXNwYWNlX2RpcmVjdG9yaWVzGAcgAygJEhYKDmxhc3RfY29tbWl0X3VzGAggASgDItYBCgxWYWxpZGF0ZVRhc2sSKAoGc291cmNlGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SEQoJdGVuYW50X2lkGAIgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCRInCgNzZXQYBCABKAsyGC5ob2xkZmFzdC52MS5WYWxpZGF0ZVNldEgAEicKA2xvZxgFIAEoCzIYLmhvbGRmYXN0LnYxLlZhbGlkYXRlTG9nSAASEwoLY29uY3VycmVuY3kYBiABKA1CCQoHc3ViamVjdCI5CgtWYWxpZGF0ZVNldBIVCg1iYWNrdXBfc2V0X2lkGAEgASgEEhMKC2Z1bGxfc2V0X2lkGAIgASgEIm8KC1ZhbGlkYXRlTG9nEg0KBXJvdW5kGAEgASgEEigKB2NoZWNrZWQYAiADKAsyFy5ob2xkZmFzdC52MS5DaGVja2VkTG9nEicKBXVudGlsGAMgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24ixwEKEFZhbGlkYXRlUHJvZ3Jlc3MSDQoFcGhhc2UYASABKAkSEgoKYnl0ZXNfZG9uZRgCIAEoBBITCgtieXRlc190b3RhbBgDIAEoBBIYChBtYWNyb2Jsb2Nrc19kb25lGAQgASgEEhkKEW1hY3JvYmxvY2tzX3RvdGFsGAUgASgEEhYKDmxvZ19ieXRlc19kb25lGAYgASgEEhcKD2xvZ19ieXRlc190b3RhbBgHIAEoBBIVCg1maW5kaW5nX2NvdW50GAggASgEItwBCg5WYWxpZGF0ZVJlc3VsdBIQCghiZWdpbl91cxgBIAEoAxIOCgZlbmRfdXMYAiABKAMSGAoQbWFjcm9ibG9ja19jb3VudBgDIAEoBBINCgVieXRlcxgEIAEoBBIRCglsb2dfYnl0ZXMYBSABKAQSFQoNZmluZGluZ19jb3VudBgGIAEoBBIuCghmaW5kaW5ncxgHIAMoCzIcLmhvbGRmYXN0LnYxLlZhbGlkYXRlRmluZGluZxIlCgRsb2dzGAggAygLMhcuaG9sZGZhc3QudjEuQ2hlY2tlZExvZyLBAQoPVmFsaWRhdGVGaW5kaW5nEgwKBGNvZGUYASABKAkSDgoGb2JqZWN0GAIgASgJEg4KBm9mZnNldBgDIAEoAxIPCgdtZXNzYWdlGAQgASgJEigKBWZpbGVzGAUgAygLMhkuaG9sZGZhc3QudjEuQWZmZWN0ZWRGaWxlEhIKCmZpbGVfY291bnQYBiABKAQSFgoOYmFja3VwX3NldF9pZHMYByADKAQSGQoRc2hvcnRlbmVkX3NldF9pZHMYCCADKAQifAoMQWZmZWN0ZWRGaWxlEgwKBHBhdGgYASABKAkSFAoMZGF0YWJhc2Vfb2lkGAIgASgNEhUKDWRhdGFiYXNlX25hbWUYAyABKAkSFwoPcmVsX2ZpbGVfbnVtYmVyGAQgASgNEhgKEG1hY3JvYmxvY2tfY291bnQYBSABKAQqewoMSW5zdGFuY2VSb2xlEh0KGUlOU1RBTkNFX1JPTEVfVU5TUEVDSUZJRUQQABIZChVJTlNUQU5DRV9ST0xFX1BSSU1BUlkQARIZChVJTlNUQU5DRV9ST0xFX1NUQU5EQlkQAhIWChJJTlNUQU5DRV9ST0xFX0RPV04QAypwChBEZXN0aW5hdGlvblJlYWNoEiEKHURFU1RJTkFUSU9OX1JFQUNIX1VOU1BFQ0lGSUVEEAASHQoZREVTVElOQVRJT05fUkVBQ0hfUkVBQ0hFRBABEhoKFkRFU1RJTkFUSU9OX1JFQUNIX0FXQVkQAjJYCgxBZ2VudFNlcnZpY2USSAoGQXR0YWNoEhkuaG9sZGZhc3QudjEuQWdlbnRNZXNzYWdlGh8uaG9sZGZhc3QudjEuQ29vcmRpbmF0b3JNZXNzYWdlKAEwAWIGcHJvdG8z", [file_holdfast_v1_admin, file_holdfast_v1_records]);
 
 /**
  * @generated from message holdfast.v1.AgentMessage
@@ -539,6 +539,12 @@ export type StartTask = Message<"holdfast.v1.StartTask"> & {
      */
     value: CheckTask;
     case: "check";
+  } | {
+    /**
+     * @generated from field: holdfast.v1.ValidateTask validate = 9;
+     */
+    value: ValidateTask;
+    case: "validate";
   } | { case: undefined; value?: undefined };
 };
 
@@ -603,6 +609,13 @@ export type FlushLog = Message<"holdfast.v1.FlushLog"> & {
    * @generated from field: fixed64 lsn = 3;
    */
   lsn: bigint;
+
+  /**
+   * and seal the log file that holds the byte before it, so that its change map is written
+   *
+   * @generated from field: bool seal = 4;
+   */
+  seal: boolean;
 };
 
 /**
@@ -737,6 +750,12 @@ export type TaskProgress = Message<"holdfast.v1.TaskProgress"> & {
      */
     value: RestoreProgress;
     case: "restore";
+  } | {
+    /**
+     * @generated from field: holdfast.v1.ValidateProgress validate = 7;
+     */
+    value: ValidateProgress;
+    case: "validate";
   } | { case: undefined; value?: undefined };
 };
 
@@ -794,6 +813,12 @@ export type TaskResult = Message<"holdfast.v1.TaskResult"> & {
      */
     value: CheckResult;
     case: "check";
+  } | {
+    /**
+     * @generated from field: holdfast.v1.ValidateResult validate = 8;
+     */
+    value: ValidateResult;
+    case: "validate";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1229,6 +1254,20 @@ export type BackupTask = Message<"holdfast.v1.BackupTask"> & {
    * @generated from field: uint64 net_limit_bytes_per_second = 13;
    */
   netLimitBytesPerSecond: bigint;
+
+  /**
+   * 0: a full backup; else the set, in the same full set, that the increment goes on from
+   *
+   * @generated from field: uint64 previous_set_id = 14;
+   */
+  previousSetId: bigint;
+
+  /**
+   * whose change maps say what has changed since
+   *
+   * @generated from field: uint64 round = 15;
+   */
+  round: bigint;
 };
 
 /**
@@ -1283,6 +1322,13 @@ export type BackupProgress = Message<"holdfast.v1.BackupProgress"> & {
    * @generated from field: uint64 macroblocks_total = 8;
    */
   macroblocksTotal: bigint;
+
+  /**
+   * known once the server has begun the backup: the log file before it is to be sealed
+   *
+   * @generated from field: holdfast.v1.LogPosition start = 9;
+   */
+  start?: LogPosition | undefined;
 };
 
 /**
@@ -1588,6 +1634,334 @@ export type RestoreResult = Message<"holdfast.v1.RestoreResult"> & {
  */
 export const RestoreResultSchema: GenMessage<RestoreResult> = /*@__PURE__*/
   messageDesc(file_holdfast_v1_agent, 32);
+
+/**
+ * ---- validate ---------------------------------------------------------------------------------------------------
+ * Reads one partition group's part of a set, with the log from its start to its stop, or its log of a round.
+ *
+ * @generated from message holdfast.v1.ValidateTask
+ */
+export type ValidateTask = Message<"holdfast.v1.ValidateTask"> & {
+  /**
+   * @generated from field: holdfast.v1.Destination source = 1;
+   */
+  source?: Destination | undefined;
+
+  /**
+   * @generated from field: uint64 tenant_id = 2;
+   */
+  tenantId: bigint;
+
+  /**
+   * @generated from field: string partition_group = 3;
+   */
+  partitionGroup: string;
+
+  /**
+   * @generated from oneof holdfast.v1.ValidateTask.subject
+   */
+  subject: {
+    /**
+     * @generated from field: holdfast.v1.ValidateSet set = 4;
+     */
+    value: ValidateSet;
+    case: "set";
+  } | {
+    /**
+     * @generated from field: holdfast.v1.ValidateLog log = 5;
+     */
+    value: ValidateLog;
+    case: "log";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * 0: automatic
+   *
+   * @generated from field: uint32 concurrency = 6;
+   */
+  concurrency: number;
+};
+
+/**
+ * Describes the message holdfast.v1.ValidateTask.
+ * Use `create(ValidateTaskSchema)` to create a new message.
+ */
+export const ValidateTaskSchema: GenMessage<ValidateTask> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 33);
+
+/**
+ * @generated from message holdfast.v1.ValidateSet
+ */
+export type ValidateSet = Message<"holdfast.v1.ValidateSet"> & {
+  /**
+   * @generated from field: uint64 backup_set_id = 1;
+   */
+  backupSetId: bigint;
+
+  /**
+   * @generated from field: uint64 full_set_id = 2;
+   */
+  fullSetId: bigint;
+};
+
+/**
+ * Describes the message holdfast.v1.ValidateSet.
+ * Use `create(ValidateSetSchema)` to create a new message.
+ */
+export const ValidateSetSchema: GenMessage<ValidateSet> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 34);
+
+/**
+ * @generated from message holdfast.v1.ValidateLog
+ */
+export type ValidateLog = Message<"holdfast.v1.ValidateLog"> & {
+  /**
+   * @generated from field: uint64 round = 1;
+   */
+  round: bigint;
+
+  /**
+   * was right not long ago, and is not read again
+   *
+   * @generated from field: repeated holdfast.v1.CheckedLog checked = 2;
+   */
+  checked: CheckedLog[];
+
+  /**
+   * what was archived up to there must be there; not set: not known
+   *
+   * @generated from field: holdfast.v1.LogPosition until = 3;
+   */
+  until?: LogPosition | undefined;
+};
+
+/**
+ * Describes the message holdfast.v1.ValidateLog.
+ * Use `create(ValidateLogSchema)` to create a new message.
+ */
+export const ValidateLogSchema: GenMessage<ValidateLog> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 35);
+
+/**
+ * @generated from message holdfast.v1.ValidateProgress
+ */
+export type ValidateProgress = Message<"holdfast.v1.ValidateProgress"> & {
+  /**
+   * META, DATA, LOG
+   *
+   * @generated from field: string phase = 1;
+   */
+  phase: string;
+
+  /**
+   * @generated from field: uint64 bytes_done = 2;
+   */
+  bytesDone: bigint;
+
+  /**
+   * @generated from field: uint64 bytes_total = 3;
+   */
+  bytesTotal: bigint;
+
+  /**
+   * @generated from field: uint64 macroblocks_done = 4;
+   */
+  macroblocksDone: bigint;
+
+  /**
+   * @generated from field: uint64 macroblocks_total = 5;
+   */
+  macroblocksTotal: bigint;
+
+  /**
+   * @generated from field: uint64 log_bytes_done = 6;
+   */
+  logBytesDone: bigint;
+
+  /**
+   * @generated from field: uint64 log_bytes_total = 7;
+   */
+  logBytesTotal: bigint;
+
+  /**
+   * @generated from field: uint64 finding_count = 8;
+   */
+  findingCount: bigint;
+};
+
+/**
+ * Describes the message holdfast.v1.ValidateProgress.
+ * Use `create(ValidateProgressSchema)` to create a new message.
+ */
+export const ValidateProgressSchema: GenMessage<ValidateProgress> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 36);
+
+/**
+ * @generated from message holdfast.v1.ValidateResult
+ */
+export type ValidateResult = Message<"holdfast.v1.ValidateResult"> & {
+  /**
+   * @generated from field: int64 begin_us = 1;
+   */
+  beginUs: bigint;
+
+  /**
+   * @generated from field: int64 end_us = 2;
+   */
+  endUs: bigint;
+
+  /**
+   * @generated from field: uint64 macroblock_count = 3;
+   */
+  macroblockCount: bigint;
+
+  /**
+   * @generated from field: uint64 bytes = 4;
+   */
+  bytes: bigint;
+
+  /**
+   * @generated from field: uint64 log_bytes = 5;
+   */
+  logBytes: bigint;
+
+  /**
+   * of all; `findings` has the first of them
+   *
+   * @generated from field: uint64 finding_count = 6;
+   */
+  findingCount: bigint;
+
+  /**
+   * @generated from field: repeated holdfast.v1.ValidateFinding findings = 7;
+   */
+  findings: ValidateFinding[];
+
+  /**
+   * the log that is right
+   *
+   * @generated from field: repeated holdfast.v1.CheckedLog logs = 8;
+   */
+  logs: CheckedLog[];
+};
+
+/**
+ * Describes the message holdfast.v1.ValidateResult.
+ * Use `create(ValidateResultSchema)` to create a new message.
+ */
+export const ValidateResultSchema: GenMessage<ValidateResult> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 37);
+
+/**
+ * Something at the destination that is not as it was written.
+ *
+ * @generated from message holdfast.v1.ValidateFinding
+ */
+export type ValidateFinding = Message<"holdfast.v1.ValidateFinding"> & {
+  /**
+   * as errors have them: DATA_CORRUPT, BACKUP_FILE_NOT_EXIST, LOG_GAP, …
+   *
+   * @generated from field: string code = 1;
+   */
+  code: string;
+
+  /**
+   * the file at the destination
+   *
+   * @generated from field: string object = 2;
+   */
+  object: string;
+
+  /**
+   * in the object, -1: all of it
+   *
+   * @generated from field: int64 offset = 3;
+   */
+  offset: bigint;
+
+  /**
+   * @generated from field: string message = 4;
+   */
+  message: string;
+
+  /**
+   * data files of the database that it holds; the first of them
+   *
+   * @generated from field: repeated holdfast.v1.AffectedFile files = 5;
+   */
+  files: AffectedFile[];
+
+  /**
+   * @generated from field: uint64 file_count = 6;
+   */
+  fileCount: bigint;
+
+  /**
+   * that cannot be restored without it
+   *
+   * @generated from field: repeated uint64 backup_set_ids = 7;
+   */
+  backupSetIds: bigint[];
+
+  /**
+   * that can be restored up to before it only
+   *
+   * @generated from field: repeated uint64 shortened_set_ids = 8;
+   */
+  shortenedSetIds: bigint[];
+};
+
+/**
+ * Describes the message holdfast.v1.ValidateFinding.
+ * Use `create(ValidateFindingSchema)` to create a new message.
+ */
+export const ValidateFindingSchema: GenMessage<ValidateFinding> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 38);
+
+/**
+ * @generated from message holdfast.v1.AffectedFile
+ */
+export type AffectedFile = Message<"holdfast.v1.AffectedFile"> & {
+  /**
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * 0: of the whole cluster, or no relation
+   *
+   * @generated from field: uint32 database_oid = 2;
+   */
+  databaseOid: number;
+
+  /**
+   * empty: not known
+   *
+   * @generated from field: string database_name = 3;
+   */
+  databaseName: string;
+
+  /**
+   * 0: no relation
+   *
+   * @generated from field: uint32 rel_file_number = 4;
+   */
+  relFileNumber: number;
+
+  /**
+   * of it that are affected
+   *
+   * @generated from field: uint64 macroblock_count = 5;
+   */
+  macroblockCount: bigint;
+};
+
+/**
+ * Describes the message holdfast.v1.AffectedFile.
+ * Use `create(AffectedFileSchema)` to create a new message.
+ */
+export const AffectedFileSchema: GenMessage<AffectedFile> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 39);
 
 /**
  * @generated from enum holdfast.v1.InstanceRole

@@ -13,7 +13,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file holdfast/v1/records.proto.
  */
 export const file_holdfast_v1_records: GenFile = /*@__PURE__*/
-  fileDesc("Chlob2xkZmFzdC92MS9yZWNvcmRzLnByb3RvEgtob2xkZmFzdC52MSIsCgtMb2dQb3NpdGlvbhIQCgh0aW1lbGluZRgBIAEoDRILCgNsc24YAiABKAYiZQoMQ2x1c3Rlck93bmVyEhcKD2RlcGxveW1lbnRfdXVpZBgBIAEoCRIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBISCgpjcmVhdGVkX3VzGAQgASgDIjoKDlRlbmFudEluZm9MaXN0EigKB3RlbmFudHMYASADKAsyFy5ob2xkZmFzdC52MS5UZW5hbnRJbmZvIpABCgpUZW5hbnRJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBIMCgRuYW1lGAIgASgJEhIKCmNyZWF0ZWRfdXMYAyABKAMSEgoKZHJvcHBlZF91cxgEIAEoAxI5ChBwYXJ0aXRpb25fZ3JvdXBzGAUgAygLMh8uaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBJbmZvImEKElBhcnRpdGlvbkdyb3VwSW5mbxIMCgRuYW1lGAEgASgJEhEKCWpvaW5lZF91cxgCIAEoAxIPCgdsZWZ0X3VzGAMgASgDEhkKEXN5c3RlbV9pZGVudGlmaWVyGAQgASgGIkAKElRlbmFudE5hbWVJbmZvTGlzdBIqCgVuYW1lcxgBIAMoCzIbLmhvbGRmYXN0LnYxLlRlbmFudE5hbWVJbmZvIlQKDlRlbmFudE5hbWVJbmZvEgwKBG5hbWUYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg8KB2Zyb21fdXMYAyABKAMSEAoIdW50aWxfdXMYBCABKAMiawoOU2VydmVyQ2xvZ0luZm8SEQoJc2VydmVyX2lkGAEgASgEEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SLAoGZ3JvdXBzGAQgAygLMhwuaG9sZGZhc3QudjEuU2VydmVyQ2xvZ0dyb3VwIpYBCg9TZXJ2ZXJDbG9nR3JvdXASEQoJdGVuYW50X2lkGAEgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRINCgVyb3VuZBgDIAEoBBINCgVlcG9jaBgEIAEoBBInCgVzdGFydBgFIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhAKCHNpbmNlX3VzGAYgASgDImkKCU1vdW50RmlsZRIXCg9kZXBsb3ltZW50X3V1aWQYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg0KBXJvdW5kGAMgASgEEhIKCmNyZWF0ZWRfdXMYBCABKAMSDQoFdG9rZW4YBSABKAwigwEKClJvdW5kQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEg0KBXJvdW5kGAMgASgEEhAKCGJlZ2luX3VzGAQgASgDEiwKBmdyb3VwcxgFIAMoCzIcLmhvbGRmYXN0LnYxLlJvdW5kR3JvdXBTdGFydCK0AQoPUm91bmRHcm91cFN0YXJ0EhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIZChFzeXN0ZW1faWRlbnRpZmllchgCIAEoBhInCgVzdGFydBgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgEIAEoDRIWCg5wb3N0Z3Jlc19tYWpvchgFIAEoDRIQCghzdGFydF91cxgGIAEoAyJ1ChFSb3VuZE1lbWJlckpvaW5lZBIRCgl0ZW5hbnRfaWQYASABKAQSDQoFcm91bmQYAiABKAQSFwoPcGFydGl0aW9uX2dyb3VwGAMgASgJEhIKCm1lbWJlcnNoaXAYBCABKA0SEQoJam9pbmVkX3VzGAUgASgDInUKEFJvdW5kTWVtYmVyQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEg0KBXJvdW5kGAIgASgEEhIKCm1lbWJlcnNoaXAYAyABKA0SKwoFc3RhcnQYBCABKAsyHC5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwU3RhcnQicQoPUm91bmRNZW1iZXJMZWZ0EhEKCXRlbmFudF9pZBgBIAEoBBINCgVyb3VuZBgCIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkSEgoKbWVtYmVyc2hpcBgEIAEoDRIPCgdsZWZ0X3VzGAUgASgDIo0BCghSb3VuZEVuZBINCgVyb3VuZBgBIAEoBBIOCgZlbmRfdXMYAiABKAMSJgoFc3RhdGUYAyABKA4yFy5ob2xkZmFzdC52MS5Sb3VuZFN0YXRlEg4KBnJlYXNvbhgEIAEoCRIqCgZncm91cHMYBSADKAsyGi5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwRW5kIooBCg1Sb3VuZEdyb3VwRW5kEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIlCgNlbmQYAiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIVCg1jaGVja3BvaW50X3VzGAMgASgDEiIKBGhvbGUYBCABKAsyFC5ob2xkZmFzdC52MS5Mb2dIb2xlInEKB0xvZ0hvbGUSJwoFYmVnaW4YASABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhILCgNlbmQYAiABKAYSEAoIYmVnaW5fdXMYAyABKAMSDgoGZW5kX3VzGAQgASgDEg4KBnJlYXNvbhgFIAEoCSJBChJDbG9nQmFja3VwSW5mb0xpc3QSKwoGcm91bmRzGAEgAygLMhsuaG9sZGZhc3QudjEuQ2xvZ0JhY2t1cEluZm8iswIKDkNsb2dCYWNrdXBJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRINCgVyb3VuZBgDIAEoBBImCgVzdGF0ZRgEIAEoDjIXLmhvbGRmYXN0LnYxLlJvdW5kU3RhdGUSEAoIc3RhcnRfdXMYBSABKAMSFQoNY2hlY2twb2ludF91cxgGIAEoAxIsCgZzdGFydHMYByADKAsyHC5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwU3RhcnQSLwoLY2hlY2twb2ludHMYCCADKAsyGi5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwRW5kEhMKC2lucHV0X2J5dGVzGAkgASgEEhQKDG91dHB1dF9ieXRlcxgKIAEoBBIPCgdjb21tZW50GAsgASgJItoBChJQYXJ0aXRpb25Hcm91cExpc3QSEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEhUKDWJhY2t1cF9zZXRfaWQYAyABKAQSEwoLZnVsbF9zZXRfaWQYBCABKAQSFwoPZGVwbG95bWVudF91dWlkGAUgASgJEg0KBWVwb2NoGAYgASgEEhIKCmNyZWF0ZWRfdXMYByABKAMSNAoIcmVwbGljYXMYCCADKAsyIi5ob2xkZmFzdC52MS5QYXJ0aXRpb25Hcm91cFJlcGxpY2EifQoVUGFydGl0aW9uR3JvdXBSZXBsaWNhEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIRCglzZXJ2ZXJfaWQYAiABKAQSCgoCaXAYAyABKAkSDAoEcG9ydBgEIAEoDRIQCghpbnN0YW5jZRgFIAEoCRIMCgRyb2xlGAYgASgJIoYDCgpCYWNrdXBJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEhcKD3ByZXZpb3VzX3NldF9pZBgFIAEoBBIlCgR0eXBlGAYgASgOMhcuaG9sZGZhc3QudjEuQmFja3VwVHlwZRINCgVlcG9jaBgHIAEoBBINCgVyb3VuZBgIIAEoBBITCgtkZXNjcmlwdGlvbhgJIAEoCRIOCgZyZWFzb24YCiABKAkSEAoIc3RhcnRfdXMYCyABKAMSDgoGZW5kX3VzGAwgASgDEhQKDGNsdXN0ZXJfbmFtZRgNIAEoCRISCgpjbHVzdGVyX2lkGA4gASgEEjsKEHBhcnRpdGlvbl9ncm91cHMYDyADKAsyIS5ob2xkZmFzdC52MS5QYXJ0aXRpb25Hcm91cEJhY2t1cBIYChBob2xkZmFzdF92ZXJzaW9uGBAgASgJIvUEChRQYXJ0aXRpb25Hcm91cEJhY2t1cBIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSGQoRc3lzdGVtX2lkZW50aWZpZXIYAiABKAYSFgoOc2VydmVyX3ZlcnNpb24YAyABKAkSFgoOcG9zdGdyZXNfbWFqb3IYBCABKA0SGAoQYmxvY2tfc2l6ZV9ieXRlcxgFIAEoDRIaChJzZWdtZW50X3NpemVfYnl0ZXMYBiABKA0SHQoVcGFnZV9jaGVja3N1bV92ZXJzaW9uGAcgASgNEicKBXN0YXJ0GAggASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SJgoEc3RvcBgJIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEiwKCmNoZWNrcG9pbnQYCiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIQCghzdGFydF91cxgLIAEoAxIPCgdzdG9wX3VzGAwgASgDEhcKD25ld2VzdF9wYWdlX2xzbhgNIAEoBhISCgpmaWxlX2NvdW50GA4gASgEEhgKEG1hY3JvYmxvY2tfY291bnQYDyABKAQSEwoLaW5wdXRfYnl0ZXMYECABKAQSFAoMb3V0cHV0X2J5dGVzGBEgASgEEiYKBWZpbGVzGBIgAygLMhcuaG9sZGZhc3QudjEuRmlsZURpZ2VzdBIvCg1wYWdlX2ZhaWx1cmVzGBMgAygLMhguaG9sZGZhc3QudjEuUGFnZUZhaWx1cmUSFAoMZnJvbV9zdGFuZGJ5GBQgASgIEg8KB3Rhc2tfaWQYFSABKA0SEAoId2FybmluZ3MYFiADKAkiPgoKRmlsZURpZ2VzdBIMCgRwYXRoGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAQSDgoGc2hhMjU2GAMgASgMIjoKC1BhZ2VGYWlsdXJlEgwKBHBhdGgYASABKAkSDQoFYmxvY2sYAiABKA0SDgoGcmVhc29uGAMgASgJIj4KEkRhdGFCYWNrdXBJbmZvTGlzdBIoCgdiYWNrdXBzGAEgAygLMhcuaG9sZGZhc3QudjEuQmFja3VwSW5mbyLMAgoKQmFja3VwTWV0YRIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSFAoMYmFja3VwX2xhYmVsGAIgASgMEhYKDnRhYmxlc3BhY2VfbWFwGAMgASgMEiwKC3RhYmxlc3BhY2VzGAQgAygLMhcuaG9sZGZhc3QudjEuVGFibGVzcGFjZRImCghzZXR0aW5ncxgFIAMoCzIULmhvbGRmYXN0LnYxLlNldHRpbmcSFgoOZGF0YV9kaXJlY3RvcnkYBiABKAkSFgoOZGlyZWN0b3J5X21vZGUYByABKA0SFgoOc2VydmVyX3ZlcnNpb24YCCABKAkSFgoOcG9zdGdyZXNfbWFqb3IYCSABKA0SKAoJZGF0YWJhc2VzGAogAygLMhUuaG9sZGZhc3QudjEuRGF0YWJhc2USFwoPY2F0YWxvZ192ZXJzaW9uGAsgASgNIksKClRhYmxlc3BhY2USCwoDb2lkGAEgASgNEgwKBG5hbWUYAiABKAkSEAoIbG9jYXRpb24YAyABKAkSEAoIaW5fcGxhY2UYBCABKAgiOwoHU2V0dGluZxIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJEhMKC3NvdXJjZV9maWxlGAMgASgJIiUKCERhdGFiYXNlEgsKA29pZBgBIAEoDRIMCgRuYW1lGAIgASgJIjIKCEZpbGVMaXN0EiYKBWZpbGVzGAEgAygLMhcuaG9sZGZhc3QudjEuQmFja3VwRmlsZSLMAQoKQmFja3VwRmlsZRITCgtmaWxlX251bWJlchgBIAEoDRIMCgRwYXRoGAIgASgJEiMKBGtpbmQYAyABKA4yFS5ob2xkZmFzdC52MS5GaWxlS2luZBISCgpzaXplX2J5dGVzGAQgASgEEgwKBG1vZGUYBSABKA0SEwoLbW9kaWZpZWRfdXMYBiABKAMSDgoGY3JjMzJjGAcgASgHEhUKDWV4dGVybmFsX3BhdGgYCCABKAkSGAoQbWFjcm9ibG9ja19jb3VudBgJIAEoDSJCCg1EaXJlY3RvcnlMaXN0EjEKC2RpcmVjdG9yaWVzGAEgAygLMhwuaG9sZGZhc3QudjEuQmFja3VwRGlyZWN0b3J5Ii0KD0JhY2t1cERpcmVjdG9yeRIMCgRwYXRoGAEgASgJEgwKBG1vZGUYAiABKA0iOQoJTWV0YUluZGV4EiwKB2VudHJpZXMYASADKAsyGy5ob2xkZmFzdC52MS5NZXRhSW5kZXhFbnRyeSJFCg5NZXRhSW5kZXhFbnRyeRITCgtyZWNvcmRfdHlwZRgBIAEoDRIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgNInIKElRlbmFudExvY2FsaXR5SW5mbxIRCgl0ZW5hbnRfaWQYASABKAQSEwoLdGVuYW50X25hbWUYAiABKAkSNAoIcmVwbGljYXMYAyADKAsyIi5ob2xkZmFzdC52MS5QYXJ0aXRpb25Hcm91cFJlcGxpY2EiVgoSVGVuYW50RGlhZ25vc2VJbmZvEhgKEGhvbGRmYXN0X3ZlcnNpb24YASABKAkSJgoIc2V0dGluZ3MYAiADKAsyFC5ob2xkZmFzdC52MS5TZXR0aW5nIv4BCgtMb2dGaWxlSW5mbxIRCgl0ZW5hbnRfaWQYASABKAQSDQoFcm91bmQYAiABKAQSFwoPcGFydGl0aW9uX2dyb3VwGAMgASgJEg8KB2ZpbGVfaWQYBCABKAQSDQoFZXBvY2gYBSABKAQSEAoIdGltZWxpbmUYBiABKA0SDQoFYmVnaW4YByABKAYSGgoSc2VnbWVudF9zaXplX2J5dGVzGAggASgNEhkKEXN5c3RlbV9pZGVudGlmaWVyGAkgASgGEi8KCHVuYnJva2VuGAogASgLMhguaG9sZGZhc3QudjEuTG9nVW5icm9rZW5IAIgBAUILCglfdW5icm9rZW4iLwoLTG9nVW5icm9rZW4SDQoFc2luY2UYASABKAYSEQoJYXJjaGl2ZXJzGAIgASgGIpMECgxMb2dJbmRleEluZm8SJgoEZmlsZRgBIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ0ZpbGVJbmZvEgsKA2VuZBgCIAEoBhIWCg5hY2NlcHRlZF9ieXRlcxgDIAEoBBIaCg1tYXhfY29tbWl0X3VzGAQgASgDSACIAQESHAoPZmlyc3RfY29tbWl0X3VzGAUgASgDSAGIAQESGwoObGFzdF9jb21taXRfdXMYBiABKANIAogBARIzCgpjaGVja3BvaW50GAcgASgLMhouaG9sZGZhc3QudjEuTG9nQ2hlY2twb2ludEgDiAEBEi8KC2NoZWNrcG9pbnRzGAggAygLMhouaG9sZGZhc3QudjEuTG9nQ2hlY2twb2ludBI0Cg5yZXN0b3JlX3BvaW50cxgJIAMoCzIcLmhvbGRmYXN0LnYxLkxvZ1Jlc3RvcmVQb2ludBIkChd1bmZpbmlzaGVkX3JlY29yZF9iZWdpbhgKIAEoBkgEiAEBEi0KB2NoYW5nZXMYCyABKAsyFy5ob2xkZmFzdC52MS5Mb2dDaGFuZ2VzSAWIAQFCEAoOX21heF9jb21taXRfdXNCEgoQX2ZpcnN0X2NvbW1pdF91c0IRCg9fbGFzdF9jb21taXRfdXNCDQoLX2NoZWNrcG9pbnRCGgoYX3VuZmluaXNoZWRfcmVjb3JkX2JlZ2luQgoKCF9jaGFuZ2VzIqEBCgpMb2dDaGFuZ2VzEhIKCnBhZ2VfY291bnQYASABKAQSEgoKZm9ya19jb3VudBgCIAEoBBIZChF3YWxfbGV2ZWxfbWluaW1hbBgDIAEoCBI8Cg91bmtub3duX3NwZWNpYWwYBCABKAsyHi5ob2xkZmFzdC52MS5Mb2dVbmtub3duU3BlY2lhbEgAiAEBQhIKEF91bmtub3duX3NwZWNpYWwiTQoRTG9nVW5rbm93blNwZWNpYWwSDQoFY291bnQYASABKAQSDQoFZmlyc3QYAiABKAYSDAoEcm1nchgDIAEoDRIMCgRpbmZvGAQgASgNIi0KDUxvZ0NoZWNrcG9pbnQSCwoDbHNuGAEgASgGEg8KB3RpbWVfdXMYAiABKAMiPQoPTG9nUmVzdG9yZVBvaW50EgsKA2xzbhgBIAEoBhIMCgRuYW1lGAIgASgJEg8KB3RpbWVfdXMYAyABKAMiWQoSTWFjcm9CbG9ja0ZpbGVJbmZvEhUKDWJhY2t1cF9zZXRfaWQYASABKAQSEwoLc3ViX3Rhc2tfaWQYAiABKA0SFwoPcGFydGl0aW9uX2dyb3VwGAMgASgJKqgBCgpSb3VuZFN0YXRlEhsKF1JPVU5EX1NUQVRFX1VOU1BFQ0lGSUVEEAASFAoQUk9VTkRfU1RBVEVfU1RPUBABEhkKFVJPVU5EX1NUQVRFX0JFR0lOTklORxACEhUKEVJPVU5EX1NUQVRFX0RPSU5HEAMSGAoUUk9VTkRfU1RBVEVfU1RPUFBJTkcQBBIbChdST1VORF9TVEFURV9JTlRFUlJVUFRFRBAFKlwKCkJhY2t1cFR5cGUSGwoXQkFDS1VQX1RZUEVfVU5TUEVDSUZJRUQQABIUChBCQUNLVVBfVFlQRV9GVUxMEAESGwoXQkFDS1VQX1RZUEVfSU5DUkVNRU5UQUwQAiraAQoIRmlsZUtpbmQSGQoVRklMRV9LSU5EX1VOU1BFQ0lGSUVEEAASGwoXRklMRV9LSU5EX1JFTEFUSU9OX01BSU4QARIaChZGSUxFX0tJTkRfUkVMQVRJT05fRlNNEAISGQoVRklMRV9LSU5EX1JFTEFUSU9OX1ZNEAMSGwoXRklMRV9LSU5EX1JFTEFUSU9OX0lOSVQQBBITCg9GSUxFX0tJTkRfT1RIRVIQBRIVChFGSUxFX0tJTkRfQ09OVFJPTBAGEhYKEkZJTEVfS0lORF9FWFRFUk5BTBAHYgZwcm90bzM");
+  fileDesc("Chlob2xkZmFzdC92MS9yZWNvcmRzLnByb3RvEgtob2xkZmFzdC52MSIsCgtMb2dQb3NpdGlvbhIQCgh0aW1lbGluZRgBIAEoDRILCgNsc24YAiABKAYiZQoMQ2x1c3Rlck93bmVyEhcKD2RlcGxveW1lbnRfdXVpZBgBIAEoCRIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBISCgpjcmVhdGVkX3VzGAQgASgDIjoKDlRlbmFudEluZm9MaXN0EigKB3RlbmFudHMYASADKAsyFy5ob2xkZmFzdC52MS5UZW5hbnRJbmZvIpABCgpUZW5hbnRJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBIMCgRuYW1lGAIgASgJEhIKCmNyZWF0ZWRfdXMYAyABKAMSEgoKZHJvcHBlZF91cxgEIAEoAxI5ChBwYXJ0aXRpb25fZ3JvdXBzGAUgAygLMh8uaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBJbmZvImEKElBhcnRpdGlvbkdyb3VwSW5mbxIMCgRuYW1lGAEgASgJEhEKCWpvaW5lZF91cxgCIAEoAxIPCgdsZWZ0X3VzGAMgASgDEhkKEXN5c3RlbV9pZGVudGlmaWVyGAQgASgGIkAKElRlbmFudE5hbWVJbmZvTGlzdBIqCgVuYW1lcxgBIAMoCzIbLmhvbGRmYXN0LnYxLlRlbmFudE5hbWVJbmZvIlQKDlRlbmFudE5hbWVJbmZvEgwKBG5hbWUYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg8KB2Zyb21fdXMYAyABKAMSEAoIdW50aWxfdXMYBCABKAMiawoOU2VydmVyQ2xvZ0luZm8SEQoJc2VydmVyX2lkGAEgASgEEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SLAoGZ3JvdXBzGAQgAygLMhwuaG9sZGZhc3QudjEuU2VydmVyQ2xvZ0dyb3VwIpYBCg9TZXJ2ZXJDbG9nR3JvdXASEQoJdGVuYW50X2lkGAEgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRINCgVyb3VuZBgDIAEoBBINCgVlcG9jaBgEIAEoBBInCgVzdGFydBgFIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhAKCHNpbmNlX3VzGAYgASgDImkKCU1vdW50RmlsZRIXCg9kZXBsb3ltZW50X3V1aWQYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg0KBXJvdW5kGAMgASgEEhIKCmNyZWF0ZWRfdXMYBCABKAMSDQoFdG9rZW4YBSABKAwigwEKClJvdW5kQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEg0KBXJvdW5kGAMgASgEEhAKCGJlZ2luX3VzGAQgASgDEiwKBmdyb3VwcxgFIAMoCzIcLmhvbGRmYXN0LnYxLlJvdW5kR3JvdXBTdGFydCK0AQoPUm91bmRHcm91cFN0YXJ0EhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIZChFzeXN0ZW1faWRlbnRpZmllchgCIAEoBhInCgVzdGFydBgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgEIAEoDRIWCg5wb3N0Z3Jlc19tYWpvchgFIAEoDRIQCghzdGFydF91cxgGIAEoAyJ1ChFSb3VuZE1lbWJlckpvaW5lZBIRCgl0ZW5hbnRfaWQYASABKAQSDQoFcm91bmQYAiABKAQSFwoPcGFydGl0aW9uX2dyb3VwGAMgASgJEhIKCm1lbWJlcnNoaXAYBCABKA0SEQoJam9pbmVkX3VzGAUgASgDInUKEFJvdW5kTWVtYmVyQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEg0KBXJvdW5kGAIgASgEEhIKCm1lbWJlcnNoaXAYAyABKA0SKwoFc3RhcnQYBCABKAsyHC5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwU3RhcnQicQoPUm91bmRNZW1iZXJMZWZ0EhEKCXRlbmFudF9pZBgBIAEoBBINCgVyb3VuZBgCIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkSEgoKbWVtYmVyc2hpcBgEIAEoDRIPCgdsZWZ0X3VzGAUgASgDIo0BCghSb3VuZEVuZBINCgVyb3VuZBgBIAEoBBIOCgZlbmRfdXMYAiABKAMSJgoFc3RhdGUYAyABKA4yFy5ob2xkZmFzdC52MS5Sb3VuZFN0YXRlEg4KBnJlYXNvbhgEIAEoCRIqCgZncm91cHMYBSADKAsyGi5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwRW5kIooBCg1Sb3VuZEdyb3VwRW5kEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIlCgNlbmQYAiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIVCg1jaGVja3BvaW50X3VzGAMgASgDEiIKBGhvbGUYBCABKAsyFC5ob2xkZmFzdC52MS5Mb2dIb2xlInEKB0xvZ0hvbGUSJwoFYmVnaW4YASABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhILCgNlbmQYAiABKAYSEAoIYmVnaW5fdXMYAyABKAMSDgoGZW5kX3VzGAQgASgDEg4KBnJlYXNvbhgFIAEoCSJBChJDbG9nQmFja3VwSW5mb0xpc3QSKwoGcm91bmRzGAEgAygLMhsuaG9sZGZhc3QudjEuQ2xvZ0JhY2t1cEluZm8iswIKDkNsb2dCYWNrdXBJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRINCgVyb3VuZBgDIAEoBBImCgVzdGF0ZRgEIAEoDjIXLmhvbGRmYXN0LnYxLlJvdW5kU3RhdGUSEAoIc3RhcnRfdXMYBSABKAMSFQoNY2hlY2twb2ludF91cxgGIAEoAxIsCgZzdGFydHMYByADKAsyHC5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwU3RhcnQSLwoLY2hlY2twb2ludHMYCCADKAsyGi5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwRW5kEhMKC2lucHV0X2J5dGVzGAkgASgEEhQKDG91dHB1dF9ieXRlcxgKIAEoBBIPCgdjb21tZW50GAsgASgJIoMCChJQYXJ0aXRpb25Hcm91cExpc3QSEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEhUKDWJhY2t1cF9zZXRfaWQYAyABKAQSEwoLZnVsbF9zZXRfaWQYBCABKAQSFwoPZGVwbG95bWVudF91dWlkGAUgASgJEg0KBWVwb2NoGAYgASgEEhIKCmNyZWF0ZWRfdXMYByABKAMSNAoIcmVwbGljYXMYCCADKAsyIi5ob2xkZmFzdC52MS5QYXJ0aXRpb25Hcm91cFJlcGxpY2ESFwoPcHJldmlvdXNfc2V0X2lkGAkgASgEEg4KBnJlYXNvbhgKIAEoCSJ9ChVQYXJ0aXRpb25Hcm91cFJlcGxpY2ESFwoPcGFydGl0aW9uX2dyb3VwGAEgASgJEhEKCXNlcnZlcl9pZBgCIAEoBBIKCgJpcBgDIAEoCRIMCgRwb3J0GAQgASgNEhAKCGluc3RhbmNlGAUgASgJEgwKBHJvbGUYBiABKAkihgMKCkJhY2t1cEluZm8SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEhUKDWJhY2t1cF9zZXRfaWQYAyABKAQSEwoLZnVsbF9zZXRfaWQYBCABKAQSFwoPcHJldmlvdXNfc2V0X2lkGAUgASgEEiUKBHR5cGUYBiABKA4yFy5ob2xkZmFzdC52MS5CYWNrdXBUeXBlEg0KBWVwb2NoGAcgASgEEg0KBXJvdW5kGAggASgEEhMKC2Rlc2NyaXB0aW9uGAkgASgJEg4KBnJlYXNvbhgKIAEoCRIQCghzdGFydF91cxgLIAEoAxIOCgZlbmRfdXMYDCABKAMSFAoMY2x1c3Rlcl9uYW1lGA0gASgJEhIKCmNsdXN0ZXJfaWQYDiABKAQSOwoQcGFydGl0aW9uX2dyb3VwcxgPIAMoCzIhLmhvbGRmYXN0LnYxLlBhcnRpdGlvbkdyb3VwQmFja3VwEhgKEGhvbGRmYXN0X3ZlcnNpb24YECABKAkiogUKFFBhcnRpdGlvbkdyb3VwQmFja3VwEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIZChFzeXN0ZW1faWRlbnRpZmllchgCIAEoBhIWCg5zZXJ2ZXJfdmVyc2lvbhgDIAEoCRIWCg5wb3N0Z3Jlc19tYWpvchgEIAEoDRIYChBibG9ja19zaXplX2J5dGVzGAUgASgNEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgGIAEoDRIdChVwYWdlX2NoZWNrc3VtX3ZlcnNpb24YByABKA0SJwoFc3RhcnQYCCABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhImCgRzdG9wGAkgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SLAoKY2hlY2twb2ludBgKIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhAKCHN0YXJ0X3VzGAsgASgDEg8KB3N0b3BfdXMYDCABKAMSFwoPbmV3ZXN0X3BhZ2VfbHNuGA0gASgGEhIKCmZpbGVfY291bnQYDiABKAQSGAoQbWFjcm9ibG9ja19jb3VudBgPIAEoBBITCgtpbnB1dF9ieXRlcxgQIAEoBBIUCgxvdXRwdXRfYnl0ZXMYESABKAQSJgoFZmlsZXMYEiADKAsyFy5ob2xkZmFzdC52MS5GaWxlRGlnZXN0Ei8KDXBhZ2VfZmFpbHVyZXMYEyADKAsyGC5ob2xkZmFzdC52MS5QYWdlRmFpbHVyZRIUCgxmcm9tX3N0YW5kYnkYFCABKAgSDwoHdGFza19pZBgVIAEoDRIQCgh3YXJuaW5ncxgWIAMoCRISCgpyZWFkX2J5dGVzGBcgASgEEhcKD3ByZXZpb3VzX3NldF9pZBgYIAEoBCI+CgpGaWxlRGlnZXN0EgwKBHBhdGgYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoBBIOCgZzaGEyNTYYAyABKAwiOgoLUGFnZUZhaWx1cmUSDAoEcGF0aBgBIAEoCRINCgVibG9jaxgCIAEoDRIOCgZyZWFzb24YAyABKAkibwoETm90ZRIPCgd0aW1lX3VzGAEgASgDEg0KBWVwb2NoGAIgASgEEg4KBmpvYl9pZBgDIAEoBBIvCgl2YWxpZGF0ZWQYBCABKAsyGi5ob2xkZmFzdC52MS5WYWxpZGF0ZWROb3RlSABCBgoEa2luZCKrAQoNVmFsaWRhdGVkTm90ZRIQCghiZWdpbl91cxgBIAEoAxIOCgZlbmRfdXMYAiABKAMSGAoQbWFjcm9ibG9ja19jb3VudBgDIAEoBBINCgVieXRlcxgEIAEoBBIRCglsb2dfYnl0ZXMYBSABKAQSFQoNZmluZGluZ19jb3VudBgGIAEoBBIlCgRsb2dzGAcgAygLMhcuaG9sZGZhc3QudjEuQ2hlY2tlZExvZyJTCgpDaGVja2VkTG9nEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIQCgh0aW1lbGluZRgCIAEoDRINCgViZWdpbhgDIAEoBhILCgNlbmQYBCABKAYiPgoSRGF0YUJhY2t1cEluZm9MaXN0EigKB2JhY2t1cHMYASADKAsyFy5ob2xkZmFzdC52MS5CYWNrdXBJbmZvIuYCCgpCYWNrdXBNZXRhEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIUCgxiYWNrdXBfbGFiZWwYAiABKAwSFgoOdGFibGVzcGFjZV9tYXAYAyABKAwSLAoLdGFibGVzcGFjZXMYBCADKAsyFy5ob2xkZmFzdC52MS5UYWJsZXNwYWNlEiYKCHNldHRpbmdzGAUgAygLMhQuaG9sZGZhc3QudjEuU2V0dGluZxIWCg5kYXRhX2RpcmVjdG9yeRgGIAEoCRIWCg5kaXJlY3RvcnlfbW9kZRgHIAEoDRIWCg5zZXJ2ZXJfdmVyc2lvbhgIIAEoCRIWCg5wb3N0Z3Jlc19tYWpvchgJIAEoDRIoCglkYXRhYmFzZXMYCiADKAsyFS5ob2xkZmFzdC52MS5EYXRhYmFzZRIXCg9jYXRhbG9nX3ZlcnNpb24YCyABKA0SGAoQbmV4dF9maWxlX251bWJlchgMIAEoDSJLCgpUYWJsZXNwYWNlEgsKA29pZBgBIAEoDRIMCgRuYW1lGAIgASgJEhAKCGxvY2F0aW9uGAMgASgJEhAKCGluX3BsYWNlGAQgASgIIjsKB1NldHRpbmcSDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoCRITCgtzb3VyY2VfZmlsZRgDIAEoCSIlCghEYXRhYmFzZRILCgNvaWQYASABKA0SDAoEbmFtZRgCIAEoCSIyCghGaWxlTGlzdBImCgVmaWxlcxgBIAMoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cEZpbGUi5AEKCkJhY2t1cEZpbGUSEwoLZmlsZV9udW1iZXIYASABKA0SDAoEcGF0aBgCIAEoCRIjCgRraW5kGAMgASgOMhUuaG9sZGZhc3QudjEuRmlsZUtpbmQSEgoKc2l6ZV9ieXRlcxgEIAEoBBIMCgRtb2RlGAUgASgNEhMKC21vZGlmaWVkX3VzGAYgASgDEg4KBmNyYzMyYxgHIAEoBxIVCg1leHRlcm5hbF9wYXRoGAggASgJEhgKEG1hY3JvYmxvY2tfY291bnQYCSABKA0SFgoOd2l0aG91dF9jcmMzMmMYCiABKAgiQgoNRGlyZWN0b3J5TGlzdBIxCgtkaXJlY3RvcmllcxgBIAMoCzIcLmhvbGRmYXN0LnYxLkJhY2t1cERpcmVjdG9yeSItCg9CYWNrdXBEaXJlY3RvcnkSDAoEcGF0aBgBIAEoCRIMCgRtb2RlGAIgASgNIjkKCU1ldGFJbmRleBIsCgdlbnRyaWVzGAEgAygLMhsuaG9sZGZhc3QudjEuTWV0YUluZGV4RW50cnkiRQoOTWV0YUluZGV4RW50cnkSEwoLcmVjb3JkX3R5cGUYASABKA0SDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoDSJyChJUZW5hbnRMb2NhbGl0eUluZm8SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEjQKCHJlcGxpY2FzGAMgAygLMiIuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBSZXBsaWNhIlYKElRlbmFudERpYWdub3NlSW5mbxIYChBob2xkZmFzdF92ZXJzaW9uGAEgASgJEiYKCHNldHRpbmdzGAIgAygLMhQuaG9sZGZhc3QudjEuU2V0dGluZyL+AQoLTG9nRmlsZUluZm8SEQoJdGVuYW50X2lkGAEgASgEEg0KBXJvdW5kGAIgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCRIPCgdmaWxlX2lkGAQgASgEEg0KBWVwb2NoGAUgASgEEhAKCHRpbWVsaW5lGAYgASgNEg0KBWJlZ2luGAcgASgGEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgIIAEoDRIZChFzeXN0ZW1faWRlbnRpZmllchgJIAEoBhIvCgh1bmJyb2tlbhgKIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1VuYnJva2VuSACIAQFCCwoJX3VuYnJva2VuIi8KC0xvZ1VuYnJva2VuEg0KBXNpbmNlGAEgASgGEhEKCWFyY2hpdmVycxgCIAEoBiKTBAoMTG9nSW5kZXhJbmZvEiYKBGZpbGUYASABKAsyGC5ob2xkZmFzdC52MS5Mb2dGaWxlSW5mbxILCgNlbmQYAiABKAYSFgoOYWNjZXB0ZWRfYnl0ZXMYAyABKAQSGgoNbWF4X2NvbW1pdF91cxgEIAEoA0gAiAEBEhwKD2ZpcnN0X2NvbW1pdF91cxgFIAEoA0gBiAEBEhsKDmxhc3RfY29tbWl0X3VzGAYgASgDSAKIAQESMwoKY2hlY2twb2ludBgHIAEoCzIaLmhvbGRmYXN0LnYxLkxvZ0NoZWNrcG9pbnRIA4gBARIvCgtjaGVja3BvaW50cxgIIAMoCzIaLmhvbGRmYXN0LnYxLkxvZ0NoZWNrcG9pbnQSNAoOcmVzdG9yZV9wb2ludHMYCSADKAsyHC5ob2xkZmFzdC52MS5Mb2dSZXN0b3JlUG9pbnQSJAoXdW5maW5pc2hlZF9yZWNvcmRfYmVnaW4YCiABKAZIBIgBARItCgdjaGFuZ2VzGAsgASgLMhcuaG9sZGZhc3QudjEuTG9nQ2hhbmdlc0gFiAEBQhAKDl9tYXhfY29tbWl0X3VzQhIKEF9maXJzdF9jb21taXRfdXNCEQoPX2xhc3RfY29tbWl0X3VzQg0KC19jaGVja3BvaW50QhoKGF91bmZpbmlzaGVkX3JlY29yZF9iZWdpbkIKCghfY2hhbmdlcyKhAQoKTG9nQ2hhbmdlcxISCgpwYWdlX2NvdW50GAEgASgEEhIKCmZvcmtfY291bnQYAiABKAQSGQoRd2FsX2xldmVsX21pbmltYWwYAyABKAgSPAoPdW5rbm93bl9zcGVjaWFsGAQgASgLMh4uaG9sZGZhc3QudjEuTG9nVW5rbm93blNwZWNpYWxIAIgBAUISChBfdW5rbm93bl9zcGVjaWFsIk0KEUxvZ1Vua25vd25TcGVjaWFsEg0KBWNvdW50GAEgASgEEg0KBWZpcnN0GAIgASgGEgwKBHJtZ3IYAyABKA0SDAoEaW5mbxgEIAEoDSItCg1Mb2dDaGVja3BvaW50EgsKA2xzbhgBIAEoBhIPCgd0aW1lX3VzGAIgASgDIj0KD0xvZ1Jlc3RvcmVQb2ludBILCgNsc24YASABKAYSDAoEbmFtZRgCIAEoCRIPCgd0aW1lX3VzGAMgASgDIlkKEk1hY3JvQmxvY2tGaWxlSW5mbxIVCg1iYWNrdXBfc2V0X2lkGAEgASgEEhMKC3N1Yl90YXNrX2lkGAIgASgNEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCSqoAQoKUm91bmRTdGF0ZRIbChdST1VORF9TVEFURV9VTlNQRUNJRklFRBAAEhQKEFJPVU5EX1NUQVRFX1NUT1AQARIZChVST1VORF9TVEFURV9CRUdJTk5JTkcQAhIVChFST1VORF9TVEFURV9ET0lORxADEhgKFFJPVU5EX1NUQVRFX1NUT1BQSU5HEAQSGwoXUk9VTkRfU1RBVEVfSU5URVJSVVBURUQQBSpcCgpCYWNrdXBUeXBlEhsKF0JBQ0tVUF9UWVBFX1VOU1BFQ0lGSUVEEAASFAoQQkFDS1VQX1RZUEVfRlVMTBABEhsKF0JBQ0tVUF9UWVBFX0lOQ1JFTUVOVEFMEAIq2gEKCEZpbGVLaW5kEhkKFUZJTEVfS0lORF9VTlNQRUNJRklFRBAAEhsKF0ZJTEVfS0lORF9SRUxBVElPTl9NQUlOEAESGgoWRklMRV9LSU5EX1JFTEFUSU9OX0ZTTRACEhkKFUZJTEVfS0lORF9SRUxBVElPTl9WTRADEhsKF0ZJTEVfS0lORF9SRUxBVElPTl9JTklUEAQSEwoPRklMRV9LSU5EX09USEVSEAUSFQoRRklMRV9LSU5EX0NPTlRST0wQBhIWChJGSUxFX0tJTkRfRVhURVJOQUwQB2IGcHJvdG8z");
 
 /**
  * A position in one partition group's log.
@@ -778,6 +778,20 @@ export type PartitionGroupList = Message<"holdfast.v1.PartitionGroupList"> & {
    * @generated from field: repeated holdfast.v1.PartitionGroupReplica replicas = 8;
    */
   replicas: PartitionGroupReplica[];
+
+  /**
+   * of an increment: the set that it goes on from
+   *
+   * @generated from field: uint64 previous_set_id = 9;
+   */
+  previousSetId: bigint;
+
+  /**
+   * why an incremental request became a full one
+   *
+   * @generated from field: string reason = 10;
+   */
+  reason: string;
 };
 
 /**
@@ -1021,11 +1035,15 @@ export type PartitionGroupBackup = Message<"holdfast.v1.PartitionGroupBackup"> &
   macroblockCount: bigint;
 
   /**
+   * size of all files of the set
+   *
    * @generated from field: uint64 input_bytes = 16;
    */
   inputBytes: bigint;
 
   /**
+   * stored by this backup
+   *
    * @generated from field: uint64 output_bytes = 17;
    */
   outputBytes: bigint;
@@ -1058,6 +1076,20 @@ export type PartitionGroupBackup = Message<"holdfast.v1.PartitionGroupBackup"> &
    * @generated from field: repeated string warnings = 22;
    */
   warnings: string[];
+
+  /**
+   * read from the database; input_bytes is the size of all that the set restores
+   *
+   * @generated from field: uint64 read_bytes = 23;
+   */
+  readBytes: bigint;
+
+  /**
+   * 0: every block was read whole
+   *
+   * @generated from field: uint64 previous_set_id = 24;
+   */
+  previousSetId: bigint;
 };
 
 /**
@@ -1126,6 +1158,138 @@ export const PageFailureSchema: GenMessage<PageFailure> = /*@__PURE__*/
   messageDesc(file_holdfast_v1_records, 25);
 
 /**
+ * note_<n> of a backup or of a round: what was found out about it after it was made. Write-once, numbered from 1; a later
+ * note does not take an earlier one back, it says what held when it was written.
+ *
+ * @generated from message holdfast.v1.Note
+ */
+export type Note = Message<"holdfast.v1.Note"> & {
+  /**
+   * @generated from field: int64 time_us = 1;
+   */
+  timeUs: bigint;
+
+  /**
+   * of the coordinator
+   *
+   * @generated from field: uint64 epoch = 2;
+   */
+  epoch: bigint;
+
+  /**
+   * @generated from field: uint64 job_id = 3;
+   */
+  jobId: bigint;
+
+  /**
+   * @generated from oneof holdfast.v1.Note.kind
+   */
+  kind: {
+    /**
+     * @generated from field: holdfast.v1.ValidatedNote validated = 4;
+     */
+    value: ValidatedNote;
+    case: "validated";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message holdfast.v1.Note.
+ * Use `create(NoteSchema)` to create a new message.
+ */
+export const NoteSchema: GenMessage<Note> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 26);
+
+/**
+ * All of it was read and checked.
+ *
+ * @generated from message holdfast.v1.ValidatedNote
+ */
+export type ValidatedNote = Message<"holdfast.v1.ValidatedNote"> & {
+  /**
+   * everything was read at this time or later
+   *
+   * @generated from field: int64 begin_us = 1;
+   */
+  beginUs: bigint;
+
+  /**
+   * @generated from field: int64 end_us = 2;
+   */
+  endUs: bigint;
+
+  /**
+   * @generated from field: uint64 macroblock_count = 3;
+   */
+  macroblockCount: bigint;
+
+  /**
+   * of data files
+   *
+   * @generated from field: uint64 bytes = 4;
+   */
+  bytes: bigint;
+
+  /**
+   * @generated from field: uint64 log_bytes = 5;
+   */
+  logBytes: bigint;
+
+  /**
+   * 0: whole
+   *
+   * @generated from field: uint64 finding_count = 6;
+   */
+  findingCount: bigint;
+
+  /**
+   * of a round: the log that was read and is right
+   *
+   * @generated from field: repeated holdfast.v1.CheckedLog logs = 7;
+   */
+  logs: CheckedLog[];
+};
+
+/**
+ * Describes the message holdfast.v1.ValidatedNote.
+ * Use `create(ValidatedNoteSchema)` to create a new message.
+ */
+export const ValidatedNoteSchema: GenMessage<ValidatedNote> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 27);
+
+/**
+ * @generated from message holdfast.v1.CheckedLog
+ */
+export type CheckedLog = Message<"holdfast.v1.CheckedLog"> & {
+  /**
+   * @generated from field: string partition_group = 1;
+   */
+  partitionGroup: string;
+
+  /**
+   * @generated from field: uint32 timeline = 2;
+   */
+  timeline: number;
+
+  /**
+   * @generated from field: fixed64 begin = 3;
+   */
+  begin: bigint;
+
+  /**
+   * @generated from field: fixed64 end = 4;
+   */
+  end: bigint;
+};
+
+/**
+ * Describes the message holdfast.v1.CheckedLog.
+ * Use `create(CheckedLogSchema)` to create a new message.
+ */
+export const CheckedLogSchema: GenMessage<CheckedLog> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 28);
+
+/**
  * backup_set_info, tenant_data_backup_info, cluster_data_backup_info: summaries of backup_info files.
  *
  * @generated from message holdfast.v1.DataBackupInfoList
@@ -1142,7 +1306,7 @@ export type DataBackupInfoList = Message<"holdfast.v1.DataBackupInfoList"> & {
  * Use `create(DataBackupInfoListSchema)` to create a new message.
  */
 export const DataBackupInfoListSchema: GenMessage<DataBackupInfoList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 26);
+  messageDesc(file_holdfast_v1_records, 29);
 
 /**
  * First record: what a restore must know before it lays a file down.
@@ -1212,6 +1376,13 @@ export type BackupMeta = Message<"holdfast.v1.BackupMeta"> & {
    * @generated from field: uint32 catalog_version = 11;
    */
   catalogVersion: number;
+
+  /**
+   * greater than every file number that was given in this full set; 0: the last one + 1
+   *
+   * @generated from field: uint32 next_file_number = 12;
+   */
+  nextFileNumber: number;
 };
 
 /**
@@ -1219,7 +1390,7 @@ export type BackupMeta = Message<"holdfast.v1.BackupMeta"> & {
  * Use `create(BackupMetaSchema)` to create a new message.
  */
 export const BackupMetaSchema: GenMessage<BackupMeta> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 27);
+  messageDesc(file_holdfast_v1_records, 30);
 
 /**
  * @generated from message holdfast.v1.Tablespace
@@ -1253,7 +1424,7 @@ export type Tablespace = Message<"holdfast.v1.Tablespace"> & {
  * Use `create(TablespaceSchema)` to create a new message.
  */
 export const TablespaceSchema: GenMessage<Tablespace> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 28);
+  messageDesc(file_holdfast_v1_records, 31);
 
 /**
  * @generated from message holdfast.v1.Setting
@@ -1280,7 +1451,7 @@ export type Setting = Message<"holdfast.v1.Setting"> & {
  * Use `create(SettingSchema)` to create a new message.
  */
 export const SettingSchema: GenMessage<Setting> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 29);
+  messageDesc(file_holdfast_v1_records, 32);
 
 /**
  * @generated from message holdfast.v1.Database
@@ -1302,7 +1473,7 @@ export type Database = Message<"holdfast.v1.Database"> & {
  * Use `create(DatabaseSchema)` to create a new message.
  */
 export const DatabaseSchema: GenMessage<Database> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 30);
+  messageDesc(file_holdfast_v1_records, 33);
 
 /**
  * A chunk of the file list, in file-number order.
@@ -1321,7 +1492,7 @@ export type FileList = Message<"holdfast.v1.FileList"> & {
  * Use `create(FileListSchema)` to create a new message.
  */
 export const FileListSchema: GenMessage<FileList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 31);
+  messageDesc(file_holdfast_v1_records, 34);
 
 /**
  * @generated from message holdfast.v1.BackupFile
@@ -1379,6 +1550,13 @@ export type BackupFile = Message<"holdfast.v1.BackupFile"> & {
    * @generated from field: uint32 macroblock_count = 9;
    */
   macroblockCount: number;
+
+  /**
+   * blocks of it were not read whole: nobody has the checksum of all of it
+   *
+   * @generated from field: bool without_crc32c = 10;
+   */
+  withoutCrc32c: boolean;
 };
 
 /**
@@ -1386,7 +1564,7 @@ export type BackupFile = Message<"holdfast.v1.BackupFile"> & {
  * Use `create(BackupFileSchema)` to create a new message.
  */
 export const BackupFileSchema: GenMessage<BackupFile> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 32);
+  messageDesc(file_holdfast_v1_records, 35);
 
 /**
  * Directories to recreate, empty ones included.
@@ -1405,7 +1583,7 @@ export type DirectoryList = Message<"holdfast.v1.DirectoryList"> & {
  * Use `create(DirectoryListSchema)` to create a new message.
  */
 export const DirectoryListSchema: GenMessage<DirectoryList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 33);
+  messageDesc(file_holdfast_v1_records, 36);
 
 /**
  * @generated from message holdfast.v1.BackupDirectory
@@ -1427,7 +1605,7 @@ export type BackupDirectory = Message<"holdfast.v1.BackupDirectory"> & {
  * Use `create(BackupDirectorySchema)` to create a new message.
  */
 export const BackupDirectorySchema: GenMessage<BackupDirectory> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 34);
+  messageDesc(file_holdfast_v1_records, 37);
 
 /**
  * meta_index_file_<task_id>: where each record of the meta file stands.
@@ -1446,7 +1624,7 @@ export type MetaIndex = Message<"holdfast.v1.MetaIndex"> & {
  * Use `create(MetaIndexSchema)` to create a new message.
  */
 export const MetaIndexSchema: GenMessage<MetaIndex> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 35);
+  messageDesc(file_holdfast_v1_records, 38);
 
 /**
  * @generated from message holdfast.v1.MetaIndexEntry
@@ -1473,7 +1651,7 @@ export type MetaIndexEntry = Message<"holdfast.v1.MetaIndexEntry"> & {
  * Use `create(MetaIndexEntrySchema)` to create a new message.
  */
 export const MetaIndexEntrySchema: GenMessage<MetaIndexEntry> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 36);
+  messageDesc(file_holdfast_v1_records, 39);
 
 /**
  * tenant_locality_info and tenant_diagnose_info: for people.
@@ -1502,7 +1680,7 @@ export type TenantLocalityInfo = Message<"holdfast.v1.TenantLocalityInfo"> & {
  * Use `create(TenantLocalityInfoSchema)` to create a new message.
  */
 export const TenantLocalityInfoSchema: GenMessage<TenantLocalityInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 37);
+  messageDesc(file_holdfast_v1_records, 40);
 
 /**
  * @generated from message holdfast.v1.TenantDiagnoseInfo
@@ -1524,7 +1702,7 @@ export type TenantDiagnoseInfo = Message<"holdfast.v1.TenantDiagnoseInfo"> & {
  * Use `create(TenantDiagnoseInfoSchema)` to create a new message.
  */
 export const TenantDiagnoseInfoSchema: GenMessage<TenantDiagnoseInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 38);
+  messageDesc(file_holdfast_v1_records, 41);
 
 /**
  * Second record of a log file: what it holds.
@@ -1590,7 +1768,7 @@ export type LogFileInfo = Message<"holdfast.v1.LogFileInfo"> & {
  * Use `create(LogFileInfoSchema)` to create a new message.
  */
 export const LogFileInfoSchema: GenMessage<LogFileInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 39);
+  messageDesc(file_holdfast_v1_records, 42);
 
 /**
  * The files before this one hold the timeline's log from `since` to `begin` without a hole, each beginning where the one
@@ -1619,7 +1797,7 @@ export type LogUnbroken = Message<"holdfast.v1.LogUnbroken"> & {
  * Use `create(LogUnbrokenSchema)` to create a new message.
  */
 export const LogUnbrokenSchema: GenMessage<LogUnbroken> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 40);
+  messageDesc(file_holdfast_v1_records, 43);
 
 /**
  * First record of a log index file: what counts of a sealed log file.
@@ -1702,7 +1880,7 @@ export type LogIndexInfo = Message<"holdfast.v1.LogIndexInfo"> & {
  * Use `create(LogIndexInfoSchema)` to create a new message.
  */
 export const LogIndexInfoSchema: GenMessage<LogIndexInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 41);
+  messageDesc(file_holdfast_v1_records, 44);
 
 /**
  * What a log file's change map holds. Its pages are those that the records which end in the file refer to.
@@ -1738,7 +1916,7 @@ export type LogChanges = Message<"holdfast.v1.LogChanges"> & {
  * Use `create(LogChangesSchema)` to create a new message.
  */
 export const LogChangesSchema: GenMessage<LogChanges> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 42);
+  messageDesc(file_holdfast_v1_records, 45);
 
 /**
  * Records that change relation files in a way that is not known to the writer of the map.
@@ -1772,7 +1950,7 @@ export type LogUnknownSpecial = Message<"holdfast.v1.LogUnknownSpecial"> & {
  * Use `create(LogUnknownSpecialSchema)` to create a new message.
  */
 export const LogUnknownSpecialSchema: GenMessage<LogUnknownSpecial> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 43);
+  messageDesc(file_holdfast_v1_records, 46);
 
 /**
  * @generated from message holdfast.v1.LogCheckpoint
@@ -1794,7 +1972,7 @@ export type LogCheckpoint = Message<"holdfast.v1.LogCheckpoint"> & {
  * Use `create(LogCheckpointSchema)` to create a new message.
  */
 export const LogCheckpointSchema: GenMessage<LogCheckpoint> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 44);
+  messageDesc(file_holdfast_v1_records, 47);
 
 /**
  * @generated from message holdfast.v1.LogRestorePoint
@@ -1823,7 +2001,7 @@ export type LogRestorePoint = Message<"holdfast.v1.LogRestorePoint"> & {
  * Use `create(LogRestorePointSchema)` to create a new message.
  */
 export const LogRestorePointSchema: GenMessage<LogRestorePoint> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 45);
+  messageDesc(file_holdfast_v1_records, 48);
 
 /**
  * Second record of a macroblock file: whose blocks it holds.
@@ -1852,7 +2030,7 @@ export type MacroBlockFileInfo = Message<"holdfast.v1.MacroBlockFileInfo"> & {
  * Use `create(MacroBlockFileInfoSchema)` to create a new message.
  */
 export const MacroBlockFileInfoSchema: GenMessage<MacroBlockFileInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 46);
+  messageDesc(file_holdfast_v1_records, 49);
 
 /**
  * @generated from enum holdfast.v1.RoundState

@@ -193,6 +193,7 @@ function startStreaming(
     clock: options.clock ?? systemClock,
     checkpoint: NO_CHECKPOINT,
     flushUpTo: toLsn(0n),
+    sealUpTo: toLsn(0n),
     synchronous: false,
     drain: drain.signal,
     changed: () => undefined,
@@ -202,9 +203,9 @@ function startStreaming(
   return { streaming, drain, run };
 }
 
-async function until(holds: () => boolean): Promise<void> {
+async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
   const deadline = Date.now() + 40_000;
-  while (!holds()) {
+  while (!(await holds())) {
     if (Date.now() > deadline) throw new Error('timed out');
     await systemClock.sleep(5, new AbortController().signal);
   }
@@ -259,11 +260,38 @@ describe('streaming', () => {
     await until(() => server.delivered === server.end);
     await systemClock.sleep(50, new AbortController().signal);
     expect(files.durable).toBe(BEGIN);
-    streaming.flush(server.end);
+    streaming.flush(server.end, false);
     await until(() => files.durable === server.end);
     server.produce(500);
     await systemClock.sleep(50, new AbortController().signal);
     expect(files.durable).toBe(server.delivered - 500n);
+    drain.abort();
+    await run;
+  });
+
+  test('a file is sealed up to the position that is asked for, as soon as it is durable, and once only', async () => {
+    const server = new FakeServer();
+    await using files = newSequence(BEGIN);
+    const { streaming, drain, run } = startStreaming(server, files, { intervalMs: 3_600_000 });
+    server.produce(1000);
+    await until(() => server.delivered === server.end);
+    const wanted = toLsn(server.end + 500n);
+    streaming.flush(wanted, true);
+    await until(() => files.durable === server.end);
+    const sealed = async () => {
+      const { files: found } = await LogArchive.open(medium, ROOT, ROUND, 'p0');
+      return found.filter((file) => file.hasIndex).map((file) => file.end);
+    };
+    expect(await sealed()).toEqual([]);
+    server.produce(700);
+    await until(() => files.durable === server.end);
+    const end = files.durable;
+    await until(async () => (await sealed()).length > 0);
+    streaming.flush(wanted, true);
+    server.produce(10);
+    streaming.flush(server.end, false);
+    await until(() => files.durable === server.end);
+    expect(await sealed()).toEqual([end]);
     drain.abort();
     await run;
   });

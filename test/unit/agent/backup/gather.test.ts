@@ -132,7 +132,7 @@ function copy(
       compression: 'zstd',
     });
   }
-  return { subTaskId, entries, suspects: [], vanished, storedBytes: 0 };
+  return { subTaskId, entries, suspects: [], vanished, ended: [], storedBytes: 0 };
 }
 
 function suspect(macroblock: number, pageLsn: bigint): SuspectFound {

@@ -1,0 +1,77 @@
+/** A full backup's copy: every file whole. */
+import type { BackupStop } from '../../engine/engine.ts';
+import { parseTablespaceMap } from '../../engine/postgres/restore/tablespaces.ts';
+import { HoldfastError } from '../../foundation/errors.ts';
+import { type Lsn, toLsn } from '../../foundation/lsn.ts';
+import { type MacroBlockEntry, writeMacroBlockIndex } from '../../storage-layout/macroblock/index.ts';
+import { tree } from '../../storage-layout/tree.ts';
+import { copyControlFile } from './control-file-copy.ts';
+import {
+  type BackupCopy,
+  type BegunBackup,
+  checkNewestPage,
+  type IndexedCopy,
+  workerSettings,
+} from './copy.ts';
+import { gatherEntries, gatherFiles, gatherSuspects, judgeSuspects, keptPaths } from './gather.ts';
+import { type BackupPlan, planBackup } from './plan.ts';
+import { copySubTasks } from './worker-pool.ts';
+import type { SubTaskCopy } from './worker-protocol.ts';
+
+export class FullCopy implements BackupCopy {
+  readonly #backup: BegunBackup;
+  readonly #plan: BackupPlan;
+  #copies: readonly SubTaskCopy[] = [];
+
+  constructor(backup: BegunBackup) {
+    const { listing, workerCount, task } = backup;
+    this.#backup = backup;
+    this.#plan = planBackup(listing.files, { workerCount, firstSubTaskId: task.firstSubTaskId });
+  }
+
+  async copy(signal: AbortSignal): Promise<void> {
+    const { medium, target, instance, workerCount } = this.#backup;
+    const { subTasks, controlSubTaskId, files } = this.#plan;
+    const copies = await copySubTasks(subTasks, workerSettings(this.#backup), workerCount, signal);
+    const control = files.find((file) => file.kind === 'control');
+    if (control === undefined)
+      throw new HoldfastError('BACKUP_FAILED', 'the data directory has no control file');
+    const bytes = await instance.readControlFile(signal);
+    this.#backup.counters.add('readBytes', bytes.length);
+    const place = { medium, ...target };
+    const copy = await copyControlFile(place, controlSubTaskId, control.fileNumber, bytes, signal);
+    this.#copies = [...copies, copy];
+  }
+
+  /** Judges what was copied. */
+  async writeIndex(stopped: BackupStop, signal: AbortSignal): Promise<IndexedCopy> {
+    const { medium, target, task, listing, start } = this.#backup;
+    const copies = this.#copies;
+    const isKept = keptPaths(listing, parseTablespaceMap(stopped.tablespaceMap));
+    const gathered = gatherFiles(this.#plan.files.filter(isKept), copies);
+    const failures = judgeSuspects(gatherSuspects(gathered, copies), start.lsn, stopped.stop.lsn);
+    const newest = newestPageLsn(gatherEntries(gathered, copies, []));
+    checkNewestPage(newest, stopped.stop.lsn);
+    const key = tree.macroBlockIndex(target.root, target.setKey, target.group, task.retry);
+    const entries = gatherEntries(gathered, copies, failures);
+    const facts = await writeMacroBlockIndex(medium, key, entries, signal);
+    return {
+      ...gathered,
+      failures,
+      newestPageLsn: newest,
+      storedBytes: copies.reduce((sum, copy) => sum + copy.storedBytes, 0),
+      nextFileNumber: this.#plan.files.length + 1,
+      index: { key, facts },
+    };
+  }
+
+  [Symbol.dispose](): void {
+    // Nothing is held open.
+  }
+}
+
+function newestPageLsn(entries: Iterable<MacroBlockEntry>): Lsn {
+  let newest = 0n;
+  for (const entry of entries) if (entry.newestPageLsn > newest) newest = entry.newestPageLsn;
+  return toLsn(newest);
+}

@@ -1,0 +1,166 @@
+/**
+ * An increment's copy: what the archive's change maps say was changed since the start of the backup before, and the files
+ * that are always whole. The index of the backup before is read twice as a stream, once to plan what is copied and once to
+ * write the new one; what was copied waits in an unnamed file. Nothing in memory grows with the number of blocks.
+ */
+import { join } from 'node:path';
+import type { BackupStop, InstanceIdentity, LogPoint } from '../../../engine/engine.ts';
+import { parseTablespaceMap } from '../../../engine/postgres/restore/tablespaces.ts';
+import { HoldfastError } from '../../../foundation/errors.ts';
+import { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
+import {
+  decodeMacroBlockEntries,
+  type MacroBlockEntry,
+  writeMacroBlockIndex,
+} from '../../../storage-layout/macroblock/index.ts';
+import { parseHistory } from '../../../storage-layout/plan/lineage.ts';
+import { tree } from '../../../storage-layout/tree.ts';
+import { copyControlFile } from '../control-file-copy.ts';
+import {
+  type BackupCopy,
+  type BegunBackup,
+  checkNewestPage,
+  type IndexedCopy,
+  workerSettings,
+} from '../copy.ts';
+import { judgeSuspects, keptPaths } from '../gather.ts';
+import { runSubTasks } from '../worker-pool.ts';
+import type { SubTaskCopy, SuspectFound } from '../worker-protocol.ts';
+import { needFull, readChangeMaps } from './change-maps.ts';
+import { ChangedPages } from './changed-pages.ts';
+import { differenceOf, rangesBetween } from './decision.ts';
+import { EntrySpill } from './entry-spill.ts';
+import { type IncrementFile, numberFiles } from './file-numbers.ts';
+import { IndexMerge } from './merge.ts';
+import { groupPieces, planPieces } from './plan.ts';
+import type { SetBefore } from './set-before.ts';
+
+/** Throws FULL_BACKUP_NEEDED when the server's files cannot be compared with those of the backup before. */
+export function checkComparable(before: SetBefore, identity: InstanceIdentity): void {
+  const difference = differenceOf(before.backup, identity);
+  if (difference !== undefined) needFull(difference);
+}
+
+export class IncrementCopy implements BackupCopy {
+  readonly #backup: BegunBackup;
+  readonly #before: SetBefore;
+  readonly #changed: ChangedPages;
+  readonly #spill: EntrySpill;
+  #files: readonly IncrementFile[] = [];
+  #nextFileNumber = 0;
+  #control: SubTaskCopy | undefined;
+  #storedBytes = 0;
+  readonly #suspects: SuspectFound[] = [];
+  readonly #gone = new Set<number>();
+  readonly #ends = new Map<number, number>();
+
+  constructor(backup: BegunBackup, before: SetBefore) {
+    const directory = join(backup.context.stateDirectory, 'increments');
+    this.#backup = backup;
+    this.#before = before;
+    this.#changed = new ChangedPages(directory, backup.listing.files);
+    this.#spill = new EntrySpill(directory);
+  }
+
+  /** Throws FULL_BACKUP_NEEDED before the first file is read. */
+  async copy(signal: AbortSignal): Promise<void> {
+    await this.#readChanges(signal);
+    const { listing, target, task, medium, instance, workerCount, counters } = this.#backup;
+    const { files, nextFileNumber } = numberFiles(listing.files, this.#before.numbers, (path) =>
+      this.#changed.isNew(path),
+    );
+    this.#files = files;
+    this.#nextFileNumber = nextFileNumber;
+    const pieces = planPieces(
+      files,
+      this.#before.openIndex(signal),
+      (path) => this.#changed.mapsOf(path),
+      (kept) => {
+        counters.add('plainBytes', kept.bytes);
+        counters.add('macroblocks', kept.blocks);
+        counters.add('files', kept.files);
+      },
+    );
+    // The control file's sub task comes first by its number and last in time.
+    const { firstSubTaskId } = task;
+    const totalBytes = listing.files.reduce((sum, file) => sum + file.sizeBytes, 0);
+    const subTasks = groupPieces(pieces, { firstSubTaskId: firstSubTaskId + 1, totalBytes });
+    const settings = workerSettings(this.#backup);
+    await runSubTasks(subTasks, settings, workerCount, (copy) => this.#keep(copy), signal);
+    const control = files.find((file) => file.kind === 'control');
+    if (control === undefined)
+      throw new HoldfastError('BACKUP_FAILED', 'the data directory has no control file');
+    const bytes = await instance.readControlFile(signal);
+    counters.add('readBytes', bytes.length);
+    const place = { medium, ...target };
+    this.#control = await copyControlFile(place, firstSubTaskId, control.fileNumber, bytes, signal);
+    this.#storedBytes += this.#control.storedBytes;
+  }
+
+  async writeIndex(stopped: BackupStop, signal: AbortSignal): Promise<IndexedCopy> {
+    const { medium, target, task, listing, start } = this.#backup;
+    const isKept = keptPaths(listing, parseTablespaceMap(stopped.tablespaceMap));
+    const failures = judgeSuspects(this.#suspects, start.lsn, stopped.stop.lsn);
+    const failed = new Set(failures.map(({ suspect }) => `${suspect.fileNumber}.${suspect.macroblock}`));
+    const merge = new IndexMerge({
+      files: this.#files.filter(isKept),
+      before: this.#before.openIndex(signal),
+      copied: new EntryStream(this.#spill.chunks()),
+      control: entriesOf(this.#control),
+      gone: this.#gone,
+      ends: this.#ends,
+      hasFailed: (fileNumber, blockNumber) => failed.has(`${fileNumber}.${blockNumber}`),
+    });
+    const key = tree.macroBlockIndex(target.root, target.setKey, target.group, task.retry);
+    const facts = await writeMacroBlockIndex(medium, key, merge.entries(), signal);
+    checkNewestPage(merge.newestPageLsn, stopped.stop.lsn);
+    const { files, macroblockCount, plainBytes, newestPageLsn } = merge;
+    const blockCounts = new Map(files.map((file) => [file.fileNumber, file.blockCount]));
+    return {
+      files,
+      macroblockCount,
+      plainBytes,
+      newestPageLsn,
+      failures: failures.filter(
+        ({ suspect }) => suspect.macroblock < (blockCounts.get(suspect.fileNumber) ?? 0),
+      ),
+      storedBytes: this.#storedBytes,
+      nextFileNumber: this.#nextFileNumber,
+      index: { key, facts },
+    };
+  }
+
+  [Symbol.dispose](): void {
+    this.#changed[Symbol.dispose]();
+    this.#spill[Symbol.dispose]();
+  }
+
+  async #readChanges(signal: AbortSignal): Promise<void> {
+    const { start, medium, target, task, context, identity } = this.#backup;
+    const decision = rangesBetween(this.#before.backup, start, await this.#ancestors(start, signal));
+    if (decision.kind === 'full') needFull(decision.reason);
+    const round = { tenantId: task.tenantId, round: task.round };
+    const place = { medium, root: target.root, round, group: target.group, major: identity.major };
+    await readChangeMaps(place, decision.ranges, this.#changed, context.clock, signal);
+  }
+
+  async #ancestors({ timeline }: LogPoint, signal: AbortSignal): Promise<ReturnType<typeof parseHistory>> {
+    const history = await this.#backup.instance.timelineHistory(timeline, signal);
+    return history === undefined ? [] : parseHistory(history);
+  }
+
+  #keep(copy: SubTaskCopy): void {
+    this.#spill.add(copy);
+    this.#storedBytes += copy.storedBytes;
+    this.#suspects.push(...copy.suspects);
+    for (const { fileNumber } of copy.vanished) this.#gone.add(fileNumber);
+    for (const { fileNumber, endBlock } of copy.ended)
+      this.#ends.set(fileNumber, Math.min(endBlock, this.#ends.get(fileNumber) ?? endBlock));
+  }
+}
+
+function entriesOf(copy: SubTaskCopy | undefined): readonly MacroBlockEntry[] {
+  if (copy === undefined) return [];
+  const bytes = Buffer.from(copy.entries.buffer, copy.entries.byteOffset, copy.entries.byteLength);
+  return decodeMacroBlockEntries(bytes, 0, { file: `sub task ${copy.subTaskId}` });
+}

@@ -1,0 +1,85 @@
+/**
+ * Whether a server runs on a data directory, or uses a tablespace's directory: what must never be written to. A server's
+ * working directory is its data directory, and its links tell its tablespaces.
+ */
+import { readdir, readFile, readlink, realpath } from 'node:fs/promises';
+import { join } from 'node:path';
+import { serverPid } from '../../engine/postgres/server-process.ts';
+import { HoldfastError } from '../../foundation/errors.ts';
+
+/**
+ * Throws TARGET_NOT_EMPTY when a PostgreSQL process works in the directory, or the process that postmaster.pid names lives
+ * and is not known to be another's.
+ */
+export async function refuseRunningServer(dataDirectory: string): Promise<void> {
+  const pid = (await findServer(await realpath(dataDirectory))) ?? (await namedServer(dataDirectory));
+  if (pid === undefined) return;
+  throw new HoldfastError('TARGET_NOT_EMPTY', `a server runs on ${dataDirectory}: process ${pid}`, {
+    hint: 'Stop it first. A restore never writes below a running server.',
+  });
+}
+
+async function findServer(dataDirectory: string): Promise<number | undefined> {
+  for (const pid of await listProcesses()) {
+    if ((await workingDirectory(pid)) !== dataDirectory) continue;
+    const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
+    if (/^(postgres|postmaster)/.test(name)) return pid;
+  }
+  return undefined;
+}
+
+/** The process of postmaster.pid; undefined when it is gone, or its number is another's by now. */
+async function namedServer(dataDirectory: string): Promise<number | undefined> {
+  const pid = await serverPid(dataDirectory);
+  if (pid === undefined || !isAlive(pid)) return undefined;
+  const directory = await workingDirectory(pid);
+  return directory === undefined || directory === (await realpath(dataDirectory)) ? pid : undefined;
+}
+
+/** None where the system does not tell. */
+async function listProcesses(): Promise<readonly number[]> {
+  const names = await readdir('/proc').catch(() => []);
+  return names.filter((name) => /^\d+$/.test(name)).map(Number);
+}
+
+/** Throws TARGET_NOT_EMPTY when a server of this host, on whatever data directory, has a tablespace there. */
+export async function refuseLiveTablespace(directory: string): Promise<void> {
+  for (const pid of await listProcesses()) {
+    const dataDirectory = await workingDirectory(pid);
+    if (dataDirectory === undefined) continue;
+    const links = join(dataDirectory, 'pg_tblspc');
+    for (const oid of await readdir(links).catch(() => [])) {
+      if ((await realpath(join(links, oid)).catch(() => undefined)) !== directory) continue;
+      throw new HoldfastError(
+        'TARGET_NOT_EMPTY',
+        `a running server, process ${pid}, has a tablespace in ${directory}`,
+        {
+          detail: `Its data directory is ${dataDirectory}.`,
+          hint: 'Name another directory with --tablespace-map.',
+        },
+      );
+    }
+  }
+}
+
+/** True while a process of this id is there, whoever's it is. */
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'; // node's kill throws errno errors
+  }
+}
+
+/** True when the process lives and was started with these words in its command line. */
+export async function isAliveAs(pid: number, word: string): Promise<boolean> {
+  if (!isAlive(pid)) return false;
+  const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => undefined);
+  return line === undefined || line.includes(word);
+}
+
+/** Undefined where it cannot be known. */
+async function workingDirectory(pid: number): Promise<string | undefined> {
+  return await readlink(`/proc/${pid}/cwd`).catch(() => undefined);
+}

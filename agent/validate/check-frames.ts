@@ -1,0 +1,96 @@
+/**
+ * The frame of a macroblock file: what stands before its first block and behind its last. The blocks themselves are read
+ * through an index; without one, all of the file is.
+ */
+import { HoldfastError } from '../../foundation/errors.ts';
+import { MacroBlockFileInfoSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import type { Medium } from '../../storage-layout/media/medium.ts';
+import {
+  decodeFileEnd,
+  decodeFileHeader,
+  decodeRecord,
+  RECORD,
+} from '../../storage-layout/records/framing.ts';
+import { corrupt, HEADER_BYTES } from '../../storage-layout/records/header.ts';
+import { decodeMessage } from '../../storage-layout/records/messages.ts';
+import { readRecordFile } from '../../storage-layout/records/record-file.ts';
+import { type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
+import { cutOff, type Findings, missing, tolerate } from './findings.ts';
+
+const HEAD_BYTES = 4096;
+const END_BYTES = HEADER_BYTES + 16;
+
+/** Checks head and end of one file; one that is known to be lost is passed over. */
+export async function checkFrame(
+  medium: Medium,
+  root: TreeRoot,
+  key: SetKey,
+  group: string,
+  subTaskId: number,
+  findings: Findings,
+  signal: AbortSignal,
+): Promise<void> {
+  const file = tree.macroBlock(root, key, group, subTaskId);
+  if (findings.hasWhole(file)) return;
+  const stored = await medium.stat(file, signal);
+  if (stored === undefined) {
+    findings.addWhole(missing(file));
+    return;
+  }
+  await tolerate(findings, file, async () => {
+    const head = await medium.readRange(file, 0, HEAD_BYTES, undefined, signal);
+    checkHead(head, file, key.setId, subTaskId, group);
+  });
+  const begin = Math.max(0, stored.sizeBytes - END_BYTES);
+  const end = await medium.readRange(file, begin, stored.sizeBytes, undefined, signal);
+  if (!isEndMark(end, begin, file)) findings.addWhole(cutOff(file, stored.sizeBytes));
+}
+
+function checkHead(head: Buffer, file: string, setId: bigint, subTaskId: number, group: string): void {
+  const source = { file };
+  const header = decodeRecord(head, 0, source);
+  if (decodeFileHeader(header, source).contents !== RECORD.macroBlock)
+    throw corrupt(source, 0, 'the file is not about macroblocks');
+  const owner = decodeRecord(head, header.next, source);
+  if (owner.type !== RECORD.macroBlockFile)
+    throw corrupt(source, header.next, 'the file does not say whose macroblocks it holds');
+  const info = decodeMessage(MacroBlockFileInfoSchema, owner.payload, header.next, source);
+  if (info.backupSetId !== setId || info.subTaskId !== subTaskId || info.partitionGroup !== group)
+    throw corrupt(source, header.next, `the file says that it is of backup set ${info.backupSetId}`);
+}
+
+/** A file whose last bytes are no end mark of its length was cut off, or something stands behind it. */
+function isEndMark(bytes: Buffer, begin: number, file: string): boolean {
+  const source = { file, base: begin };
+  try {
+    const record = decodeRecord(bytes, 0, source);
+    return (
+      record.type === RECORD.fileEnd &&
+      record.next === bytes.length &&
+      decodeFileEnd(record, 0, source).sizeBytes === begin
+    );
+  } catch (error) {
+    if (error instanceof HoldfastError) return false;
+    throw error;
+  }
+}
+
+/** Without an index that can be trusted: every record of every file that this backup wrote. */
+export async function checkAllRecords(
+  medium: Medium,
+  root: TreeRoot,
+  key: SetKey,
+  group: string,
+  findings: Findings,
+  signal: AbortSignal,
+): Promise<void> {
+  const directory = tree.macroDirectory(root, key.tenantId, key.fullSetId, group);
+  const own = new RegExp(`^macro_block_${key.setId}\\.[1-9][0-9]*$`);
+  for (const name of await medium.listNames(directory, signal)) {
+    if (!own.test(name)) continue;
+    const file = `${directory}/${name}`;
+    await tolerate(findings, file, async () => {
+      for await (const _ of readRecordFile(medium, file, RECORD.macroBlock, signal));
+    });
+  }
+}

@@ -1,0 +1,42 @@
+import { create } from '@bufbuild/protobuf';
+import { describe, expect, test } from 'vitest';
+import { chooseBase } from '../../../coordinator/destination/increment-base.ts';
+import { type BackupInfo, BackupInfoSchema } from '../../../proto/gen/holdfast/v1/records_pb.ts';
+
+function set(
+  backupSetId: bigint,
+  fullSetId: bigint,
+  round: bigint,
+  ...groups: readonly string[]
+): BackupInfo {
+  const partitionGroups = groups.map((partitionGroup) => ({ partitionGroup }));
+  return create(BackupInfoSchema, { backupSetId, fullSetId, round, partitionGroups });
+}
+
+describe('the set that an increment goes on from', () => {
+  test('is the newest of the round', () => {
+    const sets = [set(7n, 7n, 1n, 'a'), set(9n, 8n, 2n, 'a'), set(8n, 8n, 2n, 'a')];
+    expect(chooseBase(sets, 2n, ['a'])).toEqual({ kind: 'increment', setId: 9n, fullSetId: 8n });
+  });
+
+  test('may hold a partition group that has left', () => {
+    expect(chooseBase([set(8n, 8n, 2n, 'a', 'b')], 2n, ['a'])).toMatchObject({ kind: 'increment' });
+  });
+
+  test.each([
+    ['there is none', [], /no backup set to go on from/],
+    [
+      'all are of earlier rounds',
+      [set(7n, 7n, 1n, 'a'), set(6n, 6n, 1n, 'a')],
+      /round 2 has no backup set yet; the newest, 7, is of round 1/,
+    ],
+    [
+      'a partition group has joined since',
+      [set(8n, 8n, 2n, 'a')],
+      /partition group b has joined since backup set 8/,
+    ],
+  ])('is none when %s', (_, sets, reason) => {
+    const base = chooseBase(sets, 2n, ['a', 'b']);
+    expect(base.kind === 'full' ? base.reason : base).toMatch(reason);
+  });
+});

@@ -1,0 +1,235 @@
+/** VALIDATE as the coordinator does it: jobs, agents, notes at the destination, findings in views and events. */
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { create } from '@bufbuild/protobuf';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { findSets } from '../../../coordinator/destination/validation-subjects.ts';
+import { planValidation } from '../../../coordinator/jobs/plan-validation.ts';
+import type { StatementOf } from '../../../coordinator/sql/statements.ts';
+import { ValidateResultSchema, type ValidateTask } from '../../../proto/gen/holdfast/v1/agent_pb.ts';
+import { openMedium } from '../../../storage-layout/media/open.ts';
+import { readNotes } from '../../../storage-layout/records/notes.ts';
+import { CoordinatorInTest } from '../../support/coordinator-in-test.ts';
+import { FakeAgent } from '../../support/fake-agent.ts';
+
+const ROOT = { clusterName: 'c', clusterId: 1n };
+const SET = { tenantId: 1001n, fullSetId: 1n, setId: 1n };
+const VALIDATE: StatementOf<'validate'> = { kind: 'validate', tenants: ['orders'], wait: true };
+const ONE_SET: StatementOf<'validate'> = { ...VALIDATE, object: { kind: 'backupSet', id: 1n } };
+
+let directory: string;
+let coordinator: CoordinatorInTest;
+let agent: FakeAgent;
+const seen: ValidateTask[] = [];
+
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'holdfast-validate-'));
+  await mkdir(join(directory, 'dest'));
+  coordinator = await CoordinatorInTest.start(join(directory, 'state'));
+  agent = new FakeAgent({ address: `127.0.0.1:${coordinator.port}`, tenant: 'orders', token: 'shared' });
+  agent.options.validate = async (task) => await say(task);
+  await coordinator.until('a leader', async () =>
+    (await coordinator.view('dba_ob_partition_groups')).some((row) => row['role'] === 'LEADER'),
+  );
+  await coordinator.run({ kind: 'setParameter', name: 'backup_dest', value: `file://${directory}/dest` });
+  await coordinator.run({ kind: 'archiveLog', tenants: ['orders'] });
+  await coordinator.until('a round', async () => (await coordinator.roundState()) === 'DOING');
+  await coordinator.run({ kind: 'backup', mode: 'full', tenants: 'all', plusArchivelog: false, wait: true });
+}, 60_000);
+
+afterAll(async () => {
+  await agent?.[Symbol.asyncDispose]();
+  await coordinator?.[Symbol.asyncDispose]();
+  await rm(directory, { recursive: true, force: true });
+});
+
+/** An agent that finds nothing; of a round it says how far it read. */
+async function say(task: ValidateTask, findings: readonly object[] = []) {
+  seen.push(task);
+  const nowUs = BigInt(Date.now()) * 1000n;
+  const log = task.subject.case === 'log' ? { logBytes: 500n } : { bytes: 1000n, macroblockCount: 4n };
+  const logs =
+    task.subject.case === 'log'
+      ? [{ partitionGroup: task.partitionGroup, timeline: 1, begin: 0x3000000n, end: 0x3000200n }]
+      : [];
+  return create(ValidateResultSchema, {
+    beginUs: nowUs,
+    endUs: nowUs,
+    ...log,
+    logs,
+    findings: findings.map((finding) => ({ ...finding })),
+    findingCount: BigInt(findings.length),
+  });
+}
+
+async function jobs(): Promise<Record<string, unknown>[]> {
+  const rows = await coordinator.view('cdb_ob_backup_validation_job');
+  return rows.toSorted((a, b) => Number(a['job_id']) - Number(b['job_id']));
+}
+
+async function notes(place: 'set' | 'round' = 'set') {
+  await using medium = await openMedium(`file://${directory}/dest`);
+  const where =
+    place === 'set'
+      ? ({ kind: 'set', key: SET } as const)
+      : ({ kind: 'round', key: { tenantId: 1001n, round: 1n } } as const);
+  return await readNotes(medium, ROOT, where);
+}
+
+test('a whole tenant: a task for each set and round, notes at the destination, then FINISHED', async () => {
+  await coordinator.run(VALIDATE);
+  expect(await jobs()).toMatchObject([
+    {
+      tenant_name: 'orders',
+      backup_set_id: 0,
+      status: 'FINISHED',
+      progress_percent: 100,
+      task_count: 2,
+      finish_task_count: 2,
+      bytes_done: 1500,
+      bytes_total: 1500,
+      finding_count: 0,
+      result: null,
+    },
+  ]);
+  expect(seen.map(({ subject }) => subject)).toMatchObject([
+    { case: 'set', value: { backupSetId: 1n, fullSetId: 1n } },
+    { case: 'log', value: { round: 1n, until: { timeline: 1 }, checked: [] } },
+  ]);
+  expect(await notes()).toMatchObject([
+    {
+      jobId: BigInt(Number((await jobs())[0]?.['job_id'])),
+      kind: { case: 'validated', value: { findingCount: 0n } },
+    },
+  ]);
+  expect(await notes('round')).toMatchObject([{ kind: { value: { logs: [{ end: 0x3000200n }] } } }]);
+  expect((await coordinator.view('cdb_ob_event_history')).map((row) => row['event'])).toContain(
+    'validation_finished',
+  );
+}, 60_000);
+
+test('MAX_AGE leaves out what was found right, and no more; without it all is read again', async () => {
+  seen.length = 0;
+  await coordinator.run({ ...VALIDATE, maxAge: '1d' });
+  expect(seen.map(({ subject }) => subject)).toMatchObject([
+    { case: 'log', value: { checked: [{ partitionGroup: 'p0', begin: 0x3000000n, end: 0x3000200n }] } },
+  ]);
+  expect((await jobs()).at(-1)).toMatchObject({ status: 'FINISHED', skipped: '1' });
+  seen.length = 0;
+  await coordinator.run({ ...ONE_SET, maxAge: '0s' });
+  await coordinator.run(ONE_SET);
+  expect(seen).toHaveLength(2);
+  await expect(coordinator.run({ ...ONE_SET, maxAge: '30 lightyears' })).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+  });
+}, 60_000);
+
+test('what is gone fails the job with OB-9011; every finding is in the view, in an event and in the note', async () => {
+  agent.options.validate = async (task) =>
+    await say(task, [
+      {
+        code: 'DATA_CORRUPT',
+        object: 'c/1/x/macro_block_1.2',
+        offset: 4096n,
+        message: 'c/1/x/macro_block_1.2 at offset 4096: wrong checksum',
+        files: [
+          {
+            path: 'base/5/16384',
+            databaseOid: 5,
+            databaseName: 'shop',
+            relFileNumber: 16384,
+            macroblockCount: 1n,
+          },
+        ],
+        fileCount: 1n,
+        backupSetIds: [1n],
+      },
+      {
+        code: 'BACKUP_FILE_NOT_EXIST',
+        object: 'c/1/x/macro_block_1.3',
+        offset: -1n,
+        message: 'c/1/x/macro_block_1.3: the file is missing',
+        backupSetIds: [1n],
+      },
+    ]);
+  await expect(coordinator.run(ONE_SET)).rejects.toMatchObject({
+    code: 'BACKUP_FILE_NOT_EXIST',
+    message: expect.stringContaining('macro_block_1.3'),
+    detail: expect.stringContaining('base/5/16384 (database "shop")'),
+    hint: expect.stringContaining('CDB_OB_BACKUP_VALIDATION_FINDING'),
+  });
+  expect((await jobs()).at(-1)).toMatchObject({
+    status: 'FAILED',
+    backup_set_id: 1,
+    finding_count: 2,
+    result: 'BACKUP_FILE_NOT_EXIST',
+  });
+  expect(await coordinator.view('cdb_ob_backup_validation_finding')).toMatchObject([
+    {
+      result: 'DATA_CORRUPT',
+      object: 'c/1/x/macro_block_1.2',
+      object_offset: 4096,
+      files: 'base/5/16384',
+      databases: 'shop',
+      relation_files: '16384',
+      needed_by_backup_sets: '1',
+    },
+    { result: 'BACKUP_FILE_NOT_EXIST', object: 'c/1/x/macro_block_1.3', object_offset: null },
+  ]);
+  const events = await coordinator.view('cdb_ob_event_history');
+  expect(events.filter((row) => row['event'] === 'validation_finding')).toHaveLength(2);
+  expect((await notes()).at(-1)).toMatchObject({ kind: { value: { findingCount: 2n } } });
+}, 60_000);
+
+test('a set that was not right is not left out the next time', async () => {
+  agent.options.validate = async (task) => await say(task);
+  seen.length = 0;
+  await coordinator.run({ ...ONE_SET, maxAge: '1d' });
+  expect(seen).toHaveLength(1);
+}, 60_000);
+
+test('another coordinator with an empty catalog knows from the destination what was checked', async () => {
+  await using other = await CoordinatorInTest.start(join(directory, 'other-state'));
+  await using medium = await openMedium(`file://${directory}/dest`);
+  const place = { medium, display: 'elsewhere', tenantId: 1001n };
+  const sets = await findSets(other.context, place, new AbortController().signal);
+  expect(planValidation(sets, [], 1n)).toEqual({ tasks: [], skipped: [1n] });
+}, 60_000);
+
+test('a set that does not exist is refused with OB-9046, pieces by name', async () => {
+  await expect(
+    coordinator.run({ ...VALIDATE, object: { kind: 'backupSet', id: 99n } }),
+  ).rejects.toMatchObject({ code: 'INVALID_BACKUP_SET_ID' });
+  await expect(
+    coordinator.run({ ...VALIDATE, object: { kind: 'backupPiece', id: 1n } }),
+  ).rejects.toMatchObject({ code: 'NOT_SUPPORTED' });
+});
+
+test('CANCEL VALIDATE ends the job; an ended one is refused with OB-9049, an unknown one with OB-4018', async () => {
+  agent.options.validate = () => Promise.withResolvers<never>().promise;
+  await coordinator.run({ ...VALIDATE, wait: false });
+  const job = BigInt(Number((await jobs()).at(-1)?.['job_id']));
+  await coordinator.until('a task that runs', async () =>
+    (await coordinator.view('cdb_ob_backup_validation_task')).some((row) => row['status'] === 'RUNNING'),
+  );
+  await coordinator.run({ kind: 'cancelValidate', job });
+  await coordinator.until('the end', async () => (await jobs()).at(-1)?.['status'] === 'CANCELLED');
+  const cancel = (id: bigint) => coordinator.run({ kind: 'cancelValidate', job: id });
+  await expect(cancel(job)).rejects.toMatchObject({ code: 'CANNOT_CANCEL_STOPPED_BACKUP' });
+  await expect(cancel(987_654n)).rejects.toMatchObject({ code: 'ENTRY_NOT_EXIST' });
+}, 60_000);
+
+test('an agent that loses its task gets it again as another attempt, and the job ends', async () => {
+  agent.options.validate = () => Promise.withResolvers<never>().promise;
+  await coordinator.run({ ...ONE_SET, wait: false });
+  await coordinator.until('a task that runs', async () =>
+    (await coordinator.view('cdb_ob_backup_validation_task')).some((row) => row['status'] === 'RUNNING'),
+  );
+  agent.options.validate = async (task) => await say(task);
+  agent.goAway();
+  await agent.forget();
+  agent.comeBack();
+  await coordinator.until('the end', async () => (await jobs()).at(-1)?.['status'] === 'FINISHED');
+  expect((await coordinator.view('cdb_ob_backup_validation_task')).map((row) => row['attempt'])).toContain(2);
+}, 60_000);
