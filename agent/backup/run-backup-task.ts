@@ -35,13 +35,14 @@ import { writeMetaFiles } from './meta-files.ts';
 import { blockCount } from './plan.ts';
 import { type BackupTotals, ProgressReporter } from './progress.ts';
 import { type Copied, describeBackup, summarizeBackup } from './summary.ts';
+import { runSyntheticBackup } from './synthetic/synthetic-backup.ts';
 import { type BackupTarget, targetOf } from './target.ts';
 
 /** Each worker needs some 45 MB and copies 350 MB/s or more: more of them only when somebody asks. */
 const MAX_AUTOMATIC_WORKERS = 4;
 
 /**
- * Copies the instance to the destination. Throws NOT_SUPPORTED (standby, unusual page size), BACKUP_FAILED,
+ * Copies the instance to the destination, or makes a synthetic full of a set that is there. Throws NOT_SUPPORTED (standby, unusual page size), BACKUP_FAILED,
  * SERVER_UNREACHABLE, DESTINATION_IO, DESTINATION_FULL, FILE_EXISTS (sub task ids used before), FULL_BACKUP_NEEDED (an
  * increment cannot be made: the message is the reason; nothing was copied), or the signal's reason.
  */
@@ -51,6 +52,7 @@ export async function runBackupTask(
   report: (progress: BackupProgress) => void,
   signal: AbortSignal,
 ): Promise<BackupResult> {
+  if (task.sourceSetId !== 0n) return await runSyntheticBackup(context, task, report, signal);
   const target = targetOf(task);
   await using medium = await (context.openMedium ?? openMedium)(target.uri, signal);
   await using instance = await context.instance(task.instance, signal);

@@ -10,6 +10,8 @@
  */
 import { randomUUID } from 'node:crypto';
 import {
+  constants,
+  copyFile,
   type FileHandle,
   link,
   mkdir,
@@ -28,6 +30,7 @@ import type { AppendableFile, Medium, MediumCapabilities, StoredFile, StoredFile
 
 const READ_WHOLE_LIMIT_BYTES = 64 * 2 ** 20;
 const WRITE_BUFFER_BYTES = 256 * 1024;
+const COPY_PART_BYTES = 4 * 2 ** 20;
 const LIST_PAGE_FILES = 1000;
 const STAT_CONCURRENCY = 32;
 const TEMPORARY_PREFIX = '.tmp-';
@@ -122,6 +125,31 @@ class FileMedium implements Medium {
       key,
       async () => new FileWriter(key, path, await this.#create(path)),
     );
+  }
+
+  async copyFile(
+    from: string,
+    to: string,
+    onPart: (bytes: number) => Promise<void>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const [source, target] = [this.#path(from, signal), this.#path(to, signal)];
+    if (await this.#cloneFile(source, target)) {
+      await this.makeDurable(to, signal);
+      return;
+    }
+    await using file = await this.createFile(to, signal);
+    await using read = await this.#translated('read', from, () => open(source, 'r'));
+    const buffer = Buffer.allocUnsafeSlow(COPY_PART_BYTES);
+    for (let position = 0; ; ) {
+      signal?.throwIfAborted();
+      const part = await this.#translated('read', from, () => readFully(read, buffer, position));
+      if (part.length === 0) break;
+      await file.write([part]);
+      await onPart(part.length);
+      position += part.length;
+    }
+    await file.close();
   }
 
   async createAppendable(key: string, signal?: AbortSignal): Promise<AppendableFile> {
@@ -266,6 +294,16 @@ class FileMedium implements Medium {
         return [];
       }
     });
+  }
+
+  /** True when the file system shares the bytes between both names; false when it does not, or there is another reason. */
+  async #cloneFile(source: string, target: string): Promise<boolean> {
+    try {
+      await copyFile(source, target, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE);
+      return true;
+    } catch {
+      return false; // whoever copies the bytes finds the reason again, if it is one
+    }
   }
 
   async #create(path: string): Promise<FileHandle> {
