@@ -34,7 +34,13 @@ import {
   parameterNumber,
   parameterText,
 } from '../parameters/values.ts';
-import { type Candidates, choosePlace, chooseRestoreServer, type Place } from './placement.ts';
+import {
+  type Candidates,
+  choosePlace,
+  chooseRestoreServer,
+  chooseServerForSet,
+  type Place,
+} from './placement.ts';
 import {
   archiveTaskSpec,
   backupTaskSpec,
@@ -104,6 +110,10 @@ function placeOf(task: Task, candidates: Candidates): Place | undefined {
   if (member !== undefined) return { serverId: BigInt(member.serverId), instance: member.instance };
   if (task.kind === 'VALIDATE') {
     const serverId = candidates.validations?.get(task.task_id);
+    return serverId === undefined ? undefined : { serverId, instance: '' };
+  }
+  if (task.kind === 'BACKUP' && backupTaskSpec.parse(task.spec).synthetic) {
+    const serverId = chooseServerForSet(task, candidates);
     return serverId === undefined ? undefined : { serverId, instance: '' };
   }
   if (task.kind !== 'RESTORE')
@@ -241,6 +251,8 @@ async function prepareBackup(
     backupSetId: BigInt(spec.setId),
     fullSetId: set?.full_set_id ?? BigInt(spec.setId),
     previousSetId: set?.previous_set_id ?? 0n,
+    sourceSetId: set?.source_set_id ?? 0n,
+    sourceFullSetId: set?.source_full_set_id ?? 0n,
     round: set?.round ?? 0n,
     partitionGroup: task.partition_group,
     instance: place.instance,

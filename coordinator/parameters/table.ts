@@ -90,6 +90,15 @@ export const PARAMETERS = [
     parse: (value) => (value.trim() === '0' ? '0' : sizeOfAtLeast(64 * 1024)(value)),
   },
   boolean('backup_page_check', 'on', 'tenant', 'Whether page checksums are verified while pages are read.'),
+  duration(
+    'full_backup_max_age',
+    '90d',
+    0,
+    Number.MAX_SAFE_INTEGER,
+    '0, or any duration',
+    'tenant',
+    'How old the last backup that read every page may be: SYNTHETIC and INCREMENTAL make a real full one after it; 0 is no limit.',
+  ),
   integer('restore_concurrency', '0', 0, 512, 'cluster', 'Writers of one partition group; 0 is automatic.'),
   duration(
     'query_timeout',

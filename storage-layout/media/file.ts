@@ -25,12 +25,12 @@ import {
 } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { HoldfastError, isError } from '../../foundation/errors.ts';
+import { copyBytes } from './copy-bytes.ts';
 import { checkKey } from './keys.ts';
 import type { AppendableFile, Medium, MediumCapabilities, StoredFile, StoredFileWriter } from './medium.ts';
 
 const READ_WHOLE_LIMIT_BYTES = 64 * 2 ** 20;
 const WRITE_BUFFER_BYTES = 256 * 1024;
-const COPY_PART_BYTES = 4 * 2 ** 20;
 const LIST_PAGE_FILES = 1000;
 const STAT_CONCURRENCY = 32;
 const TEMPORARY_PREFIX = '.tmp-';
@@ -138,18 +138,7 @@ class FileMedium implements Medium {
       await this.makeDurable(to, signal);
       return;
     }
-    await using file = await this.createFile(to, signal);
-    await using read = await this.#translated('read', from, () => open(source, 'r'));
-    const buffer = Buffer.allocUnsafeSlow(COPY_PART_BYTES);
-    for (let position = 0; ; ) {
-      signal?.throwIfAborted();
-      const part = await this.#translated('read', from, () => readFully(read, buffer, position));
-      if (part.length === 0) break;
-      await file.write([part]);
-      await onPart(part.length);
-      position += part.length;
-    }
-    await file.close();
+    await copyBytes(this, from, to, onPart, signal);
   }
 
   async createAppendable(key: string, signal?: AbortSignal): Promise<AppendableFile> {

@@ -152,7 +152,12 @@ async function fetchBlocks(context: MakeContext, blocks: readonly SyntheticBlock
     const deltaKey = tree.macroBlock(root, { ...source, setId: delta.setId }, group, delta.subTaskId);
     deltas.set(block, { ...delta, key: deltaKey, block });
   }
-  return { blocks, wholes, deltas, records: await readRecords(medium, [...wholes.values(), ...deltas.values()]) };
+  return {
+    blocks,
+    wholes,
+    deltas,
+    records: await readRecords(medium, [...wholes.values(), ...deltas.values()]),
+  };
 }
 
 /** The block's bytes, in the context's buffer. */
@@ -167,7 +172,10 @@ function decode(context: MakeContext, fetched: Fetched, block: SyntheticBlock): 
   const { pages } = block.delta;
   const record = recordOf(fetched.records, part);
   const place = { ...block.delta, plainBytes: deltaBytes(pages) };
-  return applyDelta(blockBuffer, block, { pages, bytes: decodeMacroBlock(record, place, deltaBuffer, part.key) });
+  return applyDelta(blockBuffer, block, {
+    pages,
+    bytes: decodeMacroBlock(record, place, deltaBuffer, part.key),
+  });
 }
 
 /**

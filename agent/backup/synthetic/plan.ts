@@ -42,7 +42,11 @@ export function isMostlyLive(file: { readonly liveBytes: number; readonly sizeBy
 }
 
 /** A macroblock file of the source's full set and the sub task whose name its copy gets. */
-export type FileCopy = { readonly source: StoredFileId; readonly sizeBytes: number; readonly subTaskId: number };
+export type FileCopy = {
+  readonly source: StoredFileId;
+  readonly sizeBytes: number;
+  readonly subTaskId: number;
+};
 
 /** The files that are copied whole, by what they are copied from. */
 export class FileCopies {

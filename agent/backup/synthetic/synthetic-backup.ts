@@ -45,7 +45,7 @@ import { type DescribedFile, writeMetaRecords } from '../meta-files.ts';
 import { ProgressReporter } from '../progress.ts';
 import { type BackupTarget, targetOf } from '../target.ts';
 import { pageCheckFailed } from './make-blocks.ts';
-import { FileCopies, LiveBytes, taskBytes, TaskSize } from './plan.ts';
+import { FileCopies, LiveBytes, TaskSize, taskBytes } from './plan.ts';
 import type {
   SyntheticBlock,
   SyntheticFile,
@@ -196,7 +196,10 @@ async function* blockJobs(making: Making, signal: AbortSignal): AsyncGenerator<S
       blocks.push({ ...block, file: files.length - 1, copiedTo: copy?.subTaskId });
       size.add(block.plainBytes, copy === undefined);
     }
-    counters.add('files', ofFile.at(-1)?.blockNumber === file.macroblockCount - 1 || ofFile.length === 0 ? 1 : 0);
+    counters.add(
+      'files',
+      ofFile.at(-1)?.blockNumber === file.macroblockCount - 1 || ofFile.length === 0 ? 1 : 0,
+    );
   }
   if (blocks.length > 0) yield { kind: 'blocks', subTaskId, files, blocks };
 }
