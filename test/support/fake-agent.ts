@@ -400,6 +400,7 @@ export class FakeAgent implements AsyncDisposable {
 export async function fakeCopy(task: BackupTask): Promise<PartitionGroupBackup> {
   return create(PartitionGroupBackupSchema, {
     previousSetId: task.previousSetId,
+    sourceSetId: task.sourceSetId,
     partitionGroup: task.partitionGroup,
     serverVersion: '17.0',
     postgresMajor: 17,
