@@ -31,6 +31,7 @@ import { FullCopy } from './full-copy.ts';
 import { keptPaths } from './gather.ts';
 import { checkComparable, IncrementCopy } from './increment/increment-copy.ts';
 import { openSetBefore, type SetBefore } from './increment/set-before.ts';
+import { limitCopy } from './limits.ts';
 import { writeMetaFiles } from './meta-files.ts';
 import { blockCount } from './plan.ts';
 import { type BackupTotals, ProgressReporter } from './progress.ts';
@@ -68,6 +69,7 @@ export async function runBackupTask(
   const listing = await instance.listFiles(scope);
   const workerCount = task.concurrency === 0 ? automaticWorkers() : task.concurrency;
   const counters = new Counters();
+  await using limited = limitCopy(context, task);
   const begun: BegunBackup = {
     context,
     instance,
@@ -79,6 +81,7 @@ export async function runBackupTask(
     listing,
     workerCount,
     counters,
+    limits: limited.limits,
     progress,
   };
   using copy = before === undefined ? new FullCopy(begun) : new IncrementCopy(begun, before);

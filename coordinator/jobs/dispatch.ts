@@ -14,7 +14,7 @@ import {
   ValidateTaskSchema,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { awayEvent } from '../archive/changes.ts';
-import { moveTask, type Task } from '../catalog/jobs.ts';
+import { listLiveTasks, moveTask, type Task } from '../catalog/jobs.ts';
 import {
   beginGroupAttempt,
   findRound,
@@ -27,13 +27,8 @@ import { findSetOfJob } from '../catalog/sets.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { highestLogEpoch } from '../destination/claims.ts';
 import { readArchiveOption } from '../parameters/table.ts';
-import {
-  parameterBytes,
-  parameterIsOn,
-  parameterMs,
-  parameterNumber,
-  parameterText,
-} from '../parameters/values.ts';
+import { parameterIsOn, parameterMs, parameterNumber, parameterText } from '../parameters/values.ts';
+import { copyLimits, runningCopies } from './copy-limits.ts';
 import {
   type Candidates,
   choosePlace,
@@ -245,6 +240,8 @@ async function prepareBackup(
   const spec = backupTaskSpec.parse(task.spec);
   const set = await findSetOfJob(catalog, task.job_id);
   const retry = attempt - 1;
+  const others = runningCopies(await listLiveTasks(catalog)).length;
+  const limits = await copyLimits(catalog, task.tenant_id, others + 1);
   const value = create(BackupTaskSchema, {
     destination: destinationOf(context, set?.destination ?? ''),
     tenantId: task.tenant_id,
@@ -262,7 +259,8 @@ async function prepareBackup(
     concurrency: await parameterNumber(catalog, 'backup_concurrency', task.tenant_id),
     pageCheck: await parameterIsOn(catalog, 'backup_page_check', task.tenant_id),
     metaTaskId: retry * META_TASKS_PER_ATTEMPT + spec.ordinal,
-    netLimitBytesPerSecond: BigInt(await parameterBytes(catalog, 'backup_net_limit')),
+    netLimitBytesPerSecond: limits.netBytesPerSecond,
+    limits,
   });
   return { case: 'backup', value };
 }

@@ -1,6 +1,7 @@
 /** Every parameter, once: what SHOW PARAMETERS prints and what ALTER SYSTEM SET checks. */
 import { HoldfastError } from '../../foundation/errors.ts';
 import { parseDurationMs, parseSizeBytes } from '../../foundation/units.ts';
+import { parseLoadLimit } from './load-limit.ts';
 
 export type ParameterType = 'uri' | 'duration' | 'size' | 'integer' | 'boolean' | 'enum' | 'text';
 
@@ -86,8 +87,19 @@ export const PARAMETERS = [
     range: '0, or 64kB or more',
     defaultValue: '0',
     scope: 'cluster',
-    meaning: 'How fast all backups together may write; 0 is no limit.',
+    meaning: 'How fast all backups together may write, shared evenly among those that run; 0 is no limit.',
     parse: (value) => (value.trim() === '0' ? '0' : sizeOfAtLeast(64 * 1024)(value)),
+  },
+  {
+    name: 'backup_load_limit',
+    type: 'text',
+    unit: 'commit latency and I/O wait',
+    range: '0, a latency from 0.1ms to 60s, a share from 1% to 100%, or both: 20ms,40%',
+    defaultValue: '0',
+    scope: 'tenant',
+    meaning:
+      'A backup is slowed while a commit on its server takes longer, or while more of the time is waited for I/O; 0 is no limit.',
+    parse: parseLoadLimit,
   },
   boolean('backup_page_check', 'on', 'tenant', 'Whether page checksums are verified while pages are read.'),
   duration(
@@ -133,7 +145,6 @@ export const LATER_PARAMETERS: Readonly<Record<string, string>> = {
   backup_region: 'the choice of replicas by region',
   backup_recovery_window: 'retention',
   auto_delete_expired_backup: 'retention',
-  backup_load_limit: 'throttling by load',
 };
 
 export function findParameter(name: string): Parameter | undefined {

@@ -10,8 +10,6 @@
  */
 import { randomUUID } from 'node:crypto';
 import {
-  constants,
-  copyFile,
   type FileHandle,
   link,
   mkdir,
@@ -25,7 +23,7 @@ import {
 } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { HoldfastError, isError } from '../../foundation/errors.ts';
-import { copyBytes } from './copy-bytes.ts';
+import { cloneFile, copyBytes } from './copy-bytes.ts';
 import { checkKey } from './keys.ts';
 import type { AppendableFile, Medium, MediumCapabilities, StoredFile, StoredFileWriter } from './medium.ts';
 
@@ -134,7 +132,7 @@ class FileMedium implements Medium {
     signal?: AbortSignal,
   ): Promise<void> {
     const [source, target] = [this.#path(from, signal), this.#path(to, signal)];
-    if (await this.#cloneFile(source, target)) {
+    if (await cloneFile(source, target)) {
       await this.makeDurable(to, signal);
       return;
     }
@@ -283,16 +281,6 @@ class FileMedium implements Medium {
         return [];
       }
     });
-  }
-
-  /** True when the file system shares the bytes between both names; false when it does not, or there is another reason. */
-  async #cloneFile(source: string, target: string): Promise<boolean> {
-    try {
-      await copyFile(source, target, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE);
-      return true;
-    } catch {
-      return false; // whoever copies the bytes finds the reason again, if it is one
-    }
   }
 
   async #create(path: string): Promise<FileHandle> {

@@ -41,9 +41,11 @@ import {
 import type { TaskContext } from '../../task-context.ts';
 import { Counters } from '../counters.ts';
 import { EntrySpill } from '../increment/entry-spill.ts';
+import { netLimitsOf } from '../limits.ts';
 import { type DescribedFile, writeMetaRecords } from '../meta-files.ts';
 import { ProgressReporter } from '../progress.ts';
 import { type BackupTarget, targetOf } from '../target.ts';
+import type { SharedLimits } from '../throttle.ts';
 import { pageCheckFailed } from './make-blocks.ts';
 import { FileCopies, LiveBytes, TaskSize, taskBytes } from './plan.ts';
 import type {
@@ -65,6 +67,7 @@ type Making = {
   readonly source: SourceSet;
   readonly copies: FileCopies;
   readonly counters: Counters;
+  readonly limits: SharedLimits;
   readonly workerCount: number;
 };
 
@@ -89,7 +92,8 @@ export async function runSyntheticBackup(
   const counters = new Counters();
   const workerCount =
     task.concurrency === 0 ? Math.min(availableParallelism(), MAX_AUTOMATIC_WORKERS) : task.concurrency;
-  const making = { context, task, target, medium, source, copies, counters, workerCount };
+  const limits = netLimitsOf(context, task);
+  const making = { context, task, target, medium, source, copies, counters, limits, workerCount };
   const { inputBytes, fileCount, macroblockCount } = source.backup;
   const totals = {
     bytes: Number(inputBytes),
@@ -157,7 +161,7 @@ async function makeAll(making: Making, spill: EntrySpill, signal: AbortSignal): 
   return storedBytes;
 }
 
-function workerData({ task, target, source, counters, workerCount }: Making): SyntheticWorkerData {
+function workerData({ target, source, counters, limits, workerCount }: Making): SyntheticWorkerData {
   const { backup } = source;
   return {
     destinationUri: target.uri,
@@ -169,7 +173,8 @@ function workerData({ task, target, source, counters, workerCount }: Making): Sy
     pageChecksums: backup.pageChecksumVersion !== 0,
     start: toLsn(defined(backup.start, "a backup's start").lsn),
     stop: toLsn(defined(backup.stop, "a backup's stop").lsn),
-    limitBytesPerSecond: Number(task.netLimitBytesPerSecond) / workerCount,
+    limits: limits.shared,
+    workerCount,
     counters: counters.shared,
   };
 }

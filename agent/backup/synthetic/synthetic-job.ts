@@ -37,7 +37,9 @@ export type SyntheticWorkerData = {
   readonly pageChecksums: boolean;
   readonly start: Lsn;
   readonly stop: Lsn;
-  readonly limitBytesPerSecond: number;
+  /** Of the task (throttle.ts): each of its workers may use its share. */
+  readonly limits: SharedArrayBuffer;
+  readonly workerCount: number;
   readonly counters: SharedArrayBuffer;
 };
 

@@ -7,7 +7,7 @@ import { parseCompression } from '../../../storage-layout/macroblock/compress.ts
 import { MACROBLOCK_BYTES } from '../../../storage-layout/macroblock/index.ts';
 import { openMedium } from '../../../storage-layout/media/open.ts';
 import { Counters } from '../counters.ts';
-import { Throttle } from '../throttle.ts';
+import { SharedLimits, Throttle } from '../throttle.ts';
 import { copyMacroBlockFile, type MakeContext, makeBlocks } from './make-blocks.ts';
 import type { SyntheticJob, SyntheticWorkerData, SyntheticWorkerMessage } from './synthetic-job.ts';
 
@@ -19,7 +19,7 @@ const context: MakeContext = {
   medium: await openMedium(data.destinationUri, never),
   compression: parseCompression(data.compression),
   counters: new Counters(data.counters),
-  throttle: new Throttle(data.limitBytesPerSecond, systemClock),
+  throttle: new Throttle(new SharedLimits(data.limits).shareOf(data.workerCount), systemClock),
   blockBuffer: Buffer.allocUnsafeSlow(MACROBLOCK_BYTES),
   deltaBuffer: Buffer.allocUnsafeSlow(MACROBLOCK_BYTES),
 };
