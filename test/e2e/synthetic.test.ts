@@ -137,6 +137,25 @@ describe.each(majors(17))('synthetic fulls of PostgreSQL %i', (major) => {
     expect(Number(task?.attempt)).toBeGreaterThan(1);
   }, 400_000);
 
+  test('a coordinator that is killed in the middle goes on with the work', async () => {
+    const { deployment } = scenario;
+    await deployment.sql("ALTER SYSTEM SET backup_net_limit = '64kB'");
+    await deployment.sql('ALTER SYSTEM BACKUP SYNTHETIC DATABASE');
+    await deployment.waitForRow<{ phase: string }>(
+      'SELECT phase FROM CDB_OB_BACKUP_PROGRESS',
+      (row) => row.phase === 'COPY',
+    );
+    await deployment.coordinator.kill();
+    await deployment.coordinator.start();
+    await deployment.sql("ALTER SYSTEM SET backup_net_limit = '0'");
+    await deployment.waitForRow<{ status: string }>(
+      'SELECT status FROM CDB_OB_BACKUP_PROGRESS',
+      (row) => row.status === 'COMPLETED',
+      120_000,
+    );
+    await deployment.sql('ALTER SYSTEM VALIDATE BACKUPSET 9 WAIT');
+  }, 400_000);
+
   test('a real full backup is made instead when every page was last read too long ago', async () => {
     const { deployment } = scenario;
     await deployment.sql(`ALTER SYSTEM SET full_backup_max_age = '1ms' TENANT = ${TENANT}`);
