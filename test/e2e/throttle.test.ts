@@ -29,5 +29,7 @@ test('a running copy is slowed when commits take longer than they may, and goes 
   await deployment.sql(`ALTER SYSTEM SET backup_load_limit = '0' TENANT = ${TENANT}`);
   await deployment.sql("ALTER SYSTEM SET backup_net_limit = '0'");
   await deployment.waitForRow<Progress>(PROGRESS, ({ status }) => status === 'COMPLETED', 30_000);
-  await expect(deployment.sql("ALTER SYSTEM SET backup_load_limit = 'much'")).rejects.toThrow(/20ms,40%/);
+  await expect(deployment.sql("ALTER SYSTEM SET backup_load_limit = 'much'")).rejects.toThrow(
+    /"much" is not a value of backup_load_limit/,
+  );
 }, 240_000);
