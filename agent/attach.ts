@@ -186,6 +186,8 @@ function obey({ kind }: CoordinatorMessage, { runner, slots, logger }: AttachOpt
       return runner.flushLog(kind.value);
     case 'reportTasks':
       return runner.repeatReports();
+    case 'limitTask':
+      return runner.limitTask(kind.value);
     case 'keepSlots':
       return slots.keep(kind.value);
     case 'welcome':

@@ -8,6 +8,7 @@ import type { Instance, InstanceConfig } from '../engine/engine.ts';
 import type { Clock } from '../foundation/clock.ts';
 import type { Logger } from '../foundation/log.ts';
 import type { Lsn } from '../foundation/lsn.ts';
+import type { CopyLimits } from '../proto/gen/holdfast/v1/agent_pb.ts';
 import type { Medium } from '../storage-layout/media/medium.ts';
 
 /** One instance of this node as the configuration (or a RESTORE on this node) declares it. */
@@ -43,6 +44,8 @@ export type TaskControl = {
    * that ends there is to be sealed.
    */
   onFlushLog(listener: (lsn: Lsn, seal: boolean) => void): void;
+  /** Calls `listener` for every LimitTask from now on, and at once for the last that came before. */
+  onLimits(listener: (limits: CopyLimits) => void): void;
 };
 
 export type TaskContext = {

@@ -20,7 +20,9 @@ import {
   type AgentMessage,
   AgentMessageSchema,
   type CancelTask,
+  type CopyLimits,
   type FlushLog,
+  type LimitTask,
   type StartTask,
   type TaskProgress,
   TaskProgressSchema,
@@ -54,6 +56,8 @@ type Running = {
   readonly flushListeners: ((lsn: Lsn, seal: boolean) => void)[];
   flushLsn: Lsn | undefined;
   sealLsn: Lsn | undefined;
+  readonly limitListeners: ((limits: CopyLimits) => void)[];
+  limits: CopyLimits | undefined;
   progress: TaskReport | undefined;
   progressIsNew: boolean;
   ended: Promise<void>;
@@ -111,6 +115,13 @@ export class TaskRunner {
     for (const listener of running.flushListeners) listener(lsn, order.seal);
   }
 
+  limitTask({ taskId, attempt, limits }: LimitTask): void {
+    const running = this.#find(taskId, attempt);
+    if (running === undefined || limits === undefined) return;
+    running.limits = limits;
+    for (const listener of running.limitListeners) listener(limits);
+  }
+
   /** Tasks that run, and those whose results may not have arrived: what Hello declares. */
   known(): readonly { readonly taskId: bigint; readonly attempt: number }[] {
     return [
@@ -166,6 +177,8 @@ export class TaskRunner {
       flushListeners: [],
       flushLsn: undefined,
       sealLsn: undefined,
+      limitListeners: [],
+      limits: undefined,
       progress: undefined,
       progressIsNew: false,
       ended: Promise.resolve(),
@@ -272,6 +285,10 @@ function controlOf(running: Running): TaskControl {
       running.flushListeners.push(listener);
       if (running.flushLsn !== undefined) listener(running.flushLsn, false);
       if (running.sealLsn !== undefined) listener(running.sealLsn, true);
+    },
+    onLimits(listener) {
+      running.limitListeners.push(listener);
+      if (running.limits !== undefined) listener(running.limits);
     },
   };
 }

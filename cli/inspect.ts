@@ -98,18 +98,29 @@ async function inspectTenant(medium: Medium, root: TreeRoot, tenant: FoundTenant
   for (const { key, reason } of history.unreadable) console.log(`    UNREADABLE ${key}: ${reason}`);
 }
 
+const KINDS: Readonly<Record<BackupType, string>> = {
+  [BackupType.UNSPECIFIED]: 'full',
+  [BackupType.FULL]: 'full',
+  [BackupType.INCREMENTAL]: 'incremental',
+  [BackupType.SYNTHETIC]: 'synthetic full',
+};
+
 function printSets(history: TenantHistory): void {
   if (history.sets.length === 0) console.log('    no backup set');
   for (const set of history.sets) printSet(set);
 }
 
 function printSet(set: BackupInfo): void {
-  const kind = set.type === BackupType.INCREMENTAL ? 'incremental' : 'full';
+  const kind = KINDS[set.type];
   const name =
     set.previousSetId === 0n ? '' : ` of full set ${set.fullSetId}, after set ${set.previousSetId}`;
+  const source =
+    set.sourceSetId === 0n
+      ? ''
+      : ` made of set ${set.sourceSetId}, every page read at ${formatInstant(set.pagesReadUs)} or later`;
   const description = set.description === '' ? '' : ` "${set.description}"`;
-  console.log(`    Backup set ${set.backupSetId}, ${kind}${name}, round ${set.round}${description}`);
-  if (set.reason !== '') console.log(`      a full backup instead of an increment: ${set.reason}`);
+  console.log(`    Backup set ${set.backupSetId}, ${kind}${name}${source}, round ${set.round}${description}`);
+  if (set.reason !== '') console.log(`      a real full backup was made instead: ${set.reason}`);
   for (const group of set.partitionGroups) {
     console.log(
       `      ${group.partitionGroup}: PostgreSQL ${group.serverVersion}, ${formatInstant(group.startUs)} to ` +
@@ -125,7 +136,9 @@ function printSet(set: BackupInfo): void {
 }
 
 function readPart(group: PartitionGroupBackup): string {
-  return group.previousSetId === 0n ? '' : `of which ${formatSize(group.readBytes)} were read, `;
+  return group.previousSetId === 0n || group.sourceSetId !== 0n
+    ? ''
+    : `of which ${formatSize(group.readBytes)} were read, `;
 }
 
 function printRound(round: RoundHistory, sizeBytes: number): void {

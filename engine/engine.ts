@@ -195,6 +195,8 @@ export interface Instance extends AsyncDisposable {
   beginBackup(label: string, signal: AbortSignal): Promise<BackupWindow>;
   /** The data directory's files after the backup began, minus what a backup leaves out (reference 5.3), control file included. */
   listFiles(signal: AbortSignal): Promise<DataListing>;
+  /** How long a small commit takes now, durable on the server's own disk, in milliseconds. On a primary. */
+  measureCommitMs(signal: AbortSignal): Promise<number>;
   /** The control file, re-read until its checksum holds. */
   readControlFile(signal: AbortSignal): Promise<Buffer>;
 }

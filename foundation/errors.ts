@@ -92,6 +92,8 @@ export const ERRORS = {
   RESTORE_FAILED: facts(null, 'HY000', GRPC.internal, 4),
   /** An increment cannot be made: a full backup can. */
   FULL_BACKUP_NEEDED: facts(null, 'HY000', GRPC.failedPrecondition, 3),
+  /** A full backup cannot be made of what is at the destination. */
+  SYNTHETIC_BACKUP_REFUSED: facts(null, 'HY000', GRPC.failedPrecondition, 3),
   BACKUP_FAILED: facts(null, 'HY000', GRPC.internal, 4),
   SHUTTING_DOWN: facts(null, '57P01', GRPC.unavailable, 6, true),
   INTERNAL: facts(4000, 'XX000', GRPC.internal, 70),

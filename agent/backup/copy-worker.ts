@@ -16,7 +16,7 @@ import { openMedium } from '../../storage-layout/media/open.ts';
 import { type CopiedBlocks, type CopyContext, copyBlocks } from './copy-sub-task.ts';
 import { Counters } from './counters.ts';
 import type { SubTask } from './plan.ts';
-import { Throttle } from './throttle.ts';
+import { SharedLimits, Throttle } from './throttle.ts';
 import { type FromWorker, plainError, type ToWorker, type WorkerSettings } from './worker-protocol.ts';
 
 const port = defined(parentPort, 'the port of a worker thread');
@@ -35,7 +35,7 @@ async function run(): Promise<void> {
     medium,
     compression: parseCompression(settings.compression),
     counters: new Counters(settings.counters),
-    throttle: new Throttle(settings.limitBytesPerSecond, systemClock),
+    throttle: new Throttle(new SharedLimits(settings.limits).shareOf(settings.workerCount), systemClock),
     clock: systemClock,
     buffer: Buffer.allocUnsafeSlow(MACROBLOCK_BYTES),
   };

@@ -10,6 +10,7 @@ import type { Counters } from './counters.ts';
 import type { FailedPage, Gathered } from './gather.ts';
 import type { ProgressReporter } from './progress.ts';
 import type { BackupTarget } from './target.ts';
+import type { SharedLimits } from './throttle.ts';
 import type { WorkerSettings } from './worker-protocol.ts';
 
 /** A backup that has begun: its window is open and its files are listed. */
@@ -24,6 +25,7 @@ export type BegunBackup = {
   readonly listing: DataListing;
   readonly workerCount: number;
   readonly counters: Counters;
+  readonly limits: SharedLimits;
   readonly progress: ProgressReporter;
 };
 
@@ -44,7 +46,7 @@ export type IndexedCopy = Gathered & {
 };
 
 export function workerSettings(backup: BegunBackup): WorkerSettings {
-  const { target, task, identity, counters, workerCount } = backup;
+  const { target, task, identity, counters, limits, workerCount } = backup;
   return {
     destinationUri: target.uri,
     root: target.root,
@@ -52,7 +54,8 @@ export function workerSettings(backup: BegunBackup): WorkerSettings {
     group: target.group,
     compression: target.compression,
     pageChecksums: task.pageCheck && identity.pageChecksumVersion !== 0,
-    limitBytesPerSecond: Number(task.netLimitBytesPerSecond) / workerCount,
+    limits: limits.shared,
+    workerCount,
     counters: counters.shared,
   };
 }

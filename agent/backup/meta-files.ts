@@ -2,6 +2,8 @@
 import { create } from '@bufbuild/protobuf';
 import type { DataListing, FileKind as EngineFileKind } from '../../engine/engine.ts';
 import {
+  type BackupDirectory,
+  BackupDirectorySchema,
   type BackupFile,
   BackupFileSchema,
   type BackupMeta,
@@ -44,15 +46,42 @@ export type MetaContent = {
   readonly directories: DataListing['directories'];
 };
 
+/** What a meta file is made of, as records have it. */
+type MetaRecords = {
+  readonly meta: BackupMeta;
+  readonly files: AsyncIterable<BackupFile> | Iterable<BackupFile>;
+  readonly directories: AsyncIterable<BackupDirectory> | Iterable<BackupDirectory>;
+};
+
+/** A described file: its key, size and SHA-256. */
+export type DescribedFile = { readonly key: string; readonly facts: FileFacts };
+
 /** Writes both files durably. Returns their facts by key. Throws FILE_EXISTS and the medium's errors. */
 export async function writeMetaFiles(
   medium: Medium,
   root: TreeRoot,
   setKey: SetKey,
   taskId: number,
-  content: MetaContent,
+  { meta, files, directories }: MetaContent,
   signal: AbortSignal,
-): Promise<readonly { readonly key: string; readonly facts: FileFacts }[]> {
+): Promise<readonly DescribedFile[]> {
+  const records = {
+    meta,
+    files: files.values().map(formatFile),
+    directories: directories.values().map((directory) => create(BackupDirectorySchema, { ...directory })),
+  };
+  return await writeMetaRecords(medium, root, setKey, taskId, records, signal);
+}
+
+/** The same, of what another meta file holds: its lists come as streams. */
+export async function writeMetaRecords(
+  medium: Medium,
+  root: TreeRoot,
+  setKey: SetKey,
+  taskId: number,
+  content: MetaRecords,
+  signal: AbortSignal,
+): Promise<readonly DescribedFile[]> {
   const metaKey = tree.metaFile(root, setKey, taskId);
   const indexKey = tree.metaIndexFile(root, setKey, taskId);
   const meta = await writeMetaFile(medium, metaKey, content, signal);
@@ -67,7 +96,7 @@ export async function writeMetaFiles(
 async function writeMetaFile(
   medium: Medium,
   key: string,
-  content: MetaContent,
+  content: MetaRecords,
   signal: AbortSignal,
 ): Promise<{ readonly facts: FileFacts; readonly entries: readonly MetaIndexEntry[] }> {
   await using writer = await RecordFileWriter.create(medium, key, RECORD.backupMeta, signal);
@@ -77,13 +106,13 @@ async function writeMetaFile(
       create(MetaIndexEntrySchema, { recordType, offset: BigInt(place.offset), length: place.length }),
     );
   note(RECORD.backupMeta, await writer.appendMessage(BackupMetaSchema, content.meta));
-  for (const files of chunks(content.files, FILES_PER_RECORD)) {
+  for await (const files of chunks(content.files, FILES_PER_RECORD)) {
     signal.throwIfAborted();
-    const list = create(FileListSchema, { files: files.map(formatFile) });
+    const list = create(FileListSchema, { files });
     note(RECORD.fileList, await writer.appendMessage(FileListSchema, list));
   }
-  for (const directories of chunks(content.directories, DIRECTORIES_PER_RECORD)) {
-    const list = create(DirectoryListSchema, { directories: directories.map((it) => ({ ...it })) });
+  for await (const directories of chunks(content.directories, DIRECTORIES_PER_RECORD)) {
+    const list = create(DirectoryListSchema, { directories });
     note(RECORD.directoryList, await writer.appendMessage(DirectoryListSchema, list));
   }
   return { facts: await writer.close(), entries };
@@ -104,6 +133,13 @@ function formatFile(file: StoredDataFile): BackupFile {
   });
 }
 
-function* chunks<T>(items: readonly T[], size: number): Generator<readonly T[]> {
-  for (let begin = 0; begin < items.length; begin += size) yield items.slice(begin, begin + size);
+async function* chunks<T>(items: AsyncIterable<T> | Iterable<T>, size: number): AsyncGenerator<T[]> {
+  let chunk: T[] = [];
+  for await (const item of items) {
+    chunk.push(item);
+    if (chunk.length < size) continue;
+    yield chunk;
+    chunk = [];
+  }
+  if (chunk.length > 0) yield chunk;
 }

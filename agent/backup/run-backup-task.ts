@@ -31,17 +31,19 @@ import { FullCopy } from './full-copy.ts';
 import { keptPaths } from './gather.ts';
 import { checkComparable, IncrementCopy } from './increment/increment-copy.ts';
 import { openSetBefore, type SetBefore } from './increment/set-before.ts';
+import { limitCopy } from './limits.ts';
 import { writeMetaFiles } from './meta-files.ts';
 import { blockCount } from './plan.ts';
 import { type BackupTotals, ProgressReporter } from './progress.ts';
 import { type Copied, describeBackup, summarizeBackup } from './summary.ts';
+import { runSyntheticBackup } from './synthetic/synthetic-backup.ts';
 import { type BackupTarget, targetOf } from './target.ts';
 
 /** Each worker needs some 45 MB and copies 350 MB/s or more: more of them only when somebody asks. */
 const MAX_AUTOMATIC_WORKERS = 4;
 
 /**
- * Copies the instance to the destination. Throws NOT_SUPPORTED (standby, unusual page size), BACKUP_FAILED,
+ * Copies the instance to the destination, or makes a synthetic full of a set that is there. Throws NOT_SUPPORTED (standby, unusual page size), BACKUP_FAILED,
  * SERVER_UNREACHABLE, DESTINATION_IO, DESTINATION_FULL, FILE_EXISTS (sub task ids used before), FULL_BACKUP_NEEDED (an
  * increment cannot be made: the message is the reason; nothing was copied), or the signal's reason.
  */
@@ -51,6 +53,7 @@ export async function runBackupTask(
   report: (progress: BackupProgress) => void,
   signal: AbortSignal,
 ): Promise<BackupResult> {
+  if (task.sourceSetId !== 0n) return await runSyntheticBackup(context, task, report, signal);
   const target = targetOf(task);
   await using medium = await (context.openMedium ?? openMedium)(target.uri, signal);
   await using instance = await context.instance(task.instance, signal);
@@ -66,6 +69,7 @@ export async function runBackupTask(
   const listing = await instance.listFiles(scope);
   const workerCount = task.concurrency === 0 ? automaticWorkers() : task.concurrency;
   const counters = new Counters();
+  await using limited = limitCopy(context, task);
   const begun: BegunBackup = {
     context,
     instance,
@@ -77,6 +81,7 @@ export async function runBackupTask(
     listing,
     workerCount,
     counters,
+    limits: limited.limits,
     progress,
   };
   using copy = before === undefined ? new FullCopy(begun) : new IncrementCopy(begun, before);

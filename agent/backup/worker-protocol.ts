@@ -20,8 +20,9 @@ export type WorkerSettings = {
   readonly group: string;
   readonly compression: string;
   readonly pageChecksums: boolean;
-  /** Stored bytes per second that this worker may write; 0: no limit. */
-  readonly limitBytesPerSecond: number;
+  /** Of the task (throttle.ts): each of its workers may use its share. */
+  readonly limits: SharedArrayBuffer;
+  readonly workerCount: number;
   readonly counters: SharedArrayBuffer;
 };
 

@@ -37,16 +37,43 @@ export async function checkFrame(
     findings.addWhole(missing(file));
     return;
   }
-  await tolerate(findings, file, async () => {
-    const head = await medium.readRange(file, 0, HEAD_BYTES, undefined, signal);
-    checkHead(head, file, key.setId, subTaskId, group);
-  });
-  const begin = Math.max(0, stored.sizeBytes - END_BYTES);
-  const end = await medium.readRange(file, begin, stored.sizeBytes, undefined, signal);
-  if (!isEndMark(end, begin, file)) findings.addWhole(cutOff(file, stored.sizeBytes));
+  await tolerate(findings, file, () => checkHeadOf(medium, file, key, subTaskId, group, signal));
+  if (!(await hasEndMark(medium, file, stored.sizeBytes, signal)))
+    findings.addWhole(cutOff(file, stored.sizeBytes));
 }
 
-function checkHead(head: Buffer, file: string, setId: bigint, subTaskId: number, group: string): void {
+/** Throws DATA_CORRUPT, FORMAT_UNKNOWN and the medium's errors when the file does not begin as one of that name must. */
+export async function checkHeadOf(
+  medium: Medium,
+  file: string,
+  key: SetKey,
+  subTaskId: number,
+  group: string,
+  signal?: AbortSignal,
+): Promise<void> {
+  const head = await medium.readRange(file, 0, HEAD_BYTES, undefined, signal);
+  checkHead(head, file, key, subTaskId, group);
+}
+
+/** True when a file of that size ends with the end mark of one. */
+export async function hasEndMark(
+  medium: Medium,
+  file: string,
+  sizeBytes: number,
+  signal?: AbortSignal,
+): Promise<boolean> {
+  const begin = Math.max(0, sizeBytes - END_BYTES);
+  return isEndMark(await medium.readRange(file, begin, sizeBytes, undefined, signal), begin, file);
+}
+
+/** A file that a synthetic full copied whole says who wrote it: an earlier set. */
+function checkHead(
+  head: Buffer,
+  file: string,
+  { setId, fullSetId }: SetKey,
+  subTaskId: number,
+  group: string,
+): void {
   const source = { file };
   const header = decodeRecord(head, 0, source);
   if (decodeFileHeader(header, source).contents !== RECORD.macroBlock)
@@ -55,7 +82,9 @@ function checkHead(head: Buffer, file: string, setId: bigint, subTaskId: number,
   if (owner.type !== RECORD.macroBlockFile)
     throw corrupt(source, header.next, 'the file does not say whose macroblocks it holds');
   const info = decodeMessage(MacroBlockFileInfoSchema, owner.payload, header.next, source);
-  if (info.backupSetId !== setId || info.subTaskId !== subTaskId || info.partitionGroup !== group)
+  const isOwn = info.backupSetId === setId && info.subTaskId === subTaskId;
+  const isCopy = setId === fullSetId && info.backupSetId < setId;
+  if ((!isOwn && !isCopy) || info.partitionGroup !== group)
     throw corrupt(source, header.next, `the file says that it is of backup set ${info.backupSetId}`);
 }
 

@@ -1,6 +1,6 @@
 /** Backup sets and restores as rows. */
 import { formatLsn } from '../../foundation/lsn.ts';
-import type { BackupInfo } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import type { BackupInfo, PartitionGroupBackup } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { Queryable } from './catalog.ts';
 import { insertRow, updateRows } from './rows.ts';
 
@@ -8,11 +8,16 @@ export type BackupSet = {
   readonly tenant_id: bigint;
   readonly backup_set_id: bigint;
   readonly full_set_id: bigint;
-  readonly backup_type: 'FULL' | 'INCREMENTAL';
+  readonly backup_type: 'FULL' | 'INCREMENTAL' | 'SYNTHETIC';
   /** The set that an increment goes on from; 0: none. */
   readonly previous_set_id: bigint;
-  /** Why an incremental request became a full backup. */
+  /** Why an incremental or synthetic request became a full backup. */
   readonly full_reason: string;
+  /** The set that a synthetic full is made of; 0: none. */
+  readonly source_set_id: bigint;
+  readonly source_full_set_id: bigint;
+  /** Of a synthetic full: every page was read from the database at this time or later. */
+  readonly pages_read_us: bigint;
   readonly tenant_name: string;
   readonly job_id: bigint;
   readonly state: 'DOING' | 'SUCCESS' | 'FAILED' | 'CANCELLED';
@@ -25,8 +30,16 @@ export type BackupSet = {
   readonly start_us: bigint;
 };
 
-const COLUMNS = `tenant_id, backup_set_id, full_set_id, backup_type, previous_set_id, full_reason, tenant_name, job_id, state, round, epoch, destination,
+const COLUMNS = `tenant_id, backup_set_id, full_set_id, backup_type, previous_set_id, full_reason, source_set_id,
+  source_full_set_id, pages_read_us, tenant_name, job_id, state, round, epoch, destination,
   display_destination, description, start_us`;
+
+/** What a synthetic full is made of. */
+export type NewSetSource = {
+  readonly setId: bigint;
+  readonly fullSetId: bigint;
+  readonly pagesReadUs: bigint;
+};
 
 export async function insertSet(
   tx: Queryable,
@@ -36,6 +49,8 @@ export async function insertSet(
     readonly fullSetId: bigint;
     readonly previousSetId: bigint;
     readonly fullReason: string;
+    /** Of a synthetic full. */
+    readonly source?: NewSetSource | undefined;
     readonly tenantName: string;
     readonly jobId: bigint;
     readonly round: bigint;
@@ -58,7 +73,10 @@ export async function insertSet(
       full_reason: set.fullReason,
       tenant_name: set.tenantName,
       job_id: set.jobId,
-      backup_type: set.previousSetId === 0n ? 'FULL' : 'INCREMENTAL',
+      backup_type: typeOf(set),
+      source_set_id: set.source?.setId ?? 0n,
+      source_full_set_id: set.source?.fullSetId ?? 0n,
+      pages_read_us: set.source?.pagesReadUs ?? 0n,
       state: 'DOING',
       file_status: 'INCOMPLETE',
       round: set.round,
@@ -71,6 +89,14 @@ export async function insertSet(
     },
     'backup_set_id',
   );
+}
+
+function typeOf(set: {
+  readonly previousSetId: bigint;
+  readonly source?: NewSetSource | undefined;
+}): BackupSet['backup_type'] {
+  if (set.source !== undefined) return 'SYNTHETIC';
+  return set.previousSetId === 0n ? 'FULL' : 'INCREMENTAL';
 }
 
 export async function insertSetGroup(
@@ -182,8 +208,7 @@ export async function completeSet(tx: Queryable, info: BackupInfo, comment: stri
         stop_us: group.stopUs,
         macroblock_count: group.macroblockCount,
         file_count: group.fileCount,
-        // A version that knew no increments did not say what it read: everything.
-        input_bytes: group.readBytes === 0n ? group.inputBytes : group.readBytes,
+        input_bytes: readFromDatabase(group),
         total_bytes: group.inputBytes,
         output_bytes: group.outputBytes,
         page_failures: group.pageFailures.length,
@@ -191,6 +216,11 @@ export async function completeSet(tx: Queryable, info: BackupInfo, comment: stri
       },
     );
   }
+}
+
+function readFromDatabase({ sourceSetId, readBytes, inputBytes }: PartitionGroupBackup): bigint {
+  // A version that knew no increments did not say what it read: everything.
+  return readBytes === 0n && sourceSetId === 0n ? inputBytes : readBytes;
 }
 
 // ---- restores ---------------------------------------------------------------------------------------------------

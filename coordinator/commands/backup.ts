@@ -1,18 +1,23 @@
 /** BACKUP and CANCEL BACKUP. */
-import { HoldfastError } from '../../foundation/errors.ts';
+import { HoldfastError, isError } from '../../foundation/errors.ts';
 import { requireMembers } from '../archive/require-members.ts';
 import { findLastJob, findRunningJob, insertJob, type Job, requestCancel } from '../catalog/jobs.ts';
 import { backupProgress } from '../catalog/progress.ts';
 import { findLastRound, type Round } from '../catalog/rounds.ts';
 import type { Tenant } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
+import { overdueReason } from '../destination/full-age.ts';
+import { findSource } from '../destination/synthetic-source.ts';
+import { tellBecameFull } from '../jobs/begin-backup.ts';
 import type { BackupJobSpec } from '../jobs/specs.ts';
+import { parameterText } from '../parameters/values.ts';
 import type { SqlSession } from '../sql/session.ts';
 import type { CurrentStatement } from '../sql/statements.ts';
 import { requireDestination } from './archive.ts';
 import { checkTenant } from './check.ts';
 import { type Events, notice, progressLine, selectTenants, waitForJob } from './command.ts';
 
+type BackupMode = BackupJobSpec['mode'];
 type Of<Kind extends CurrentStatement['kind']> = Extract<CurrentStatement, { readonly kind: Kind }>;
 
 export async function* backup(
@@ -21,7 +26,7 @@ export async function* backup(
   session: SqlSession,
   signal: AbortSignal,
 ): Events {
-  refuseLater(statement, session);
+  refuseLater(session);
   const destination = await requireDestination(context);
   if (statement.to !== undefined && statement.to !== destination.uri) {
     throw new HoldfastError(
@@ -32,31 +37,33 @@ export async function* backup(
       },
     );
   }
-  const chosen: { readonly tenant: Tenant; readonly round: Round }[] = [];
+  const chosen: Chosen[] = [];
   let refused: HoldfastError | undefined;
   for (const tenant of await selectTenants(context, statement.tenants)) {
-    const round = await findLastRound(context.catalog, tenant.tenant_id);
-    if (round?.state === 'DOING') {
-      chosen.push({ tenant, round });
-      continue;
+    try {
+      chosen.push(await chooseBackup(context, tenant, statement.mode, destination, signal));
+    } catch (error) {
+      if (statement.tenants !== 'all' || !isRefusal(error)) throw error;
+      refused = error;
+      yield { kind: 'notice', severity: 'WARNING', message: `not backed up: ${refused.message}` };
     }
-    refused = notArchiving(tenant, round);
-    if (statement.tenants !== 'all') throw refused;
-    yield { kind: 'notice', severity: 'WARNING', message: `not backed up: ${refused.message}` };
   }
   if (chosen.length === 0 && refused !== undefined) throw refused;
-  for (const { tenant, round } of chosen) await requireMembers(context.catalog, tenant, round.round);
+  const read = chosen.filter(({ mode }) => mode !== 'synthetic'); // the others need no server
+  for (const { tenant, round } of read) await requireMembers(context.catalog, tenant, round);
   for (const { tenant } of chosen) {
     const running = await findRunningJob(context.catalog, 'BACKUP', tenant.tenant_name);
     if (running !== undefined) throw inProgress(tenant, running);
   }
-  for (const { tenant } of chosen) await checkTenant(context, tenant, 'backup', undefined, signal);
+  for (const { tenant } of read) await checkTenant(context, tenant, 'backup', undefined, signal);
   const jobs: bigint[] = [];
-  for (const { tenant, round } of chosen) {
-    const jobId = await createJob(context, tenant, round, statement);
+  for (const each of chosen) {
+    const { tenant, mode, fullReason } = each;
+    const jobId = await createJob(context, each, statement);
     jobs.push(jobId);
+    if (fullReason !== '') yield notice(`a real full backup is made instead: ${fullReason}`);
     yield notice(
-      `${statement.mode === 'incremental' ? 'incremental ' : ''}backup of tenant "${tenant.tenant_name}" started: job ${jobId}`,
+      `${mode === 'full' ? '' : `${mode} `}backup of tenant "${tenant.tenant_name}" started: job ${jobId}`,
       {
         hint: 'SELECT * FROM CDB_OB_BACKUP_PROGRESS;',
       },
@@ -70,15 +77,71 @@ export async function* backup(
 }
 
 /** What this version cannot do is refused by name, never done in part. */
-function refuseLater(statement: Of<'backup'>, session: SqlSession): void {
-  if (statement.mode === 'synthetic')
-    throw new HoldfastError('NOT_SUPPORTED', 'synthetic backups are not supported yet', {
-      hint: 'ALTER SYSTEM BACKUP DATABASE; takes a full backup, ALTER SYSTEM BACKUP INCREMENTAL DATABASE; an increment.',
-    });
+function refuseLater(session: SqlSession): void {
   if (session.encryption !== undefined)
     throw new HoldfastError('NOT_SUPPORTED', 'encrypted backups are not supported yet', {
       hint: 'SET ENCRYPTION OFF;',
     });
+}
+
+/** One tenant's backup. `fullReason`: why it is a real full one though another was asked for. */
+type Chosen = {
+  readonly tenant: Tenant;
+  readonly mode: BackupMode;
+  readonly fullReason: string;
+  readonly round: bigint;
+  /** Encrypted URI. */
+  readonly destination: string;
+  readonly displayDestination: string;
+};
+
+/** Throws BACKUP_CAN_NOT_START, SYNTHETIC_BACKUP_REFUSED and the destination's errors. */
+async function chooseBackup(
+  context: CoordinatorContext,
+  tenant: Tenant,
+  mode: BackupMode,
+  destination: { readonly uri: string; readonly display: string },
+  signal: AbortSignal,
+): Promise<Chosen> {
+  const round = await findLastRound(context.catalog, tenant.tenant_id);
+  const fullReason =
+    mode === 'synthetic' ? await reasonForFull(context, tenant, round, destination, signal) : '';
+  if (mode === 'synthetic' && fullReason === '') {
+    // The job finds the set, and its round, anew.
+    const place = {
+      destination: round?.destination ?? context.secrets.encrypt(destination.uri),
+      displayDestination: round?.display_destination ?? destination.display,
+    };
+    return { tenant, mode, fullReason, round: round?.round ?? 0n, ...place };
+  }
+  if (round?.state !== 'DOING') throw notArchiving(tenant, round);
+  return {
+    tenant,
+    mode: mode === 'synthetic' ? 'full' : mode,
+    fullReason,
+    round: round.round,
+    destination: round.destination,
+    displayDestination: round.display_destination,
+  };
+}
+
+/** Why a synthetic full will not do; empty: it will. Throws SYNTHETIC_BACKUP_REFUSED when there is nothing to make one of. */
+async function reasonForFull(
+  context: CoordinatorContext,
+  tenant: Tenant,
+  round: Round | undefined,
+  destination: { readonly uri: string },
+  signal: AbortSignal,
+): Promise<string> {
+  const uri = round === undefined ? destination.uri : context.secrets.decrypt(round.destination);
+  const medium = await context.destinations.open(uri, signal);
+  const { pagesReadUs } = await findSource(medium, context.root, tenant, signal);
+  const maxAge = await parameterText(context.catalog, 'full_backup_max_age', tenant.tenant_id);
+  return overdueReason(pagesReadUs, { nowUs: context.clock.nowUs(), maxAge }) ?? '';
+}
+
+function isRefusal(error: unknown): error is HoldfastError {
+  return isError(error, 'BACKUP_CAN_NOT_START', 'SYNTHETIC_BACKUP_REFUSED');
 }
 
 function notArchiving(tenant: Tenant, round: Round | undefined): HoldfastError {
@@ -106,23 +169,22 @@ function inProgress(tenant: Tenant, job: Job): HoldfastError {
 
 async function createJob(
   context: CoordinatorContext,
-  tenant: Tenant,
-  round: Round,
+  { tenant, mode, fullReason, round, destination, displayDestination }: Chosen,
   statement: Of<'backup'>,
 ): Promise<bigint> {
   const spec: BackupJobSpec = {
     description: statement.description ?? '',
     plusArchivelog: statement.plusArchivelog,
-    destination: round.destination,
-    displayDestination: round.display_destination,
-    round: String(round.round),
-    mode: statement.mode === 'incremental' ? 'incremental' : 'full', // a synthetic one was refused
-    fullReason: '',
+    destination,
+    displayDestination,
+    round: String(round),
+    mode,
+    fullReason,
   };
   return await write(context, async (tx) => {
     const running = await findRunningJob(tx, 'BACKUP', tenant.tenant_name);
     if (running !== undefined) throw inProgress(tenant, running);
-    return await insertJob(tx, {
+    const jobId = await insertJob(tx, {
       kind: 'BACKUP',
       tenantId: tenant.tenant_id,
       tenantName: tenant.tenant_name,
@@ -132,6 +194,9 @@ async function createJob(
       deadlineUs: tx.nowUs + BigInt(context.timing.logWaitTimeoutMs) * 1000n,
       nowUs: tx.nowUs,
     });
+    const named = { job_id: jobId, tenant_id: tenant.tenant_id, tenant_name: tenant.tenant_name };
+    if (fullReason !== '') await tellBecameFull(tx, named, fullReason);
+    return jobId;
   });
 }
 

@@ -3,6 +3,7 @@ import { type BackupInfo, BackupInfoSchema } from '../../proto/gen/holdfast/v1/r
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { readInfoIfThere } from '../../storage-layout/records/info-file.ts';
 import { type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
+import { type AgeLimit, overdueReason, pagesReadAt } from './full-age.ts';
 import { readPublishedSets } from './summaries.ts';
 
 export type IncrementBase =
@@ -11,13 +12,14 @@ export type IncrementBase =
 
 /**
  * The newest set of the round: an increment needs all the log since, and between rounds there is a hole. A set that lacks
- * one of the tenant's partition groups is none to go on from. Whether the log since tells all changes, the agent decides.
- * Pure.
+ * one of the tenant's partition groups is none to go on from, and neither is one whose pages were all read too long ago.
+ * Whether the log since tells all changes, the agent decides. Pure.
  */
 export function chooseBase(
   sets: readonly BackupInfo[],
   round: bigint,
   groups: readonly string[],
+  age?: AgeLimit,
 ): IncrementBase {
   const newest = newestOf(sets.filter((set) => set.round === round));
   if (newest === undefined) {
@@ -34,6 +36,9 @@ export function chooseBase(
     const reason = `partition group ${joined.join(', ')} has joined since backup set ${newest.backupSetId}`;
     return { kind: 'full', reason };
   }
+  const readUs = pagesReadAt(sets, newest);
+  const overdue = age === undefined || readUs === undefined ? undefined : overdueReason(readUs, age);
+  if (overdue !== undefined) return { kind: 'full', reason: overdue };
   return { kind: 'increment', setId: newest.backupSetId, fullSetId: newest.fullSetId };
 }
 
@@ -44,19 +49,17 @@ function newestOf(sets: readonly BackupInfo[]): BackupInfo | undefined {
   );
 }
 
-/** The same, from what the destination has: sets that are marked for deletion do not count. */
-export async function findBase(
+/** The published sets of a tenant that are not marked for deletion, in order of their ids. */
+export async function readUsableSets(
   medium: Medium,
   root: TreeRoot,
   tenantId: bigint,
-  round: bigint,
-  groups: readonly string[],
   signal: AbortSignal,
-): Promise<IncrementBase> {
+): Promise<readonly BackupInfo[]> {
   const sets: BackupInfo[] = [];
   for (const set of await readPublishedSets(medium, root, tenantId, signal))
     if (!(await isMarked(medium, root, keyOf(set), signal))) sets.push(set);
-  return chooseBase(sets, round, groups);
+  return sets;
 }
 
 /** Why a set can no longer be gone on from; undefined: it is there. */

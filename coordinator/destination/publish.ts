@@ -60,6 +60,16 @@ export async function checkLogIsThere(
   );
 }
 
+/** An instance that a set was read from. */
+export type SetReplica = {
+  readonly partitionGroup: string;
+  readonly serverId: bigint;
+  readonly ip: string;
+  readonly port: number;
+  readonly instance: string;
+  readonly role: string;
+};
+
 /**
  * Writes what describes the set, and last the write-once backup_info: THE COMMIT POINT. Returns the one that counts. Throws
  * BACKUP_FAILED when what the agents reported is not at the destination, BACKUP_IO_PROHIBITED when another coordinator
@@ -71,14 +81,7 @@ export async function publishBackup(
   parts: {
     readonly set: BackupSet;
     readonly backups: readonly PartitionGroupBackup[];
-    readonly replicas: readonly {
-      readonly partitionGroup: string;
-      readonly serverId: bigint;
-      readonly ip: string;
-      readonly port: number;
-      readonly instance: string;
-      readonly role: string;
-    }[];
+    readonly replicas: readonly SetReplica[];
   },
   signal: AbortSignal,
 ): Promise<BackupInfo> {
@@ -123,7 +126,10 @@ export async function publishBackup(
     backupSetId: set.backup_set_id,
     fullSetId: set.full_set_id,
     previousSetId: set.previous_set_id,
-    type: set.backup_type === 'FULL' ? BackupType.FULL : BackupType.INCREMENTAL,
+    type: BACKUP_TYPES[set.backup_type],
+    sourceSetId: set.source_set_id,
+    sourceFullSetId: set.source_full_set_id,
+    pagesReadUs: set.pages_read_us,
     epoch: set.epoch,
     round: set.round,
     description: set.description,
@@ -140,8 +146,19 @@ export async function publishBackup(
   return await writeOnceOrRead(medium, tree.backupInfo(root, key), BackupInfoSchema, info, signal);
 }
 
-/** What was copied as an increment must be published as one, of the same set. */
+const BACKUP_TYPES: Readonly<Record<BackupSet['backup_type'], BackupType>> = {
+  FULL: BackupType.FULL,
+  INCREMENTAL: BackupType.INCREMENTAL,
+  SYNTHETIC: BackupType.SYNTHETIC,
+};
+
+/** What was copied as an increment, or made of another set, must be published as such, and of the same set. */
 function checkGoesOnFrom(set: BackupSet, backup: PartitionGroupBackup): void {
+  if (backup.sourceSetId !== set.source_set_id)
+    throw new HoldfastError(
+      'BACKUP_FAILED',
+      `partition group ${backup.partitionGroup} was made of set ${backup.sourceSetId}, backup set ${set.backup_set_id} is one of set ${set.source_set_id}`,
+    );
   if (backup.previousSetId === set.previous_set_id) return;
   throw new HoldfastError(
     'BACKUP_FAILED',

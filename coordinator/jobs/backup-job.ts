@@ -10,7 +10,7 @@ import type { Medium } from '../../storage-layout/media/medium.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import { commentJob, errorOfRow, type Job, listTasks, type Task } from '../catalog/jobs.ts';
 import { findRound, listRoundGroups, type RoundGroup } from '../catalog/rounds.ts';
-import { abandonSet, completeSet } from '../catalog/sets.ts';
+import { abandonSet, type BackupSet, completeSet } from '../catalog/sets.ts';
 import { listGroups } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { checkIsOnLineage } from '../destination/check-lineage.ts';
@@ -21,6 +21,7 @@ import { becomeFull, claimBackup, replicasOf } from './begin-backup.ts';
 import { BACKUP_TRANSITIONS, type BackupState } from './job-states.ts';
 import { backupJobSpec } from './specs.ts';
 import { step } from './state-machine.ts';
+import { replicasOfSet } from './synthetic-backup.ts';
 import { abandonCancelled, cancelTasks, isEnded, sendCancel } from './task-care.ts';
 import { messageFromJson } from './task-results.ts';
 
@@ -56,7 +57,7 @@ async function awaitCopies(context: CoordinatorContext, job: Job): Promise<void>
   const { set, tasks } = await setOf(context, job);
   const there = await groupNames(context, job);
   const left = tasks.find((task) => !isEnded(task) && !there.has(task.partition_group));
-  if (left !== undefined) {
+  if (left !== undefined && !isSynthetic(set)) {
     await failBackup(context, job, hasLeft(left.partition_group));
     return;
   }
@@ -115,7 +116,13 @@ async function findNewcomer(
 async function awaitLog(context: CoordinatorContext, job: Job, signal: AbortSignal): Promise<void> {
   const { catalog } = context;
   const spec = backupJobSpec.parse(job.spec);
-  const backups = backupsOf((await setOf(context, job)).tasks);
+  const { set, tasks } = await setOf(context, job);
+  const backups = backupsOf(tasks);
+  if (isSynthetic(set)) {
+    const gap = await findLog(context, job, set, backups, signal);
+    if (gap !== undefined) await failBackup(context, job, gap);
+    return;
+  }
   const tooNew = backups.find((backup) => backup.newestPageLsn > (backup.stop?.lsn ?? 0n));
   if (tooNew !== undefined) {
     const message = `partition group ${tooNew.partitionGroup} has a page newer than the end of the backup`;
@@ -152,34 +159,49 @@ async function awaitLog(context: CoordinatorContext, job: Job, signal: AbortSign
     await failWhenLate(context, job, comment);
     return;
   }
-  const medium = await context.destinations.open(context.secrets.decrypt(spec.destination), signal);
-  if (await failWhenLeftBehind(context, job, medium, backups, signal)) return;
+  const gap = await findLog(context, job, set, backups, signal);
+  if (gap === undefined) return;
+  if (ended)
+    await failBackup(context, job, new HoldfastError('LOG_ARCHIVE_INTERRUPTED', gap.message, { cause: gap }));
+  else await failWhenLate(context, job, gap.message);
+}
+
+/** Reads the destination: goes on when all of the log is there, else says what is missing. */
+async function findLog(
+  context: CoordinatorContext,
+  job: Job,
+  set: BackupSet,
+  backups: readonly PartitionGroupBackup[],
+  signal: AbortSignal,
+): Promise<HoldfastError | undefined> {
+  const medium = await context.destinations.open(context.secrets.decrypt(set.destination), signal);
+  if (await failWhenLeftBehind(context, job, set, medium, backups, signal)) return undefined;
+  const key = { tenantId: job.tenant_id, round: set.round };
   try {
-    for (const backup of backups)
-      await checkLogIsThere(medium, context.root, { tenantId: job.tenant_id, round }, backup, signal);
+    for (const backup of backups) await checkLogIsThere(medium, context.root, key, backup, signal);
   } catch (error) {
     if (!isError(error, 'LOG_GAP')) throw error;
-    if (ended)
-      await failBackup(
-        context,
-        job,
-        new HoldfastError('LOG_ARCHIVE_INTERRUPTED', error.message, { cause: error }),
-      );
-    else await failWhenLate(context, job, error.message);
-    return;
+    return error;
   }
   await write(context, (tx) => advance(tx, job, 'covered', { comment: '' }));
+  return undefined;
+}
+
+/** Made of what is at the destination, its log too: it waits for no server, and for no archiver. */
+function isSynthetic(set: BackupSet): boolean {
+  return set.backup_type === 'SYNTHETIC';
 }
 
 /** True when a failover has left the copied leader behind before the backup's end: nothing on the present history needs it. */
 async function failWhenLeftBehind(
   context: CoordinatorContext,
   job: Job,
+  set: BackupSet,
   medium: Medium,
   backups: readonly PartitionGroupBackup[],
   signal: AbortSignal,
 ): Promise<boolean> {
-  const key = { tenantId: job.tenant_id, round: BigInt(backupJobSpec.parse(job.spec).round) };
+  const key = { tenantId: job.tenant_id, round: set.round };
   try {
     for (const backup of backups) await checkIsOnLineage(medium, context.root, key, backup, signal);
     return false;
@@ -229,13 +251,11 @@ async function publish(context: CoordinatorContext, job: Job, signal: AbortSigna
   // What was published counts; what is not is looked at once more: the fork may have become known since.
   const setKey = { tenantId: set.tenant_id, fullSetId: set.full_set_id, setId: set.backup_set_id };
   const isPublished = (await medium.stat(tree.backupInfo(context.root, setKey), signal)) !== undefined;
-  if (!isPublished && (await failWhenLeftBehind(context, job, medium, backups, signal))) return;
-  const info = await publishBackup(
-    context,
-    medium,
-    { set, backups, replicas: await replicasOf(context, job.tenant_id) },
-    signal,
-  );
+  if (!isPublished && (await failWhenLeftBehind(context, job, set, medium, backups, signal))) return;
+  const replicas = isSynthetic(set)
+    ? await replicasOfSet(medium, context.root, setKey, signal)
+    : await replicasOf(context, job.tenant_id);
+  const info = await publishBackup(context, medium, { set, backups, replicas }, signal);
   if (info.epoch !== set.epoch) {
     await failBackup(
       context,
@@ -252,7 +272,7 @@ async function publish(context: CoordinatorContext, job: Job, signal: AbortSigna
   );
   const failures = info.partitionGroups.reduce((sum, group) => sum + group.pageFailures.length, 0);
   const comment = [
-    ...(info.reason === '' ? [] : [`a full backup instead of an increment: ${info.reason}`]),
+    ...(info.reason === '' ? [] : [`a real full backup was made instead: ${info.reason}`]),
     ...(failures === 0 ? [] : [`${failures} pages failed their check: see tenant_diagnose_info and inspect`]),
   ].join('; ');
   await write(context, async (tx) => {

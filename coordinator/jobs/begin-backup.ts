@@ -6,13 +6,22 @@ import { listMembersOf } from '../agents/membership.ts';
 import { requireMembers } from '../archive/require-members.ts';
 import { insertTask, type Job } from '../catalog/jobs.ts';
 import { listServers } from '../catalog/servers.ts';
-import { type BackupSet, highestSet, insertSet, insertSetGroup, removeSet } from '../catalog/sets.ts';
-import { listGroups } from '../catalog/tenants.ts';
+import {
+  type BackupSet,
+  highestSet,
+  insertSet,
+  insertSetGroup,
+  type NewSetSource,
+  removeSet,
+} from '../catalog/sets.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
 import { checkOwner, claimSet } from '../destination/claims.ts';
-import { findBase } from '../destination/increment-base.ts';
+import { chooseBase, readUsableSets } from '../destination/increment-base.ts';
+import type { SetReplica } from '../destination/publish.ts';
+import { parameterText } from '../parameters/values.ts';
 import { advance } from './backup-parts.ts';
 import { backupJobSpec } from './specs.ts';
+import { syntheticBase } from './synthetic-backup.ts';
 import { cancelTasks, sendCancel } from './task-care.ts';
 
 const TASK_LIMIT_US = 86_400_000_000n;
@@ -23,9 +32,11 @@ export async function claimBackup(context: CoordinatorContext, job: Job, signal:
   const spec = backupJobSpec.parse(job.spec);
   const medium = await context.destinations.open(context.secrets.decrypt(spec.destination), signal);
   await checkOwner(medium, context.deployment, signal); // below an unmounted share everything could be written
-  const groups = await requireMembers(catalog, job, BigInt(spec.round));
-  const replicas = await replicasOf(context, job.tenant_id);
-  const base = await baseOf(context, job, medium, signal);
+  const base =
+    spec.mode === 'synthetic'
+      ? await syntheticBase(context, job, medium, signal)
+      : await copyBase(context, job, medium, signal);
+  const { groups, replicas, source } = base;
   const listFor = (setId: bigint): PartitionGroupList =>
     create(PartitionGroupListSchema, {
       tenantId: job.tenant_id,
@@ -34,10 +45,12 @@ export async function claimBackup(context: CoordinatorContext, job: Job, signal:
       fullSetId: base.fullSetId ?? setId,
       previousSetId: base.previousSetId,
       reason: base.fullReason,
+      sourceSetId: source?.setId ?? 0n,
+      sourceFullSetId: source?.fullSetId ?? 0n,
       deploymentUuid: context.deployment.deploymentUuid,
       epoch: context.epoch,
       createdUs: context.clock.nowUs(),
-      replicas,
+      replicas: [...replicas],
     });
   const highest = await highestSet(catalog, job.tenant_id);
   const setId = await claimSet(medium, root, job.tenant_id, highest, base.fullSetId, listFor, signal);
@@ -49,9 +62,10 @@ export async function claimBackup(context: CoordinatorContext, job: Job, signal:
       fullSetId: base.fullSetId ?? setId,
       previousSetId: base.previousSetId,
       fullReason: base.fullReason,
+      source,
       tenantName: job.tenant_name,
       jobId: job.job_id,
-      round: BigInt(spec.round),
+      round: base.round,
       epoch: context.epoch,
       destination: spec.destination,
       displayDestination: spec.displayDestination,
@@ -59,20 +73,20 @@ export async function claimBackup(context: CoordinatorContext, job: Job, signal:
       plusArchivelog: spec.plusArchivelog,
       nowUs: tx.nowUs,
     });
-    for (const [index, group] of groups.entries()) {
+    for (const [index, partitionGroup] of groups.entries()) {
       const taskId = await insertTask(tx, {
         jobId: job.job_id,
         kind: 'BACKUP',
         tenantId: job.tenant_id,
-        partitionGroup: group.partition_group,
-        spec: { setId: String(setId), ordinal: index + 1 },
+        partitionGroup,
+        spec: { setId: String(setId), ordinal: index + 1, synthetic: source !== undefined },
         deadlineUs: tx.nowUs + TASK_LIMIT_US,
         nowUs: tx.nowUs,
       });
       await insertSetGroup(tx, {
         tenantId: job.tenant_id,
         setId,
-        partitionGroup: group.partition_group,
+        partitionGroup,
         taskId,
       });
     }
@@ -82,37 +96,57 @@ export async function claimBackup(context: CoordinatorContext, job: Job, signal:
       tenantId: job.tenant_id,
       tenantName: job.tenant_name,
       message: `backup set ${setId} of tenant "${job.tenant_name}" has started`,
-      facts: { job_id: job.job_id, backup_set_id: setId, previous_set_id: base.previousSetId },
+      facts: {
+        job_id: job.job_id,
+        backup_set_id: setId,
+        previous_set_id: base.previousSetId,
+        source_set_id: source?.setId ?? 0n,
+      },
     });
-    // The agents' reasons were told when they were found.
+    // The other reasons were told when they were found.
     if (base.fullReason !== '' && spec.fullReason === '') await tellBecameFull(tx, job, base.fullReason);
   });
 }
 
-type Base = {
+/** What a set begins from. */
+export type Base = {
   /** Undefined: the set will be a full one. */
   readonly fullSetId: bigint | undefined;
   readonly previousSetId: bigint;
   readonly fullReason: string;
+  /** Of a synthetic full. */
+  readonly source: NewSetSource | undefined;
+  readonly round: bigint;
+  readonly groups: readonly string[];
+  readonly replicas: readonly SetReplica[];
 };
 
-/** From which set the backup goes on; from none when it is a full one, or must be. */
-async function baseOf(
+/** From which set a backup of instances goes on; from none when it is a full one, or must be. */
+async function copyBase(
   context: CoordinatorContext,
   job: Job,
   medium: Medium,
   signal: AbortSignal,
 ): Promise<Base> {
-  const { mode, round, fullReason } = backupJobSpec.parse(job.spec);
-  const none = { fullSetId: undefined, previousSetId: 0n };
+  const { catalog } = context;
+  const { mode, fullReason, ...spec } = backupJobSpec.parse(job.spec);
+  const round = BigInt(spec.round);
+  const members = await requireMembers(catalog, job, round);
+  const groups = members.map((group) => group.partition_group);
+  const replicas = await replicasOf(context, job.tenant_id);
+  const none = { fullSetId: undefined, previousSetId: 0n, source: undefined, round, groups, replicas };
   if (mode === 'full') return { ...none, fullReason };
-  const groups = (await listGroups(context.catalog, job.tenant_id)).map((group) => group.partition_group);
-  const base = await findBase(medium, context.root, job.tenant_id, BigInt(round), groups, signal);
+  const sets = await readUsableSets(medium, context.root, job.tenant_id, signal);
+  const maxAge = await parameterText(catalog, 'full_backup_max_age', job.tenant_id);
+  const base = chooseBase(sets, round, groups, { nowUs: context.clock.nowUs(), maxAge });
   if (base.kind === 'full') return { ...none, fullReason: base.reason };
-  return { fullSetId: base.fullSetId, previousSetId: base.setId, fullReason: '' };
+  return { ...none, fullSetId: base.fullSetId, previousSetId: base.setId, fullReason: '' };
 }
 
-export async function replicasOf(context: CoordinatorContext, tenantId: bigint) {
+export async function replicasOf(
+  context: CoordinatorContext,
+  tenantId: bigint,
+): Promise<readonly SetReplica[]> {
   const servers = await listServers(context.catalog);
   const instances = await listMembersOf(context.catalog, tenantId);
   return instances.map((instance) => {
@@ -146,14 +180,18 @@ export async function becomeFull(
   for (const task of told) sendCancel(context, task, 'a full backup is made instead', false);
 }
 
-async function tellBecameFull(tx: Transaction, job: Job, reason: string): Promise<void> {
+export async function tellBecameFull(
+  tx: Transaction,
+  job: Pick<Job, 'job_id' | 'tenant_id' | 'tenant_name'>,
+  reason: string,
+): Promise<void> {
   await tx.event({
     module: 'backup',
     event: 'backup_became_full',
     severity: 'WARNING',
     tenantId: job.tenant_id,
     tenantName: job.tenant_name,
-    message: `the incremental backup of tenant "${job.tenant_name}" is made a full one: ${reason}`,
+    message: `the backup of tenant "${job.tenant_name}" is made a full one: ${reason}`,
     facts: { job_id: job.job_id },
   });
 }

@@ -14,7 +14,7 @@ import {
   ValidateTaskSchema,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { awayEvent } from '../archive/changes.ts';
-import { moveTask, type Task } from '../catalog/jobs.ts';
+import { listLiveTasks, moveTask, type Task } from '../catalog/jobs.ts';
 import {
   beginGroupAttempt,
   findRound,
@@ -27,14 +27,15 @@ import { findSetOfJob } from '../catalog/sets.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { highestLogEpoch } from '../destination/claims.ts';
 import { readArchiveOption } from '../parameters/table.ts';
+import { parameterIsOn, parameterMs, parameterNumber, parameterText } from '../parameters/values.ts';
+import { copyLimits, runningCopies } from './copy-limits.ts';
 import {
-  parameterBytes,
-  parameterIsOn,
-  parameterMs,
-  parameterNumber,
-  parameterText,
-} from '../parameters/values.ts';
-import { type Candidates, choosePlace, chooseRestoreServer, type Place } from './placement.ts';
+  type Candidates,
+  choosePlace,
+  chooseRestoreServer,
+  chooseServerForSet,
+  type Place,
+} from './placement.ts';
 import {
   archiveTaskSpec,
   backupTaskSpec,
@@ -104,6 +105,10 @@ function placeOf(task: Task, candidates: Candidates): Place | undefined {
   if (member !== undefined) return { serverId: BigInt(member.serverId), instance: member.instance };
   if (task.kind === 'VALIDATE') {
     const serverId = candidates.validations?.get(task.task_id);
+    return serverId === undefined ? undefined : { serverId, instance: '' };
+  }
+  if (task.kind === 'BACKUP' && backupTaskSpec.parse(task.spec).synthetic) {
+    const serverId = chooseServerForSet(task, candidates);
     return serverId === undefined ? undefined : { serverId, instance: '' };
   }
   if (task.kind !== 'RESTORE')
@@ -235,12 +240,16 @@ async function prepareBackup(
   const spec = backupTaskSpec.parse(task.spec);
   const set = await findSetOfJob(catalog, task.job_id);
   const retry = attempt - 1;
+  const others = runningCopies(await listLiveTasks(catalog)).length;
+  const limits = await copyLimits(catalog, task.tenant_id, others + 1);
   const value = create(BackupTaskSchema, {
     destination: destinationOf(context, set?.destination ?? ''),
     tenantId: task.tenant_id,
     backupSetId: BigInt(spec.setId),
     fullSetId: set?.full_set_id ?? BigInt(spec.setId),
     previousSetId: set?.previous_set_id ?? 0n,
+    sourceSetId: set?.source_set_id ?? 0n,
+    sourceFullSetId: set?.source_full_set_id ?? 0n,
     round: set?.round ?? 0n,
     partitionGroup: task.partition_group,
     instance: place.instance,
@@ -250,7 +259,8 @@ async function prepareBackup(
     concurrency: await parameterNumber(catalog, 'backup_concurrency', task.tenant_id),
     pageCheck: await parameterIsOn(catalog, 'backup_page_check', task.tenant_id),
     metaTaskId: retry * META_TASKS_PER_ATTEMPT + spec.ordinal,
-    netLimitBytesPerSecond: BigInt(await parameterBytes(catalog, 'backup_net_limit')),
+    netLimitBytesPerSecond: limits.netBytesPerSecond,
+    limits,
   });
   return { case: 'backup', value };
 }

@@ -131,6 +131,21 @@ export function chooseRestoreServer(zones: readonly string[], candidates: Candid
   return servers[0]?.serverId;
 }
 
+/**
+ * The attached agent for a task that reads a set at the destination and no instance: another one than failed it last, where
+ * there is one, and rather one that has an instance of the partition group: it is used to the destination.
+ */
+export function chooseServerForSet(
+  task: Pick<Task, 'tenant_id' | 'partition_group' | 'server_id'>,
+  candidates: Candidates,
+): bigint | undefined {
+  const near = new Set(
+    membersOf(task.tenant_id, task.partition_group, candidates).map((instance) => instance.server_id),
+  );
+  const rank = (serverId: bigint) => (serverId === task.server_id ? 2 : 0) + (near.has(serverId) ? 0 : 1);
+  return [...candidates.attached].sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))[0];
+}
+
 /** Validations that one agent does at once: each uses all of its cores. */
 const VALIDATIONS_PER_AGENT = 1;
 

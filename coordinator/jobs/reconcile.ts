@@ -35,6 +35,7 @@ import { listAllGroups, listTenants } from '../catalog/tenants.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
 import { handleBackupError, stepBackup } from './backup-job.ts';
 import { stepCheck } from './check-job.ts';
+import { LimitKeeping } from './copy-limits.ts';
 import { dispatchTask } from './dispatch.ts';
 import { type Candidates, placeValidations } from './placement.ts';
 import { stepRestore } from './restore-job.ts';
@@ -64,6 +65,7 @@ export async function reconcileForever(context: CoordinatorContext, signal: Abor
     retention: new RetentionWatch(),
     overdue: new OverdueWatch(),
     members: new RoundMembers(),
+    limits: new LimitKeeping(),
   };
   try {
     while (!signal.aborted) {
@@ -86,6 +88,7 @@ type Leaders = {
   readonly retention: RetentionWatch;
   readonly overdue: OverdueWatch;
   readonly members: RoundMembers;
+  readonly limits: LimitKeeping;
 };
 
 async function passOnce(context: CoordinatorContext, steps: Steps, leaders: Leaders): Promise<void> {
@@ -164,6 +167,7 @@ async function beginSteps(context: CoordinatorContext, steps: Steps, leaders: Le
     validations: placeValidations(tasks.filter(isDue), attached),
   };
   await lookAtLeaders(context, leaders, candidates);
+  await leaders.limits.tell(context, tasks);
   for (const task of tasks)
     steps.begin(`task ${task.task_id}`, (signal) => stepTask(context, task, candidates, signal));
   for (const round of await listLiveRounds(context.catalog))

@@ -11,13 +11,18 @@ export const backupJobSpec = z.object({
   displayDestination: z.string(),
   round: id,
   /** `incremental` becomes `full`, with the reason, when an increment cannot be made. */
-  mode: z.enum(['full', 'incremental']).default('full'),
+  mode: z.enum(['full', 'incremental', 'synthetic']).default('full'),
   fullReason: z.string().default(''),
 });
 export type BackupJobSpec = z.infer<typeof backupJobSpec>;
 
 export const archiveTaskSpec = z.object({ round: id });
-export const backupTaskSpec = z.object({ setId: id, ordinal: z.number().int() });
+export const backupTaskSpec = z.object({
+  setId: id,
+  ordinal: z.number().int(),
+  /** It reads the destination, and no instance. */
+  synthetic: z.boolean().default(false),
+});
 
 export const checkTaskSpec = z.object({
   purpose: z.enum(['archive', 'standby', 'backup']),

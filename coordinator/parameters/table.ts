@@ -1,6 +1,7 @@
 /** Every parameter, once: what SHOW PARAMETERS prints and what ALTER SYSTEM SET checks. */
 import { HoldfastError } from '../../foundation/errors.ts';
 import { parseDurationMs, parseSizeBytes } from '../../foundation/units.ts';
+import { parseLoadLimit } from './load-limit.ts';
 
 export type ParameterType = 'uri' | 'duration' | 'size' | 'integer' | 'boolean' | 'enum' | 'text';
 
@@ -86,10 +87,30 @@ export const PARAMETERS = [
     range: '0, or 64kB or more',
     defaultValue: '0',
     scope: 'cluster',
-    meaning: 'How fast all backups together may write; 0 is no limit.',
+    meaning: 'How fast all backups together may write, shared evenly among those that run; 0 is no limit.',
     parse: (value) => (value.trim() === '0' ? '0' : sizeOfAtLeast(64 * 1024)(value)),
   },
+  {
+    name: 'backup_load_limit',
+    type: 'text',
+    unit: 'commit latency and I/O wait',
+    range: '0, a latency from 0.1ms to 60s, a share from 1% to 100%, or both: 20ms,40%',
+    defaultValue: '0',
+    scope: 'tenant',
+    meaning:
+      'A backup is slowed while a commit on its server takes longer, or while more of the time is waited for I/O; 0 is no limit.',
+    parse: parseLoadLimit,
+  },
   boolean('backup_page_check', 'on', 'tenant', 'Whether page checksums are verified while pages are read.'),
+  duration(
+    'full_backup_max_age',
+    '90d',
+    0,
+    Number.MAX_SAFE_INTEGER,
+    '0, or any duration',
+    'tenant',
+    'How old the last backup that read every page may be: SYNTHETIC and INCREMENTAL make a real full one after it; 0 is no limit.',
+  ),
   integer('restore_concurrency', '0', 0, 512, 'cluster', 'Writers of one partition group; 0 is automatic.'),
   duration(
     'query_timeout',
@@ -124,7 +145,6 @@ export const LATER_PARAMETERS: Readonly<Record<string, string>> = {
   backup_region: 'the choice of replicas by region',
   backup_recovery_window: 'retention',
   auto_delete_expired_backup: 'retention',
-  backup_load_limit: 'throttling by load',
 };
 
 export function findParameter(name: string): Parameter | undefined {

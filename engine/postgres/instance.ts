@@ -68,6 +68,10 @@ export class PostgresInstance implements Instance {
     return judge(purpose, facts);
   }
 
+  async measureCommitMs(signal: AbortSignal): Promise<number> {
+    return await this.#run('measure a commit', signal, measureCommit);
+  }
+
   async facts(signal: AbortSignal): Promise<DatabaseFacts> {
     return await this.#run('read databases and settings', signal, (client) => readFacts(client, signal));
   }
@@ -226,6 +230,16 @@ export class PostgresInstance implements Instance {
       throw error;
     }
   }
+}
+
+/** A commit that waits for the server's own disk, and for no standby. It writes some 150 bytes of log, and no row. */
+async function measureCommit(client: pg.Client): Promise<number> {
+  await client.query(
+    "BEGIN; SET LOCAL synchronous_commit = local; SELECT pg_logical_emit_message(true, 'holdfast', '')",
+  );
+  const begunMs = performance.now();
+  await client.query('COMMIT');
+  return performance.now() - begunMs;
 }
 
 /** TIMELINE_HISTORY answers (filename, content); the content is taken as text whatever type the version gives it. */

@@ -23,6 +23,7 @@ import {
 } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { HoldfastError, isError } from '../../foundation/errors.ts';
+import { cloneFile, copyBytes } from './copy-bytes.ts';
 import { checkKey } from './keys.ts';
 import type { AppendableFile, Medium, MediumCapabilities, StoredFile, StoredFileWriter } from './medium.ts';
 
@@ -122,6 +123,20 @@ class FileMedium implements Medium {
       key,
       async () => new FileWriter(key, path, await this.#create(path)),
     );
+  }
+
+  async copyFile(
+    from: string,
+    to: string,
+    onPart: (bytes: number) => Promise<void>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const [source, target] = [this.#path(from, signal), this.#path(to, signal)];
+    if (await cloneFile(source, target)) {
+      await this.makeDurable(to, signal);
+      return;
+    }
+    await copyBytes(this, from, to, onPart, signal);
   }
 
   async createAppendable(key: string, signal?: AbortSignal): Promise<AppendableFile> {

@@ -44,6 +44,17 @@ export interface Medium extends AsyncDisposable {
   replace(key: string, data: Uint8Array, signal?: AbortSignal): Promise<void>;
   /** Begins a new file; throws FILE_EXISTS if the key is taken. */
   createFile(key: string, signal?: AbortSignal): Promise<StoredFileWriter>;
+  /**
+   * Makes `to` a durable copy of `from`, at the store itself where it can; otherwise the bytes go through this process, and
+   * `onPart` is awaited behind each part of them. Throws FILE_NOT_FOUND, and FILE_EXISTS if the key `to` is taken. When it
+   * fails, a part may stay under `to` as garbage.
+   */
+  copyFile(
+    from: string,
+    to: string,
+    onPart: (bytes: number) => Promise<void>,
+    signal?: AbortSignal,
+  ): Promise<void>;
   /** Begins a new appendable file; throws FILE_EXISTS if the key is taken, NOT_SUPPORTED without `capabilities.append`. */
   createAppendable(key: string, signal?: AbortSignal): Promise<AppendableFile>;
   /**

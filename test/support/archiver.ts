@@ -96,6 +96,7 @@ export function startArchiver(options: ArchiverOptions, hooks: ArchiverHooks = {
     ...(hooks.openMedium === undefined ? {} : { openMedium: hooks.openMedium }),
     control: {
       drain: drain.signal,
+      onLimits: () => undefined,
       onFlushLog: (listener) => {
         listeners.push(listener);
       },

@@ -101,7 +101,7 @@ export function taskContext(port: number, open?: TaskContext['openMedium']): Tas
     restore: undefined,
     server: { serverId: 1n, ip: '127.0.0.1', port: 0 },
     ...(open === undefined ? {} : { openMedium: open }),
-    control: { drain: new AbortController().signal, onFlushLog: () => undefined },
+    control: { drain: new AbortController().signal, onFlushLog: () => undefined, onLimits: () => undefined },
   };
 }
 

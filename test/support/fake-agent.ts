@@ -19,6 +19,7 @@ import {
   type CoordinatorMessage,
   type DestinationReach,
   type KeptSlot,
+  type LimitTask,
   type StartTask,
   type TaskProgress,
   type TaskResult,
@@ -93,6 +94,8 @@ export class FakeAgent implements AsyncDisposable {
   readonly cancelled: string[] = [];
   /** Slots that were ordered to be kept (their position) or dropped (0): instance and slot. */
   readonly slotOrders: KeptSlot[] = [];
+  /** Limits that were ordered of running tasks. */
+  readonly limitOrders: LimitTask[] = [];
   welcome: Welcome | undefined;
   refusal: HoldfastError | undefined;
   readonly #stop = new AbortController();
@@ -237,6 +240,9 @@ export class FakeAgent implements AsyncDisposable {
         return;
       case 'flushLog':
         await this.#flush(message.kind.value.taskId, toLsn(message.kind.value.lsn));
+        return;
+      case 'limitTask':
+        this.limitOrders.push(message.kind.value);
         return;
       case 'keepSlots':
         this.slotOrders.push(...message.kind.value.slots);
@@ -400,6 +406,7 @@ export class FakeAgent implements AsyncDisposable {
 export async function fakeCopy(task: BackupTask): Promise<PartitionGroupBackup> {
   return create(PartitionGroupBackupSchema, {
     previousSetId: task.previousSetId,
+    sourceSetId: task.sourceSetId,
     partitionGroup: task.partitionGroup,
     serverVersion: '17.0',
     postgresMajor: 17,

@@ -123,6 +123,14 @@ export class FaultyMedium implements Medium {
       dispose,
     );
   }
+  copyFile(
+    from: string,
+    to: string,
+    onPart: (bytes: number) => Promise<void>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    return this.#faults.around('copyFile', to, () => this.#store.copyFile(from, to, onPart, signal));
+  }
   createAppendable(key: string, signal?: AbortSignal): Promise<AppendableFile> {
     return this.#faults.around(
       'createAppendable',

@@ -66,6 +66,27 @@ export function describeMediumContract(name: string, openEmpty: () => Promise<Op
       expect(await listAll(medium, 's')).toEqual(['s/summary']);
     });
 
+    it('a copy has the bytes of its source, never takes a name that is taken, and needs a source', async () => {
+      const bytes = Buffer.alloc(9_000_000, 'some bytes');
+      await medium.createExclusive('from/file', bytes);
+      let told = 0;
+      const onPart = async (count: number) => {
+        told += count;
+        await Promise.resolve();
+      };
+      await medium.copyFile('from/file', 'to/a/copy', onPart);
+      expect((await medium.read('to/a/copy')).equals(bytes)).toBe(true);
+      expect([0, bytes.length]).toContain(told);
+      await medium.createExclusive('taken', Buffer.from('first'));
+      await expect(medium.copyFile('from/file', 'taken', onPart)).rejects.toMatchObject({
+        code: 'FILE_EXISTS',
+      });
+      expect((await medium.read('taken')).toString()).toBe('first');
+      await expect(medium.copyFile('from/none', 'to/none', onPart)).rejects.toMatchObject({
+        code: 'FILE_NOT_FOUND',
+      });
+    });
+
     it('a reader during replacements sees one content or the other, whole', async () => {
       const contents = ['x'.repeat(70_000), 'y'.repeat(10)];
       await medium.replace('r', Buffer.from(contents[0] ?? ''));

@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file holdfast/v1/agent.proto.
  */
 export const file_holdfast_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("Chdob2xkZmFzdC92MS9hZ2VudC5wcm90bxILaG9sZGZhc3QudjEigAIKDEFnZW50TWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmhvbGRmYXN0LnYxLkhlbGxvSAASKwoJaGVhcnRiZWF0GAIgASgLMhYuaG9sZGZhc3QudjEuSGVhcnRiZWF0SAASMgoNdGFza19hY2NlcHRlZBgDIAEoCzIZLmhvbGRmYXN0LnYxLlRhc2tBY2NlcHRlZEgAEjIKDXRhc2tfcHJvZ3Jlc3MYBCABKAsyGS5ob2xkZmFzdC52MS5UYXNrUHJvZ3Jlc3NIABIuCgt0YXNrX3Jlc3VsdBgFIAEoCzIXLmhvbGRmYXN0LnYxLlRhc2tSZXN1bHRIAEIGCgRraW5kIq8CChJDb29yZGluYXRvck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmhvbGRmYXN0LnYxLldlbGNvbWVIABIsCgpzdGFydF90YXNrGAIgASgLMhYuaG9sZGZhc3QudjEuU3RhcnRUYXNrSAASLgoLY2FuY2VsX3Rhc2sYAyABKAsyFy5ob2xkZmFzdC52MS5DYW5jZWxUYXNrSAASKgoJZmx1c2hfbG9nGAQgASgLMhUuaG9sZGZhc3QudjEuRmx1c2hMb2dIABIwCgxyZXBvcnRfdGFza3MYBSABKAsyGC5ob2xkZmFzdC52MS5SZXBvcnRUYXNrc0gAEiwKCmtlZXBfc2xvdHMYBiABKAsyFi5ob2xkZmFzdC52MS5LZWVwU2xvdHNIAEIGCgRraW5kIsYBCgVIZWxsbxISCgphZ2VudF91dWlkGAEgASgJEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SDAoEem9uZRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEjAKCWluc3RhbmNlcxgGIAMoCzIdLmhvbGRmYXN0LnYxLkRlY2xhcmVkSW5zdGFuY2USLwoNcnVubmluZ190YXNrcxgHIAMoCzIYLmhvbGRmYXN0LnYxLlJ1bm5pbmdUYXNrEg0KBXRva2VuGAggASgJInIKEERlY2xhcmVkSW5zdGFuY2USDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRIQCghyZXN0b3JlZBgEIAEoCBIRCgl0ZW5hbnRfaWQYBSABKAQiLwoLUnVubmluZ1Rhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNIpQBCgdXZWxjb21lEhEKCXNlcnZlcl9pZBgBIAEoBBIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBIXCg9kZXBsb3ltZW50X3V1aWQYBCABKAkSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAUgASgNEhQKDGxlYWRlcl9lcG9jaBgGIAEoBCK1AQoJSGVhcnRiZWF0Eg8KB3RpbWVfdXMYASABKAMSLgoJaW5zdGFuY2VzGAIgAygLMhsuaG9sZGZhc3QudjEuSW5zdGFuY2VTdGF0dXMSHQoVcmVzaWRlbnRfbWVtb3J5X2J5dGVzGAMgASgEEhcKD2ZyZWVfZGlza19ieXRlcxgEIAEoBBIvCg1kcm9wcGVkX3Nsb3RzGAogAygLMhguaG9sZGZhc3QudjEuRHJvcHBlZFNsb3QiMgoLRHJvcHBlZFNsb3QSEAoIaW5zdGFuY2UYASABKAkSEQoJc2xvdF9uYW1lGAIgASgJIo0DCg5JbnN0YW5jZVN0YXR1cxIOCgZ0ZW5hbnQYASABKAkSFwoPcGFydGl0aW9uX2dyb3VwGAIgASgJEhAKCGluc3RhbmNlGAMgASgJEicKBHJvbGUYBCABKA4yGS5ob2xkZmFzdC52MS5JbnN0YW5jZVJvbGUSGQoRc3lzdGVtX2lkZW50aWZpZXIYBSABKAYSEAoIdGltZWxpbmUYBiABKA0SCwoDbHNuGAcgASgGEhYKDnNlcnZlcl92ZXJzaW9uGAggASgJEhYKDnBvc3RncmVzX21ham9yGAkgASgNEg0KBWVycm9yGAogASgJEgwKBGhvc3QYCyABKAkSDAoEcG9ydBgMIAEoDRIWCg5kYXRhX2RpcmVjdG9yeRgNIAEoCRIQCghyZXN0b3JlZBgOIAEoCBIRCgl0ZW5hbnRfaWQYDyABKAQSHgoWbWF4X3Nsb3Rfd2FsX2tlZXBfc2l6ZRgUIAEoCRIlCh1pZGxlX3JlcGxpY2F0aW9uX3Nsb3RfdGltZW91dBgVIAEoCSJECgtEZXN0aW5hdGlvbhILCgN1cmkYASABKAkSFAoMY2x1c3Rlcl9uYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAQitwIKCVN0YXJ0VGFzaxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDgoGam9iX2lkGAMgASgEEhMKC2RlYWRsaW5lX21zGAQgASgNEisKB2FyY2hpdmUYBSABKAsyGC5ob2xkZmFzdC52MS5BcmNoaXZlVGFza0gAEikKBmJhY2t1cBgGIAEoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cFRhc2tIABIrCgdyZXN0b3JlGAcgASgLMhguaG9sZGZhc3QudjEuUmVzdG9yZVRhc2tIABInCgVjaGVjaxgIIAEoCzIWLmhvbGRmYXN0LnYxLkNoZWNrVGFza0gAEi0KCHZhbGlkYXRlGAkgASgLMhkuaG9sZGZhc3QudjEuVmFsaWRhdGVUYXNrSABCBgoEa2luZCJNCgpDYW5jZWxUYXNrEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIOCgZyZWFzb24YAyABKAkSDQoFZHJhaW4YBCABKAgiRwoIRmx1c2hMb2cSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEgsKA2xzbhgDIAEoBhIMCgRzZWFsGAQgASgIIjEKCUtlZXBTbG90cxIkCgVzbG90cxgBIAMoCzIVLmhvbGRmYXN0LnYxLktlcHRTbG90IjwKCEtlcHRTbG90EhAKCGluc3RhbmNlGAEgASgJEhEKCXNsb3RfbmFtZRgCIAEoCRILCgNsc24YAyABKAYiDQoLUmVwb3J0VGFza3MiMAoMVGFza0FjY2VwdGVkEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDSKNAgoMVGFza1Byb2dyZXNzEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIPCgd0aW1lX3VzGAMgASgDEi8KB2FyY2hpdmUYBCABKAsyHC5ob2xkZmFzdC52MS5BcmNoaXZlUHJvZ3Jlc3NIABItCgZiYWNrdXAYBSABKAsyGy5ob2xkZmFzdC52MS5CYWNrdXBQcm9ncmVzc0gAEi8KB3Jlc3RvcmUYBiABKAsyHC5ob2xkZmFzdC52MS5SZXN0b3JlUHJvZ3Jlc3NIABIxCgh2YWxpZGF0ZRgHIAEoCzIdLmhvbGRmYXN0LnYxLlZhbGlkYXRlUHJvZ3Jlc3NIAEIGCgRraW5kIsgCCgpUYXNrUmVzdWx0Eg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIpCgVlcnJvchgDIAEoCzIYLmhvbGRmYXN0LnYxLkVycm9yRGV0YWlsSAASLQoHYXJjaGl2ZRgEIAEoCzIaLmhvbGRmYXN0LnYxLkFyY2hpdmVSZXN1bHRIABIrCgZiYWNrdXAYBSABKAsyGS5ob2xkZmFzdC52MS5CYWNrdXBSZXN1bHRIABItCgdyZXN0b3JlGAYgASgLMhouaG9sZGZhc3QudjEuUmVzdG9yZVJlc3VsdEgAEikKBWNoZWNrGAcgASgLMhguaG9sZGZhc3QudjEuQ2hlY2tSZXN1bHRIABIvCgh2YWxpZGF0ZRgIIAEoCzIbLmhvbGRmYXN0LnYxLlZhbGlkYXRlUmVzdWx0SABCBgoEa2luZCJdCglDaGVja1Rhc2sSEAoIaW5zdGFuY2UYASABKAkSLQoLZGVzdGluYXRpb24YAiABKAsyGC5ob2xkZmFzdC52MS5EZXN0aW5hdGlvbhIPCgdwdXJwb3NlGAMgASgJIjQKC0NoZWNrUmVzdWx0EiUKBWl0ZW1zGAEgAygLMhYuaG9sZGZhc3QudjEuQ2hlY2tJdGVtIlUKCUNoZWNrSXRlbRIMCgRuYW1lGAEgASgJEg4KBnBhc3NlZBgCIAEoCBINCgVmb3VuZBgDIAEoCRIOCgZ3YW50ZWQYBCABKAkSCwoDZml4GAUgASgJIsECCgtBcmNoaXZlVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBINCgVyb3VuZBgDIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBCABKAkSEAoIaW5zdGFuY2UYBSABKAkSDQoFZXBvY2gYBiABKAQSEQoJc2xvdF9uYW1lGAcgASgJEg0KBWZyZXNoGAggASgIEh4KFmNoZWNrcG9pbnRfaW50ZXJ2YWxfbXMYCSABKA0SEwoLY29tcHJlc3Npb24YCiABKAkSIgoaZXhwZWN0ZWRfc3lzdGVtX2lkZW50aWZpZXIYCyABKAYSEQoJc2VydmVyX2lkGAwgASgEEhkKEW5ld19yb3VuZF9mb2xsb3dzGA0gASgIIrsECg9BcmNoaXZlUHJvZ3Jlc3MSDQoFc3RhdGUYASABKAkSJwoFc3RhcnQYAiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIpCgdkdXJhYmxlGAMgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFQoNY2hlY2twb2ludF91cxgEIAEoAxISCgpzZXJ2ZXJfbHNuGAUgASgGEhEKCXNlcnZlcl91cxgGIAEoAxITCgtpbnB1dF9ieXRlcxgHIAEoBBIUCgxvdXRwdXRfYnl0ZXMYCCABKAQSGQoRc3lzdGVtX2lkZW50aWZpZXIYCSABKAYSGgoSc2VnbWVudF9zaXplX2J5dGVzGAogASgNEhYKDnBvc3RncmVzX21ham9yGAsgASgNEg8KB2ZpbGVfaWQYDCABKAQSEwoLd2FpdGluZ19mb3IYDSABKAkSEgoKbGFzdF9lcnJvchgOIAEoCRIQCghzdGFydF91cxgPIAEoAxIVCg1iYWNrbG9nX2J5dGVzGBAgASgEEhIKCnNsb3Rfc3RhdGUYESABKAkSGwoTc2xvdF9yZXRhaW5lZF9ieXRlcxgSIAEoBBIWCg53YWxfZnJlZV9ieXRlcxgTIAEoBBIQCgh0aW1lbGluZRgUIAEoDRIyCgtkZXN0aW5hdGlvbhgeIAEoDjIdLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uUmVhY2gSGwoTZGVzdGluYXRpb25fYXdheV91cxgfIAEoAyJ8Cg1BcmNoaXZlUmVzdWx0EisKBWZpbmFsGAEgASgLMhwuaG9sZGZhc3QudjEuQXJjaGl2ZVByb2dyZXNzEhoKEmludGVycnVwdGVkX3JlYXNvbhgCIAEoCRIiCgRob2xlGAMgASgLMhQuaG9sZGZhc3QudjEuTG9nSG9sZSLvAgoKQmFja3VwVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgFIAEoCRIQCghpbnN0YW5jZRgGIAEoCRINCgVyZXRyeRgHIAEoDRIZChFmaXJzdF9zdWJfdGFza19pZBgIIAEoDRITCgtjb21wcmVzc2lvbhgJIAEoCRITCgtjb25jdXJyZW5jeRgKIAEoDRISCgpwYWdlX2NoZWNrGAsgASgIEhQKDG1ldGFfdGFza19pZBgMIAEoDRIiChpuZXRfbGltaXRfYnl0ZXNfcGVyX3NlY29uZBgNIAEoBBIXCg9wcmV2aW91c19zZXRfaWQYDiABKAQSDQoFcm91bmQYDyABKAQi5QEKDkJhY2t1cFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSFAoMb3V0cHV0X2J5dGVzGAQgASgEEhIKCmZpbGVzX2RvbmUYBSABKAQSEwoLZmlsZXNfdG90YWwYBiABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgHIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgIIAEoBBInCgVzdGFydBgJIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uIkEKDEJhY2t1cFJlc3VsdBIxCgZiYWNrdXAYASABKAsyIS5ob2xkZmFzdC52MS5QYXJ0aXRpb25Hcm91cEJhY2t1cCLLAwoLUmVzdG9yZVRhc2sSKAoGc291cmNlGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SGAoQc291cmNlX3RlbmFudF9pZBgCIAEoBBIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEg0KBXJvdW5kGAUgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgGIAEoCRIVCg1uZXdfdGVuYW50X2lkGAcgASgEEhIKCm5ld190ZW5hbnQYCCABKAkSFAoMbmV3X2luc3RhbmNlGAkgASgJEioKBnRhcmdldBgKIAEoCzIaLmhvbGRmYXN0LnYxLlJlc3RvcmVUYXJnZXQSQwoOdGFibGVzcGFjZV9tYXAYCyADKAsyKy5ob2xkZmFzdC52MS5SZXN0b3JlVGFzay5UYWJsZXNwYWNlTWFwRW50cnkSEwoLY29uY3VycmVuY3kYDCABKA0SJwoEdW5pdBgNIAEoCzIZLmhvbGRmYXN0LnYxLlJlc291cmNlVW5pdBo0ChJUYWJsZXNwYWNlTWFwRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKoAQoNUmVzdG9yZVRhcmdldBIUCgplbmRfb2ZfbG9nGAEgASgISAASEQoHdGltZV91cxgCIAEoA0gAEg0KA2xzbhgDIAEoBkgAEhMKCWltbWVkaWF0ZRgEIAEoCEgAEg0KA3hpZBgHIAEoDUgAEg4KBG5hbWUYCCABKAlIABIRCglleGNsdXNpdmUYBSABKAgSEAoIdGltZWxpbmUYBiABKA1CBgoEa2luZCJSCgxSZXNvdXJjZVVuaXQSGAoQbWF4X21lbW9yeV9ieXRlcxgBIAEoBBIXCg9tYXhfc2Vzc2lvbl9udW0YAiABKA0SDwoHbWF4X2NwdRgDIAEoASKmAQoPUmVzdG9yZVByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgEIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgFIAEoBBISCgpyZXBsYXlfbHNuGAYgASgGEhIKCnRhcmdldF9sc24YByABKAYi1gEKDVJlc3RvcmVSZXN1bHQSDAoEaG9zdBgBIAEoCRIMCgRwb3J0GAIgASgNEhYKDmRhdGFfZGlyZWN0b3J5GAMgASgJEikKB3JlYWNoZWQYBCABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIWCg5zZXJ2ZXJfdmVyc2lvbhgFIAEoCRIWCg5ieXRlc19yZXN0b3JlZBgGIAEoBBIeChZ0YWJsZXNwYWNlX2RpcmVjdG9yaWVzGAcgAygJEhYKDmxhc3RfY29tbWl0X3VzGAggASgDItYBCgxWYWxpZGF0ZVRhc2sSKAoGc291cmNlGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SEQoJdGVuYW50X2lkGAIgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCRInCgNzZXQYBCABKAsyGC5ob2xkZmFzdC52MS5WYWxpZGF0ZVNldEgAEicKA2xvZxgFIAEoCzIYLmhvbGRmYXN0LnYxLlZhbGlkYXRlTG9nSAASEwoLY29uY3VycmVuY3kYBiABKA1CCQoHc3ViamVjdCI5CgtWYWxpZGF0ZVNldBIVCg1iYWNrdXBfc2V0X2lkGAEgASgEEhMKC2Z1bGxfc2V0X2lkGAIgASgEIm8KC1ZhbGlkYXRlTG9nEg0KBXJvdW5kGAEgASgEEigKB2NoZWNrZWQYAiADKAsyFy5ob2xkZmFzdC52MS5DaGVja2VkTG9nEicKBXVudGlsGAMgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24ixwEKEFZhbGlkYXRlUHJvZ3Jlc3MSDQoFcGhhc2UYASABKAkSEgoKYnl0ZXNfZG9uZRgCIAEoBBITCgtieXRlc190b3RhbBgDIAEoBBIYChBtYWNyb2Jsb2Nrc19kb25lGAQgASgEEhkKEW1hY3JvYmxvY2tzX3RvdGFsGAUgASgEEhYKDmxvZ19ieXRlc19kb25lGAYgASgEEhcKD2xvZ19ieXRlc190b3RhbBgHIAEoBBIVCg1maW5kaW5nX2NvdW50GAggASgEItwBCg5WYWxpZGF0ZVJlc3VsdBIQCghiZWdpbl91cxgBIAEoAxIOCgZlbmRfdXMYAiABKAMSGAoQbWFjcm9ibG9ja19jb3VudBgDIAEoBBINCgVieXRlcxgEIAEoBBIRCglsb2dfYnl0ZXMYBSABKAQSFQoNZmluZGluZ19jb3VudBgGIAEoBBIuCghmaW5kaW5ncxgHIAMoCzIcLmhvbGRmYXN0LnYxLlZhbGlkYXRlRmluZGluZxIlCgRsb2dzGAggAygLMhcuaG9sZGZhc3QudjEuQ2hlY2tlZExvZyLBAQoPVmFsaWRhdGVGaW5kaW5nEgwKBGNvZGUYASABKAkSDgoGb2JqZWN0GAIgASgJEg4KBm9mZnNldBgDIAEoAxIPCgdtZXNzYWdlGAQgASgJEigKBWZpbGVzGAUgAygLMhkuaG9sZGZhc3QudjEuQWZmZWN0ZWRGaWxlEhIKCmZpbGVfY291bnQYBiABKAQSFgoOYmFja3VwX3NldF9pZHMYByADKAQSGQoRc2hvcnRlbmVkX3NldF9pZHMYCCADKAQifAoMQWZmZWN0ZWRGaWxlEgwKBHBhdGgYASABKAkSFAoMZGF0YWJhc2Vfb2lkGAIgASgNEhUKDWRhdGFiYXNlX25hbWUYAyABKAkSFwoPcmVsX2ZpbGVfbnVtYmVyGAQgASgNEhgKEG1hY3JvYmxvY2tfY291bnQYBSABKAQqewoMSW5zdGFuY2VSb2xlEh0KGUlOU1RBTkNFX1JPTEVfVU5TUEVDSUZJRUQQABIZChVJTlNUQU5DRV9ST0xFX1BSSU1BUlkQARIZChVJTlNUQU5DRV9ST0xFX1NUQU5EQlkQAhIWChJJTlNUQU5DRV9ST0xFX0RPV04QAypwChBEZXN0aW5hdGlvblJlYWNoEiEKHURFU1RJTkFUSU9OX1JFQUNIX1VOU1BFQ0lGSUVEEAASHQoZREVTVElOQVRJT05fUkVBQ0hfUkVBQ0hFRBABEhoKFkRFU1RJTkFUSU9OX1JFQUNIX0FXQVkQAjJYCgxBZ2VudFNlcnZpY2USSAoGQXR0YWNoEhkuaG9sZGZhc3QudjEuQWdlbnRNZXNzYWdlGh8uaG9sZGZhc3QudjEuQ29vcmRpbmF0b3JNZXNzYWdlKAEwAWIGcHJvdG8z", [file_holdfast_v1_admin, file_holdfast_v1_records]);
+  fileDesc("Chdob2xkZmFzdC92MS9hZ2VudC5wcm90bxILaG9sZGZhc3QudjEigAIKDEFnZW50TWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmhvbGRmYXN0LnYxLkhlbGxvSAASKwoJaGVhcnRiZWF0GAIgASgLMhYuaG9sZGZhc3QudjEuSGVhcnRiZWF0SAASMgoNdGFza19hY2NlcHRlZBgDIAEoCzIZLmhvbGRmYXN0LnYxLlRhc2tBY2NlcHRlZEgAEjIKDXRhc2tfcHJvZ3Jlc3MYBCABKAsyGS5ob2xkZmFzdC52MS5UYXNrUHJvZ3Jlc3NIABIuCgt0YXNrX3Jlc3VsdBgFIAEoCzIXLmhvbGRmYXN0LnYxLlRhc2tSZXN1bHRIAEIGCgRraW5kIt0CChJDb29yZGluYXRvck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmhvbGRmYXN0LnYxLldlbGNvbWVIABIsCgpzdGFydF90YXNrGAIgASgLMhYuaG9sZGZhc3QudjEuU3RhcnRUYXNrSAASLgoLY2FuY2VsX3Rhc2sYAyABKAsyFy5ob2xkZmFzdC52MS5DYW5jZWxUYXNrSAASKgoJZmx1c2hfbG9nGAQgASgLMhUuaG9sZGZhc3QudjEuRmx1c2hMb2dIABIwCgxyZXBvcnRfdGFza3MYBSABKAsyGC5ob2xkZmFzdC52MS5SZXBvcnRUYXNrc0gAEiwKCmtlZXBfc2xvdHMYBiABKAsyFi5ob2xkZmFzdC52MS5LZWVwU2xvdHNIABIsCgpsaW1pdF90YXNrGBQgASgLMhYuaG9sZGZhc3QudjEuTGltaXRUYXNrSABCBgoEa2luZCLGAQoFSGVsbG8SEgoKYWdlbnRfdXVpZBgBIAEoCRIKCgJpcBgCIAEoCRIMCgRwb3J0GAMgASgNEgwKBHpvbmUYBCABKAkSDwoHdmVyc2lvbhgFIAEoCRIwCglpbnN0YW5jZXMYBiADKAsyHS5ob2xkZmFzdC52MS5EZWNsYXJlZEluc3RhbmNlEi8KDXJ1bm5pbmdfdGFza3MYByADKAsyGC5ob2xkZmFzdC52MS5SdW5uaW5nVGFzaxINCgV0b2tlbhgIIAEoCSJyChBEZWNsYXJlZEluc3RhbmNlEg4KBnRlbmFudBgBIAEoCRIXCg9wYXJ0aXRpb25fZ3JvdXAYAiABKAkSEAoIaW5zdGFuY2UYAyABKAkSEAoIcmVzdG9yZWQYBCABKAgSEQoJdGVuYW50X2lkGAUgASgEIi8KC1J1bm5pbmdUYXNrEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDSKUAQoHV2VsY29tZRIRCglzZXJ2ZXJfaWQYASABKAQSFAoMY2x1c3Rlcl9uYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAQSFwoPZGVwbG95bWVudF91dWlkGAQgASgJEh0KFWhlYXJ0YmVhdF9pbnRlcnZhbF9tcxgFIAEoDRIUCgxsZWFkZXJfZXBvY2gYBiABKAQitQEKCUhlYXJ0YmVhdBIPCgd0aW1lX3VzGAEgASgDEi4KCWluc3RhbmNlcxgCIAMoCzIbLmhvbGRmYXN0LnYxLkluc3RhbmNlU3RhdHVzEh0KFXJlc2lkZW50X21lbW9yeV9ieXRlcxgDIAEoBBIXCg9mcmVlX2Rpc2tfYnl0ZXMYBCABKAQSLwoNZHJvcHBlZF9zbG90cxgKIAMoCzIYLmhvbGRmYXN0LnYxLkRyb3BwZWRTbG90IjIKC0Ryb3BwZWRTbG90EhAKCGluc3RhbmNlGAEgASgJEhEKCXNsb3RfbmFtZRgCIAEoCSKNAwoOSW5zdGFuY2VTdGF0dXMSDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRInCgRyb2xlGAQgASgOMhkuaG9sZGZhc3QudjEuSW5zdGFuY2VSb2xlEhkKEXN5c3RlbV9pZGVudGlmaWVyGAUgASgGEhAKCHRpbWVsaW5lGAYgASgNEgsKA2xzbhgHIAEoBhIWCg5zZXJ2ZXJfdmVyc2lvbhgIIAEoCRIWCg5wb3N0Z3Jlc19tYWpvchgJIAEoDRINCgVlcnJvchgKIAEoCRIMCgRob3N0GAsgASgJEgwKBHBvcnQYDCABKA0SFgoOZGF0YV9kaXJlY3RvcnkYDSABKAkSEAoIcmVzdG9yZWQYDiABKAgSEQoJdGVuYW50X2lkGA8gASgEEh4KFm1heF9zbG90X3dhbF9rZWVwX3NpemUYFCABKAkSJQodaWRsZV9yZXBsaWNhdGlvbl9zbG90X3RpbWVvdXQYFSABKAkiRAoLRGVzdGluYXRpb24SCwoDdXJpGAEgASgJEhQKDGNsdXN0ZXJfbmFtZRgCIAEoCRISCgpjbHVzdGVyX2lkGAMgASgEIrcCCglTdGFydFRhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEg4KBmpvYl9pZBgDIAEoBBITCgtkZWFkbGluZV9tcxgEIAEoDRIrCgdhcmNoaXZlGAUgASgLMhguaG9sZGZhc3QudjEuQXJjaGl2ZVRhc2tIABIpCgZiYWNrdXAYBiABKAsyFy5ob2xkZmFzdC52MS5CYWNrdXBUYXNrSAASKwoHcmVzdG9yZRgHIAEoCzIYLmhvbGRmYXN0LnYxLlJlc3RvcmVUYXNrSAASJwoFY2hlY2sYCCABKAsyFi5ob2xkZmFzdC52MS5DaGVja1Rhc2tIABItCgh2YWxpZGF0ZRgJIAEoCzIZLmhvbGRmYXN0LnYxLlZhbGlkYXRlVGFza0gAQgYKBGtpbmQiTQoKQ2FuY2VsVGFzaxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDgoGcmVhc29uGAMgASgJEg0KBWRyYWluGAQgASgIIkcKCEZsdXNoTG9nEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRILCgNsc24YAyABKAYSDAoEc2VhbBgEIAEoCCJWCglMaW1pdFRhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEicKBmxpbWl0cxgDIAEoCzIXLmhvbGRmYXN0LnYxLkNvcHlMaW1pdHMiXgoKQ29weUxpbWl0cxIcChRuZXRfYnl0ZXNfcGVyX3NlY29uZBgBIAEoBBIZChFjb21taXRfbGF0ZW5jeV9tcxgCIAEoARIXCg9pb193YWl0X3BlcmNlbnQYAyABKAEiMQoJS2VlcFNsb3RzEiQKBXNsb3RzGAEgAygLMhUuaG9sZGZhc3QudjEuS2VwdFNsb3QiPAoIS2VwdFNsb3QSEAoIaW5zdGFuY2UYASABKAkSEQoJc2xvdF9uYW1lGAIgASgJEgsKA2xzbhgDIAEoBiINCgtSZXBvcnRUYXNrcyIwCgxUYXNrQWNjZXB0ZWQSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNIo0CCgxUYXNrUHJvZ3Jlc3MSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEg8KB3RpbWVfdXMYAyABKAMSLwoHYXJjaGl2ZRgEIAEoCzIcLmhvbGRmYXN0LnYxLkFyY2hpdmVQcm9ncmVzc0gAEi0KBmJhY2t1cBgFIAEoCzIbLmhvbGRmYXN0LnYxLkJhY2t1cFByb2dyZXNzSAASLwoHcmVzdG9yZRgGIAEoCzIcLmhvbGRmYXN0LnYxLlJlc3RvcmVQcm9ncmVzc0gAEjEKCHZhbGlkYXRlGAcgASgLMh0uaG9sZGZhc3QudjEuVmFsaWRhdGVQcm9ncmVzc0gAQgYKBGtpbmQiyAIKClRhc2tSZXN1bHQSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEikKBWVycm9yGAMgASgLMhguaG9sZGZhc3QudjEuRXJyb3JEZXRhaWxIABItCgdhcmNoaXZlGAQgASgLMhouaG9sZGZhc3QudjEuQXJjaGl2ZVJlc3VsdEgAEisKBmJhY2t1cBgFIAEoCzIZLmhvbGRmYXN0LnYxLkJhY2t1cFJlc3VsdEgAEi0KB3Jlc3RvcmUYBiABKAsyGi5ob2xkZmFzdC52MS5SZXN0b3JlUmVzdWx0SAASKQoFY2hlY2sYByABKAsyGC5ob2xkZmFzdC52MS5DaGVja1Jlc3VsdEgAEi8KCHZhbGlkYXRlGAggASgLMhsuaG9sZGZhc3QudjEuVmFsaWRhdGVSZXN1bHRIAEIGCgRraW5kIl0KCUNoZWNrVGFzaxIQCghpbnN0YW5jZRgBIAEoCRItCgtkZXN0aW5hdGlvbhgCIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEg8KB3B1cnBvc2UYAyABKAkiNAoLQ2hlY2tSZXN1bHQSJQoFaXRlbXMYASADKAsyFi5ob2xkZmFzdC52MS5DaGVja0l0ZW0iVQoJQ2hlY2tJdGVtEgwKBG5hbWUYASABKAkSDgoGcGFzc2VkGAIgASgIEg0KBWZvdW5kGAMgASgJEg4KBndhbnRlZBgEIAEoCRILCgNmaXgYBSABKAkiwQIKC0FyY2hpdmVUYXNrEi0KC2Rlc3RpbmF0aW9uGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SEQoJdGVuYW50X2lkGAIgASgEEg0KBXJvdW5kGAMgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgEIAEoCRIQCghpbnN0YW5jZRgFIAEoCRINCgVlcG9jaBgGIAEoBBIRCglzbG90X25hbWUYByABKAkSDQoFZnJlc2gYCCABKAgSHgoWY2hlY2twb2ludF9pbnRlcnZhbF9tcxgJIAEoDRITCgtjb21wcmVzc2lvbhgKIAEoCRIiChpleHBlY3RlZF9zeXN0ZW1faWRlbnRpZmllchgLIAEoBhIRCglzZXJ2ZXJfaWQYDCABKAQSGQoRbmV3X3JvdW5kX2ZvbGxvd3MYDSABKAgiuwQKD0FyY2hpdmVQcm9ncmVzcxINCgVzdGF0ZRgBIAEoCRInCgVzdGFydBgCIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEikKB2R1cmFibGUYAyABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIVCg1jaGVja3BvaW50X3VzGAQgASgDEhIKCnNlcnZlcl9sc24YBSABKAYSEQoJc2VydmVyX3VzGAYgASgDEhMKC2lucHV0X2J5dGVzGAcgASgEEhQKDG91dHB1dF9ieXRlcxgIIAEoBBIZChFzeXN0ZW1faWRlbnRpZmllchgJIAEoBhIaChJzZWdtZW50X3NpemVfYnl0ZXMYCiABKA0SFgoOcG9zdGdyZXNfbWFqb3IYCyABKA0SDwoHZmlsZV9pZBgMIAEoBBITCgt3YWl0aW5nX2ZvchgNIAEoCRISCgpsYXN0X2Vycm9yGA4gASgJEhAKCHN0YXJ0X3VzGA8gASgDEhUKDWJhY2tsb2dfYnl0ZXMYECABKAQSEgoKc2xvdF9zdGF0ZRgRIAEoCRIbChNzbG90X3JldGFpbmVkX2J5dGVzGBIgASgEEhYKDndhbF9mcmVlX2J5dGVzGBMgASgEEhAKCHRpbWVsaW5lGBQgASgNEjIKC2Rlc3RpbmF0aW9uGB4gASgOMh0uaG9sZGZhc3QudjEuRGVzdGluYXRpb25SZWFjaBIbChNkZXN0aW5hdGlvbl9hd2F5X3VzGB8gASgDInwKDUFyY2hpdmVSZXN1bHQSKwoFZmluYWwYASABKAsyHC5ob2xkZmFzdC52MS5BcmNoaXZlUHJvZ3Jlc3MSGgoSaW50ZXJydXB0ZWRfcmVhc29uGAIgASgJEiIKBGhvbGUYAyABKAsyFC5ob2xkZmFzdC52MS5Mb2dIb2xlIssDCgpCYWNrdXBUYXNrEi0KC2Rlc3RpbmF0aW9uGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SEQoJdGVuYW50X2lkGAIgASgEEhUKDWJhY2t1cF9zZXRfaWQYAyABKAQSEwoLZnVsbF9zZXRfaWQYBCABKAQSFwoPcGFydGl0aW9uX2dyb3VwGAUgASgJEhAKCGluc3RhbmNlGAYgASgJEg0KBXJldHJ5GAcgASgNEhkKEWZpcnN0X3N1Yl90YXNrX2lkGAggASgNEhMKC2NvbXByZXNzaW9uGAkgASgJEhMKC2NvbmN1cnJlbmN5GAogASgNEhIKCnBhZ2VfY2hlY2sYCyABKAgSFAoMbWV0YV90YXNrX2lkGAwgASgNEiIKGm5ldF9saW1pdF9ieXRlc19wZXJfc2Vjb25kGA0gASgEEhcKD3ByZXZpb3VzX3NldF9pZBgOIAEoBBINCgVyb3VuZBgPIAEoBBIVCg1zb3VyY2Vfc2V0X2lkGB4gASgEEhoKEnNvdXJjZV9mdWxsX3NldF9pZBgfIAEoBBInCgZsaW1pdHMYICABKAsyFy5ob2xkZmFzdC52MS5Db3B5TGltaXRzIuUBCg5CYWNrdXBQcm9ncmVzcxINCgVwaGFzZRgBIAEoCRISCgpieXRlc19kb25lGAIgASgEEhMKC2J5dGVzX3RvdGFsGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBISCgpmaWxlc19kb25lGAUgASgEEhMKC2ZpbGVzX3RvdGFsGAYgASgEEhgKEG1hY3JvYmxvY2tzX2RvbmUYByABKAQSGQoRbWFjcm9ibG9ja3NfdG90YWwYCCABKAQSJwoFc3RhcnQYCSABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbiJBCgxCYWNrdXBSZXN1bHQSMQoGYmFja3VwGAEgASgLMiEuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBCYWNrdXAiywMKC1Jlc3RvcmVUYXNrEigKBnNvdXJjZRgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhgKEHNvdXJjZV90ZW5hbnRfaWQYAiABKAQSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBINCgVyb3VuZBgFIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBiABKAkSFQoNbmV3X3RlbmFudF9pZBgHIAEoBBISCgpuZXdfdGVuYW50GAggASgJEhQKDG5ld19pbnN0YW5jZRgJIAEoCRIqCgZ0YXJnZXQYCiABKAsyGi5ob2xkZmFzdC52MS5SZXN0b3JlVGFyZ2V0EkMKDnRhYmxlc3BhY2VfbWFwGAsgAygLMisuaG9sZGZhc3QudjEuUmVzdG9yZVRhc2suVGFibGVzcGFjZU1hcEVudHJ5EhMKC2NvbmN1cnJlbmN5GAwgASgNEicKBHVuaXQYDSABKAsyGS5ob2xkZmFzdC52MS5SZXNvdXJjZVVuaXQaNAoSVGFibGVzcGFjZU1hcEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiqAEKDVJlc3RvcmVUYXJnZXQSFAoKZW5kX29mX2xvZxgBIAEoCEgAEhEKB3RpbWVfdXMYAiABKANIABINCgNsc24YAyABKAZIABITCglpbW1lZGlhdGUYBCABKAhIABINCgN4aWQYByABKA1IABIOCgRuYW1lGAggASgJSAASEQoJZXhjbHVzaXZlGAUgASgIEhAKCHRpbWVsaW5lGAYgASgNQgYKBGtpbmQiUgoMUmVzb3VyY2VVbml0EhgKEG1heF9tZW1vcnlfYnl0ZXMYASABKAQSFwoPbWF4X3Nlc3Npb25fbnVtGAIgASgNEg8KB21heF9jcHUYAyABKAEipgEKD1Jlc3RvcmVQcm9ncmVzcxINCgVwaGFzZRgBIAEoCRISCgpieXRlc19kb25lGAIgASgEEhMKC2J5dGVzX3RvdGFsGAMgASgEEhgKEG1hY3JvYmxvY2tzX2RvbmUYBCABKAQSGQoRbWFjcm9ibG9ja3NfdG90YWwYBSABKAQSEgoKcmVwbGF5X2xzbhgGIAEoBhISCgp0YXJnZXRfbHNuGAcgASgGItYBCg1SZXN0b3JlUmVzdWx0EgwKBGhvc3QYASABKAkSDAoEcG9ydBgCIAEoDRIWCg5kYXRhX2RpcmVjdG9yeRgDIAEoCRIpCgdyZWFjaGVkGAQgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFgoOc2VydmVyX3ZlcnNpb24YBSABKAkSFgoOYnl0ZXNfcmVzdG9yZWQYBiABKAQSHgoWdGFibGVzcGFjZV9kaXJlY3RvcmllcxgHIAMoCRIWCg5sYXN0X2NvbW1pdF91cxgIIAEoAyLWAQoMVmFsaWRhdGVUYXNrEigKBnNvdXJjZRgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkSJwoDc2V0GAQgASgLMhguaG9sZGZhc3QudjEuVmFsaWRhdGVTZXRIABInCgNsb2cYBSABKAsyGC5ob2xkZmFzdC52MS5WYWxpZGF0ZUxvZ0gAEhMKC2NvbmN1cnJlbmN5GAYgASgNQgkKB3N1YmplY3QiOQoLVmFsaWRhdGVTZXQSFQoNYmFja3VwX3NldF9pZBgBIAEoBBITCgtmdWxsX3NldF9pZBgCIAEoBCJvCgtWYWxpZGF0ZUxvZxINCgVyb3VuZBgBIAEoBBIoCgdjaGVja2VkGAIgAygLMhcuaG9sZGZhc3QudjEuQ2hlY2tlZExvZxInCgV1bnRpbBgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uIscBChBWYWxpZGF0ZVByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgEIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgFIAEoBBIWCg5sb2dfYnl0ZXNfZG9uZRgGIAEoBBIXCg9sb2dfYnl0ZXNfdG90YWwYByABKAQSFQoNZmluZGluZ19jb3VudBgIIAEoBCLcAQoOVmFsaWRhdGVSZXN1bHQSEAoIYmVnaW5fdXMYASABKAMSDgoGZW5kX3VzGAIgASgDEhgKEG1hY3JvYmxvY2tfY291bnQYAyABKAQSDQoFYnl0ZXMYBCABKAQSEQoJbG9nX2J5dGVzGAUgASgEEhUKDWZpbmRpbmdfY291bnQYBiABKAQSLgoIZmluZGluZ3MYByADKAsyHC5ob2xkZmFzdC52MS5WYWxpZGF0ZUZpbmRpbmcSJQoEbG9ncxgIIAMoCzIXLmhvbGRmYXN0LnYxLkNoZWNrZWRMb2ciwQEKD1ZhbGlkYXRlRmluZGluZxIMCgRjb2RlGAEgASgJEg4KBm9iamVjdBgCIAEoCRIOCgZvZmZzZXQYAyABKAMSDwoHbWVzc2FnZRgEIAEoCRIoCgVmaWxlcxgFIAMoCzIZLmhvbGRmYXN0LnYxLkFmZmVjdGVkRmlsZRISCgpmaWxlX2NvdW50GAYgASgEEhYKDmJhY2t1cF9zZXRfaWRzGAcgAygEEhkKEXNob3J0ZW5lZF9zZXRfaWRzGAggAygEInwKDEFmZmVjdGVkRmlsZRIMCgRwYXRoGAEgASgJEhQKDGRhdGFiYXNlX29pZBgCIAEoDRIVCg1kYXRhYmFzZV9uYW1lGAMgASgJEhcKD3JlbF9maWxlX251bWJlchgEIAEoDRIYChBtYWNyb2Jsb2NrX2NvdW50GAUgASgEKnsKDEluc3RhbmNlUm9sZRIdChlJTlNUQU5DRV9ST0xFX1VOU1BFQ0lGSUVEEAASGQoVSU5TVEFOQ0VfUk9MRV9QUklNQVJZEAESGQoVSU5TVEFOQ0VfUk9MRV9TVEFOREJZEAISFgoSSU5TVEFOQ0VfUk9MRV9ET1dOEAMqcAoQRGVzdGluYXRpb25SZWFjaBIhCh1ERVNUSU5BVElPTl9SRUFDSF9VTlNQRUNJRklFRBAAEh0KGURFU1RJTkFUSU9OX1JFQUNIX1JFQUNIRUQQARIaChZERVNUSU5BVElPTl9SRUFDSF9BV0FZEAIyWAoMQWdlbnRTZXJ2aWNlEkgKBkF0dGFjaBIZLmhvbGRmYXN0LnYxLkFnZW50TWVzc2FnZRofLmhvbGRmYXN0LnYxLkNvb3JkaW5hdG9yTWVzc2FnZSgBMAFiBnByb3RvMw", [file_holdfast_v1_admin, file_holdfast_v1_records]);
 
 /**
  * @generated from message holdfast.v1.AgentMessage
@@ -114,6 +114,12 @@ export type CoordinatorMessage = Message<"holdfast.v1.CoordinatorMessage"> & {
      */
     value: KeepSlots;
     case: "keepSlots";
+  } | {
+    /**
+     * @generated from field: holdfast.v1.LimitTask limit_task = 20;
+     */
+    value: LimitTask;
+    case: "limitTask";
   } | { case: undefined; value?: undefined };
 };
 
@@ -626,6 +632,68 @@ export const FlushLogSchema: GenMessage<FlushLog> = /*@__PURE__*/
   messageDesc(file_holdfast_v1_agent, 12);
 
 /**
+ * A running backup task is limited to this from now on.
+ *
+ * @generated from message holdfast.v1.LimitTask
+ */
+export type LimitTask = Message<"holdfast.v1.LimitTask"> & {
+  /**
+   * @generated from field: uint64 task_id = 1;
+   */
+  taskId: bigint;
+
+  /**
+   * @generated from field: uint32 attempt = 2;
+   */
+  attempt: number;
+
+  /**
+   * @generated from field: holdfast.v1.CopyLimits limits = 3;
+   */
+  limits?: CopyLimits | undefined;
+};
+
+/**
+ * Describes the message holdfast.v1.LimitTask.
+ * Use `create(LimitTaskSchema)` to create a new message.
+ */
+export const LimitTaskSchema: GenMessage<LimitTask> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 13);
+
+/**
+ * @generated from message holdfast.v1.CopyLimits
+ */
+export type CopyLimits = Message<"holdfast.v1.CopyLimits"> & {
+  /**
+   * this task's share of what all may write; 0: no limit
+   *
+   * @generated from field: uint64 net_bytes_per_second = 1;
+   */
+  netBytesPerSecond: bigint;
+
+  /**
+   * the copy is slowed when a commit on its server takes longer; 0: no limit
+   *
+   * @generated from field: double commit_latency_ms = 2;
+   */
+  commitLatencyMs: number;
+
+  /**
+   * or when more of the time is waited for I/O; 0: no limit
+   *
+   * @generated from field: double io_wait_percent = 3;
+   */
+  ioWaitPercent: number;
+};
+
+/**
+ * Describes the message holdfast.v1.CopyLimits.
+ * Use `create(CopyLimitsSchema)` to create a new message.
+ */
+export const CopyLimitsSchema: GenMessage<CopyLimits> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 14);
+
+/**
  * Standbys keep their log as far as it is not archived, so that nothing is missing after a promotion.
  *
  * @generated from message holdfast.v1.KeepSlots
@@ -642,7 +710,7 @@ export type KeepSlots = Message<"holdfast.v1.KeepSlots"> & {
  * Use `create(KeepSlotsSchema)` to create a new message.
  */
 export const KeepSlotsSchema: GenMessage<KeepSlots> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 13);
+  messageDesc(file_holdfast_v1_agent, 15);
 
 /**
  * @generated from message holdfast.v1.KeptSlot
@@ -671,7 +739,7 @@ export type KeptSlot = Message<"holdfast.v1.KeptSlot"> & {
  * Use `create(KeptSlotSchema)` to create a new message.
  */
 export const KeptSlotSchema: GenMessage<KeptSlot> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 14);
+  messageDesc(file_holdfast_v1_agent, 16);
 
 /**
  * Ask for a RunningTask-like TaskProgress of every running task, now.
@@ -686,7 +754,7 @@ export type ReportTasks = Message<"holdfast.v1.ReportTasks"> & {
  * Use `create(ReportTasksSchema)` to create a new message.
  */
 export const ReportTasksSchema: GenMessage<ReportTasks> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 15);
+  messageDesc(file_holdfast_v1_agent, 17);
 
 /**
  * @generated from message holdfast.v1.TaskAccepted
@@ -708,7 +776,7 @@ export type TaskAccepted = Message<"holdfast.v1.TaskAccepted"> & {
  * Use `create(TaskAcceptedSchema)` to create a new message.
  */
 export const TaskAcceptedSchema: GenMessage<TaskAccepted> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 16);
+  messageDesc(file_holdfast_v1_agent, 18);
 
 /**
  * @generated from message holdfast.v1.TaskProgress
@@ -764,7 +832,7 @@ export type TaskProgress = Message<"holdfast.v1.TaskProgress"> & {
  * Use `create(TaskProgressSchema)` to create a new message.
  */
 export const TaskProgressSchema: GenMessage<TaskProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 17);
+  messageDesc(file_holdfast_v1_agent, 19);
 
 /**
  * @generated from message holdfast.v1.TaskResult
@@ -827,7 +895,7 @@ export type TaskResult = Message<"holdfast.v1.TaskResult"> & {
  * Use `create(TaskResultSchema)` to create a new message.
  */
 export const TaskResultSchema: GenMessage<TaskResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 18);
+  messageDesc(file_holdfast_v1_agent, 20);
 
 /**
  * ---- check: what the coordinator asks before ARCHIVELOG or BACKUP -----------------------------------------------
@@ -860,7 +928,7 @@ export type CheckTask = Message<"holdfast.v1.CheckTask"> & {
  * Use `create(CheckTaskSchema)` to create a new message.
  */
 export const CheckTaskSchema: GenMessage<CheckTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 19);
+  messageDesc(file_holdfast_v1_agent, 21);
 
 /**
  * @generated from message holdfast.v1.CheckResult
@@ -877,7 +945,7 @@ export type CheckResult = Message<"holdfast.v1.CheckResult"> & {
  * Use `create(CheckResultSchema)` to create a new message.
  */
 export const CheckResultSchema: GenMessage<CheckResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 20);
+  messageDesc(file_holdfast_v1_agent, 22);
 
 /**
  * @generated from message holdfast.v1.CheckItem
@@ -916,7 +984,7 @@ export type CheckItem = Message<"holdfast.v1.CheckItem"> & {
  * Use `create(CheckItemSchema)` to create a new message.
  */
 export const CheckItemSchema: GenMessage<CheckItem> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 21);
+  messageDesc(file_holdfast_v1_agent, 23);
 
 /**
  * ---- archive ----------------------------------------------------------------------------------------------------
@@ -1005,7 +1073,7 @@ export type ArchiveTask = Message<"holdfast.v1.ArchiveTask"> & {
  * Use `create(ArchiveTaskSchema)` to create a new message.
  */
 export const ArchiveTaskSchema: GenMessage<ArchiveTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 22);
+  messageDesc(file_holdfast_v1_agent, 24);
 
 /**
  * @generated from message holdfast.v1.ArchiveProgress
@@ -1147,7 +1215,7 @@ export type ArchiveProgress = Message<"holdfast.v1.ArchiveProgress"> & {
  * Use `create(ArchiveProgressSchema)` to create a new message.
  */
 export const ArchiveProgressSchema: GenMessage<ArchiveProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 23);
+  messageDesc(file_holdfast_v1_agent, 25);
 
 /**
  * @generated from message holdfast.v1.ArchiveResult
@@ -1178,7 +1246,7 @@ export type ArchiveResult = Message<"holdfast.v1.ArchiveResult"> & {
  * Use `create(ArchiveResultSchema)` to create a new message.
  */
 export const ArchiveResultSchema: GenMessage<ArchiveResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 24);
+  messageDesc(file_holdfast_v1_agent, 26);
 
 /**
  * ---- backup -----------------------------------------------------------------------------------------------------
@@ -1268,6 +1336,25 @@ export type BackupTask = Message<"holdfast.v1.BackupTask"> & {
    * @generated from field: uint64 round = 15;
    */
   round: bigint;
+
+  /**
+   * not 0: a synthetic full is made of this set, no instance is read
+   *
+   * @generated from field: uint64 source_set_id = 30;
+   */
+  sourceSetId: bigint;
+
+  /**
+   * @generated from field: uint64 source_full_set_id = 31;
+   */
+  sourceFullSetId: bigint;
+
+  /**
+   * as they are when it begins; net_limit_bytes_per_second counts when it is not set
+   *
+   * @generated from field: holdfast.v1.CopyLimits limits = 32;
+   */
+  limits?: CopyLimits | undefined;
 };
 
 /**
@@ -1275,7 +1362,7 @@ export type BackupTask = Message<"holdfast.v1.BackupTask"> & {
  * Use `create(BackupTaskSchema)` to create a new message.
  */
 export const BackupTaskSchema: GenMessage<BackupTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 25);
+  messageDesc(file_holdfast_v1_agent, 27);
 
 /**
  * @generated from message holdfast.v1.BackupProgress
@@ -1336,7 +1423,7 @@ export type BackupProgress = Message<"holdfast.v1.BackupProgress"> & {
  * Use `create(BackupProgressSchema)` to create a new message.
  */
 export const BackupProgressSchema: GenMessage<BackupProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 26);
+  messageDesc(file_holdfast_v1_agent, 28);
 
 /**
  * @generated from message holdfast.v1.BackupResult
@@ -1353,7 +1440,7 @@ export type BackupResult = Message<"holdfast.v1.BackupResult"> & {
  * Use `create(BackupResultSchema)` to create a new message.
  */
 export const BackupResultSchema: GenMessage<BackupResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 27);
+  messageDesc(file_holdfast_v1_agent, 29);
 
 /**
  * ---- restore ----------------------------------------------------------------------------------------------------
@@ -1432,7 +1519,7 @@ export type RestoreTask = Message<"holdfast.v1.RestoreTask"> & {
  * Use `create(RestoreTaskSchema)` to create a new message.
  */
 export const RestoreTaskSchema: GenMessage<RestoreTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 28);
+  messageDesc(file_holdfast_v1_agent, 30);
 
 /**
  * @generated from message holdfast.v1.RestoreTarget
@@ -1503,7 +1590,7 @@ export type RestoreTarget = Message<"holdfast.v1.RestoreTarget"> & {
  * Use `create(RestoreTargetSchema)` to create a new message.
  */
 export const RestoreTargetSchema: GenMessage<RestoreTarget> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 29);
+  messageDesc(file_holdfast_v1_agent, 31);
 
 /**
  * @generated from message holdfast.v1.ResourceUnit
@@ -1530,7 +1617,7 @@ export type ResourceUnit = Message<"holdfast.v1.ResourceUnit"> & {
  * Use `create(ResourceUnitSchema)` to create a new message.
  */
 export const ResourceUnitSchema: GenMessage<ResourceUnit> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 30);
+  messageDesc(file_holdfast_v1_agent, 32);
 
 /**
  * @generated from message holdfast.v1.RestoreProgress
@@ -1579,7 +1666,7 @@ export type RestoreProgress = Message<"holdfast.v1.RestoreProgress"> & {
  * Use `create(RestoreProgressSchema)` to create a new message.
  */
 export const RestoreProgressSchema: GenMessage<RestoreProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 31);
+  messageDesc(file_holdfast_v1_agent, 33);
 
 /**
  * @generated from message holdfast.v1.RestoreResult
@@ -1633,7 +1720,7 @@ export type RestoreResult = Message<"holdfast.v1.RestoreResult"> & {
  * Use `create(RestoreResultSchema)` to create a new message.
  */
 export const RestoreResultSchema: GenMessage<RestoreResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 32);
+  messageDesc(file_holdfast_v1_agent, 34);
 
 /**
  * ---- validate ---------------------------------------------------------------------------------------------------
@@ -1687,7 +1774,7 @@ export type ValidateTask = Message<"holdfast.v1.ValidateTask"> & {
  * Use `create(ValidateTaskSchema)` to create a new message.
  */
 export const ValidateTaskSchema: GenMessage<ValidateTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 33);
+  messageDesc(file_holdfast_v1_agent, 35);
 
 /**
  * @generated from message holdfast.v1.ValidateSet
@@ -1709,7 +1796,7 @@ export type ValidateSet = Message<"holdfast.v1.ValidateSet"> & {
  * Use `create(ValidateSetSchema)` to create a new message.
  */
 export const ValidateSetSchema: GenMessage<ValidateSet> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 34);
+  messageDesc(file_holdfast_v1_agent, 36);
 
 /**
  * @generated from message holdfast.v1.ValidateLog
@@ -1740,7 +1827,7 @@ export type ValidateLog = Message<"holdfast.v1.ValidateLog"> & {
  * Use `create(ValidateLogSchema)` to create a new message.
  */
 export const ValidateLogSchema: GenMessage<ValidateLog> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 35);
+  messageDesc(file_holdfast_v1_agent, 37);
 
 /**
  * @generated from message holdfast.v1.ValidateProgress
@@ -1794,7 +1881,7 @@ export type ValidateProgress = Message<"holdfast.v1.ValidateProgress"> & {
  * Use `create(ValidateProgressSchema)` to create a new message.
  */
 export const ValidateProgressSchema: GenMessage<ValidateProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 36);
+  messageDesc(file_holdfast_v1_agent, 38);
 
 /**
  * @generated from message holdfast.v1.ValidateResult
@@ -1850,7 +1937,7 @@ export type ValidateResult = Message<"holdfast.v1.ValidateResult"> & {
  * Use `create(ValidateResultSchema)` to create a new message.
  */
 export const ValidateResultSchema: GenMessage<ValidateResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 37);
+  messageDesc(file_holdfast_v1_agent, 39);
 
 /**
  * Something at the destination that is not as it was written.
@@ -1916,7 +2003,7 @@ export type ValidateFinding = Message<"holdfast.v1.ValidateFinding"> & {
  * Use `create(ValidateFindingSchema)` to create a new message.
  */
 export const ValidateFindingSchema: GenMessage<ValidateFinding> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 38);
+  messageDesc(file_holdfast_v1_agent, 40);
 
 /**
  * @generated from message holdfast.v1.AffectedFile
@@ -1961,7 +2048,7 @@ export type AffectedFile = Message<"holdfast.v1.AffectedFile"> & {
  * Use `create(AffectedFileSchema)` to create a new message.
  */
 export const AffectedFileSchema: GenMessage<AffectedFile> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 39);
+  messageDesc(file_holdfast_v1_agent, 41);
 
 /**
  * @generated from enum holdfast.v1.InstanceRole

@@ -120,7 +120,7 @@ async function copy(wanted: Piece, onWait: () => void = () => undefined): Promis
       compression: 'zstd:1',
       pageChecksums: true,
       counters: new Counters(),
-      throttle: new Throttle(0, clock),
+      throttle: new Throttle({ bytesPerSecond: 0, pace: 1 }, clock),
       clock,
       buffer: Buffer.alloc(MACROBLOCK_BYTES),
     },

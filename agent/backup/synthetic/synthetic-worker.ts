@@ -1,0 +1,52 @@
+/** A worker thread of a synthetic full: does its jobs one after the other. The parent ends it by ending its thread. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { defined } from '../../../foundation/assert.ts';
+import { systemClock } from '../../../foundation/clock.ts';
+import { toHoldfastError } from '../../../foundation/errors.ts';
+import { parseCompression } from '../../../storage-layout/macroblock/compress.ts';
+import { MACROBLOCK_BYTES } from '../../../storage-layout/macroblock/index.ts';
+import { openMedium } from '../../../storage-layout/media/open.ts';
+import { Counters } from '../counters.ts';
+import { SharedLimits, Throttle } from '../throttle.ts';
+import { copyMacroBlockFile, type MakeContext, makeBlocks } from './make-blocks.ts';
+import type { SyntheticJob, SyntheticWorkerData, SyntheticWorkerMessage } from './synthetic-job.ts';
+
+const port = defined(parentPort, 'the port of a worker thread');
+const data = workerData as SyntheticWorkerData; // only synthetic-backup.ts starts this file
+const never = new AbortController().signal;
+const context: MakeContext = {
+  ...data,
+  medium: await openMedium(data.destinationUri, never),
+  compression: parseCompression(data.compression),
+  counters: new Counters(data.counters),
+  throttle: new Throttle(new SharedLimits(data.limits).shareOf(data.workerCount), systemClock),
+  blockBuffer: Buffer.allocUnsafeSlow(MACROBLOCK_BYTES),
+  deltaBuffer: Buffer.allocUnsafeSlow(MACROBLOCK_BYTES),
+};
+let queue: Promise<void> = Promise.resolve();
+
+port.on('message', (job: SyntheticJob) => {
+  queue = runAfter(queue, job);
+});
+
+async function runAfter(before: Promise<void>, job: SyntheticJob): Promise<void> {
+  await before;
+  try {
+    send(await run(job));
+  } catch (error) {
+    const { code, message, hint, detail } = toHoldfastError(error);
+    send({ kind: 'failed', code, message, hint, detail });
+  }
+}
+
+async function run(job: SyntheticJob): Promise<SyntheticWorkerMessage> {
+  if (job.kind === 'copy') {
+    const made = await copyMacroBlockFile(context, job.copy, never);
+    return { kind: 'done', subTaskId: job.copy.subTaskId, ...made };
+  }
+  return { kind: 'done', subTaskId: job.subTaskId, ...(await makeBlocks(context, job, never)) };
+}
+
+function send(message: SyntheticWorkerMessage): void {
+  port.postMessage(message, []);
+}
