@@ -183,7 +183,7 @@ async function publishSource(
 }
 
 async function make(more: Partial<BackupTask> = {}): Promise<PartitionGroupBackup> {
-  const { $typeName: _, $unknown: __, ...changes } = more as Partial<BackupTask>;
+  const { $typeName: _, $unknown: __, ...changes } = more;
   const task = create(BackupTaskSchema, {
     destination: { uri: `file://${join(directory, 'destination')}`, ...ROOT },
     tenantId: TARGET.tenantId,
