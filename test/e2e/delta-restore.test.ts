@@ -58,7 +58,9 @@ type Source = {
 async function makeSource(major: Major): Promise<Source> {
   const directory = await makeTestDirectory('delta');
   await using stack = new AsyncDisposableStack();
-  const server = stack.use(await createServer({ major, settings: { wal_keep_size: "'1GB'" } }));
+  const server = stack.use(
+    await createServer({ major, settings: { wal_keep_size: "'1GB'", autovacuum: 'off' } }),
+  );
   const location = join(server.directory, 'side');
   await mkdir(location);
   if (server.paths.user !== undefined) await chown(location, server.paths.user.uid, server.paths.user.gid);

@@ -95,7 +95,7 @@ test('an increment reads the changed pages and the files that are always whole, 
   for (let n = 0; n < 3; n += 1) {
     const [row] = await server.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn');
     if (n === 0) since = parseLsn(row?.lsn ?? '');
-    await server.query(`UPDATE wide SET n = n + 1 WHERE id % 2000 = ${n * 7}`);
+    await server.query(`UPDATE wide SET n = n + 1 WHERE id % 2000 = ${n * 600}`);
     await server.query('CHECKPOINT');
     const backup = await stage.increment();
     const changed = await changedPages(server, since); // since the whole blocks, at least
