@@ -23,6 +23,8 @@ import {
 import { judgeRestore } from '../support/workload.ts';
 
 const MEBIBYTE = 2n ** 20n;
+/** The destination itself learns every three seconds of time that passed without a commit; the views know it sooner. */
+const IDLE_RECORD_MS = 5000;
 const ROUND = `SELECT * FROM CDB_OB_BACKUP_ARCHIVELOG WHERE tenant_name = '${TENANT}'`;
 type RoundRow = { readonly status: string; readonly log_archive_round: string; readonly comment: string };
 type WindowRow = {
@@ -216,6 +218,7 @@ describe('a hole in the log', () => {
     await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
     const beforeUs = await clockUs(server);
     await archivedUpTo(scenario, beforeUs);
+    await wait(IDLE_RECORD_MS);
     const directory = deployment.destinationDirectory;
     await rename(directory, `${directory}.own`);
     // Somebody's files, and a tree of another deployment under our cluster's very name.

@@ -250,7 +250,8 @@ class Life {
     expect(range.begin % BigInt(SEGMENT_BYTES)).toBe(0n);
     expect(range.end).toBeGreaterThanOrEqual(this.#reported);
     const parts: Buffer[] = [];
-    for await (const { data } of archive.read(range.timeline, range.begin, range.end)) parts.push(data);
+    for await (const { data } of archive.read(range.timeline, range.begin, range.end))
+      parts.push(Buffer.from(data));
     const original = await readServerLog(server, range.timeline, range.begin, range.end, SEGMENT_BYTES);
     expect(Buffer.concat(parts).equals(original)).toBe(true);
     expect(archive.unsealed).toEqual([]);

@@ -141,7 +141,7 @@ class History {
   async expectReadable(ranges: readonly LogRange[], archive: LogArchive): Promise<void> {
     for (const { timeline, begin, end } of ranges) {
       const parts: Buffer[] = [];
-      for await (const { data } of archive.lookup.read(timeline, begin, end)) parts.push(data);
+      for await (const { data } of archive.lookup.read(timeline, begin, end)) parts.push(Buffer.from(data));
       const expected = this.#bytes(timeline, begin, end);
       expect(Buffer.concat(parts).equals(expected), describe({ timeline, begin, end })).toBe(true);
     }
