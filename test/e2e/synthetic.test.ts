@@ -147,6 +147,8 @@ describe.each(majors(17))('synthetic fulls of PostgreSQL %i', (major) => {
     );
     await deployment.coordinator.kill();
     await deployment.coordinator.start();
+    // Sessions of the killed one end with its first statements.
+    await deployment.waitForRow('SELECT status FROM CDB_OB_BACKUP_PROGRESS', () => true);
     await deployment.sql("ALTER SYSTEM SET backup_net_limit = '0'");
     await deployment.waitForRow<{ status: string }>(
       'SELECT status FROM CDB_OB_BACKUP_PROGRESS',
