@@ -274,6 +274,8 @@ class JobBatch {
       this.#blocks.push({
         file: index,
         position: block.blockNumber * MACROBLOCK_BYTES,
+        fileNumber: block.fileNumber,
+        blockNumber: block.blockNumber,
         setId: block.setId,
         subTaskId: block.subTaskId,
         offset: block.offset,

@@ -12,6 +12,8 @@ export type TargetFile = {
 
 export type StoredBlock = Pick<
   MacroBlockEntry,
+  | 'fileNumber'
+  | 'blockNumber'
   | 'setId'
   | 'subTaskId'
   | 'offset'

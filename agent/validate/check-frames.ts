@@ -4,6 +4,9 @@
  */
 import { HoldfastError } from '../../foundation/errors.ts';
 import { MacroBlockFileInfoSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { type FileCipher, TAG_BYTES } from '../../storage-layout/encryption/cipher.ts';
+import { cipherOf } from '../../storage-layout/encryption/key-ring.ts';
+import type { MacroBlockFileId } from '../../storage-layout/macroblock/writer.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import {
   decodeFileEnd,
@@ -37,18 +40,27 @@ export async function checkFrame(
     findings.addWhole(missing(file));
     return;
   }
+  let cipher: FileCipher | undefined;
   await tolerate(findings, file, async () => {
     const head = await medium.readRange(file, 0, HEAD_BYTES, undefined, signal);
-    checkHead(head, file, key.setId, subTaskId, group);
+    cipher = await checkHead(medium, head, { setId: key.setId, subTaskId, group }, file);
   });
-  const begin = Math.max(0, stored.sizeBytes - END_BYTES);
+  const endBytes = END_BYTES + (cipher === undefined ? 0 : TAG_BYTES);
+  const begin = Math.max(0, stored.sizeBytes - endBytes);
   const end = await medium.readRange(file, begin, stored.sizeBytes, undefined, signal);
-  if (!isEndMark(end, begin, file)) findings.addWhole(cutOff(file, stored.sizeBytes));
+  if (!isEndMark(end, begin, file, cipher)) findings.addWhole(cutOff(file, stored.sizeBytes));
 }
 
-function checkHead(head: Buffer, file: string, setId: bigint, subTaskId: number, group: string): void {
-  const source = { file };
-  const header = decodeRecord(head, 0, source);
+/** Returns what opens the file's records. */
+async function checkHead(
+  medium: Medium,
+  head: Buffer,
+  { setId, subTaskId, group }: MacroBlockFileId,
+  file: string,
+): Promise<FileCipher | undefined> {
+  const header = decodeRecord(head, 0, { file });
+  const cipher = await cipherOf(medium, header, { file });
+  const source = { file, cipher };
   if (decodeFileHeader(header, source).contents !== RECORD.macroBlock)
     throw corrupt(source, 0, 'the file is not about macroblocks');
   const owner = decodeRecord(head, header.next, source);
@@ -57,11 +69,12 @@ function checkHead(head: Buffer, file: string, setId: bigint, subTaskId: number,
   const info = decodeMessage(MacroBlockFileInfoSchema, owner.payload, header.next, source);
   if (info.backupSetId !== setId || info.subTaskId !== subTaskId || info.partitionGroup !== group)
     throw corrupt(source, header.next, `the file says that it is of backup set ${info.backupSetId}`);
+  return cipher;
 }
 
 /** A file whose last bytes are no end mark of its length was cut off, or something stands behind it. */
-function isEndMark(bytes: Buffer, begin: number, file: string): boolean {
-  const source = { file, base: begin };
+function isEndMark(bytes: Buffer, begin: number, file: string, cipher: FileCipher | undefined): boolean {
+  const source = { file, base: begin, cipher };
   try {
     const record = decodeRecord(bytes, 0, source);
     return (

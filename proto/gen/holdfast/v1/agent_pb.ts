@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file holdfast/v1/agent.proto.
  */
 export const file_holdfast_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("Chdob2xkZmFzdC92MS9hZ2VudC5wcm90bxILaG9sZGZhc3QudjEigAIKDEFnZW50TWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmhvbGRmYXN0LnYxLkhlbGxvSAASKwoJaGVhcnRiZWF0GAIgASgLMhYuaG9sZGZhc3QudjEuSGVhcnRiZWF0SAASMgoNdGFza19hY2NlcHRlZBgDIAEoCzIZLmhvbGRmYXN0LnYxLlRhc2tBY2NlcHRlZEgAEjIKDXRhc2tfcHJvZ3Jlc3MYBCABKAsyGS5ob2xkZmFzdC52MS5UYXNrUHJvZ3Jlc3NIABIuCgt0YXNrX3Jlc3VsdBgFIAEoCzIXLmhvbGRmYXN0LnYxLlRhc2tSZXN1bHRIAEIGCgRraW5kIq8CChJDb29yZGluYXRvck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmhvbGRmYXN0LnYxLldlbGNvbWVIABIsCgpzdGFydF90YXNrGAIgASgLMhYuaG9sZGZhc3QudjEuU3RhcnRUYXNrSAASLgoLY2FuY2VsX3Rhc2sYAyABKAsyFy5ob2xkZmFzdC52MS5DYW5jZWxUYXNrSAASKgoJZmx1c2hfbG9nGAQgASgLMhUuaG9sZGZhc3QudjEuRmx1c2hMb2dIABIwCgxyZXBvcnRfdGFza3MYBSABKAsyGC5ob2xkZmFzdC52MS5SZXBvcnRUYXNrc0gAEiwKCmtlZXBfc2xvdHMYBiABKAsyFi5ob2xkZmFzdC52MS5LZWVwU2xvdHNIAEIGCgRraW5kIsYBCgVIZWxsbxISCgphZ2VudF91dWlkGAEgASgJEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SDAoEem9uZRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEjAKCWluc3RhbmNlcxgGIAMoCzIdLmhvbGRmYXN0LnYxLkRlY2xhcmVkSW5zdGFuY2USLwoNcnVubmluZ190YXNrcxgHIAMoCzIYLmhvbGRmYXN0LnYxLlJ1bm5pbmdUYXNrEg0KBXRva2VuGAggASgJInIKEERlY2xhcmVkSW5zdGFuY2USDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRIQCghyZXN0b3JlZBgEIAEoCBIRCgl0ZW5hbnRfaWQYBSABKAQiLwoLUnVubmluZ1Rhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNIpQBCgdXZWxjb21lEhEKCXNlcnZlcl9pZBgBIAEoBBIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBIXCg9kZXBsb3ltZW50X3V1aWQYBCABKAkSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAUgASgNEhQKDGxlYWRlcl9lcG9jaBgGIAEoBCK1AQoJSGVhcnRiZWF0Eg8KB3RpbWVfdXMYASABKAMSLgoJaW5zdGFuY2VzGAIgAygLMhsuaG9sZGZhc3QudjEuSW5zdGFuY2VTdGF0dXMSHQoVcmVzaWRlbnRfbWVtb3J5X2J5dGVzGAMgASgEEhcKD2ZyZWVfZGlza19ieXRlcxgEIAEoBBIvCg1kcm9wcGVkX3Nsb3RzGAogAygLMhguaG9sZGZhc3QudjEuRHJvcHBlZFNsb3QiMgoLRHJvcHBlZFNsb3QSEAoIaW5zdGFuY2UYASABKAkSEQoJc2xvdF9uYW1lGAIgASgJIo0DCg5JbnN0YW5jZVN0YXR1cxIOCgZ0ZW5hbnQYASABKAkSFwoPcGFydGl0aW9uX2dyb3VwGAIgASgJEhAKCGluc3RhbmNlGAMgASgJEicKBHJvbGUYBCABKA4yGS5ob2xkZmFzdC52MS5JbnN0YW5jZVJvbGUSGQoRc3lzdGVtX2lkZW50aWZpZXIYBSABKAYSEAoIdGltZWxpbmUYBiABKA0SCwoDbHNuGAcgASgGEhYKDnNlcnZlcl92ZXJzaW9uGAggASgJEhYKDnBvc3RncmVzX21ham9yGAkgASgNEg0KBWVycm9yGAogASgJEgwKBGhvc3QYCyABKAkSDAoEcG9ydBgMIAEoDRIWCg5kYXRhX2RpcmVjdG9yeRgNIAEoCRIQCghyZXN0b3JlZBgOIAEoCBIRCgl0ZW5hbnRfaWQYDyABKAQSHgoWbWF4X3Nsb3Rfd2FsX2tlZXBfc2l6ZRgUIAEoCRIlCh1pZGxlX3JlcGxpY2F0aW9uX3Nsb3RfdGltZW91dBgVIAEoCSJECgtEZXN0aW5hdGlvbhILCgN1cmkYASABKAkSFAoMY2x1c3Rlcl9uYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAQitwIKCVN0YXJ0VGFzaxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDgoGam9iX2lkGAMgASgEEhMKC2RlYWRsaW5lX21zGAQgASgNEisKB2FyY2hpdmUYBSABKAsyGC5ob2xkZmFzdC52MS5BcmNoaXZlVGFza0gAEikKBmJhY2t1cBgGIAEoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cFRhc2tIABIrCgdyZXN0b3JlGAcgASgLMhguaG9sZGZhc3QudjEuUmVzdG9yZVRhc2tIABInCgVjaGVjaxgIIAEoCzIWLmhvbGRmYXN0LnYxLkNoZWNrVGFza0gAEi0KCHZhbGlkYXRlGAkgASgLMhkuaG9sZGZhc3QudjEuVmFsaWRhdGVUYXNrSABCBgoEa2luZCJNCgpDYW5jZWxUYXNrEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIOCgZyZWFzb24YAyABKAkSDQoFZHJhaW4YBCABKAgiRwoIRmx1c2hMb2cSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEgsKA2xzbhgDIAEoBhIMCgRzZWFsGAQgASgIIjEKCUtlZXBTbG90cxIkCgVzbG90cxgBIAMoCzIVLmhvbGRmYXN0LnYxLktlcHRTbG90IjwKCEtlcHRTbG90EhAKCGluc3RhbmNlGAEgASgJEhEKCXNsb3RfbmFtZRgCIAEoCRILCgNsc24YAyABKAYiDQoLUmVwb3J0VGFza3MiMAoMVGFza0FjY2VwdGVkEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDSKNAgoMVGFza1Byb2dyZXNzEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIPCgd0aW1lX3VzGAMgASgDEi8KB2FyY2hpdmUYBCABKAsyHC5ob2xkZmFzdC52MS5BcmNoaXZlUHJvZ3Jlc3NIABItCgZiYWNrdXAYBSABKAsyGy5ob2xkZmFzdC52MS5CYWNrdXBQcm9ncmVzc0gAEi8KB3Jlc3RvcmUYBiABKAsyHC5ob2xkZmFzdC52MS5SZXN0b3JlUHJvZ3Jlc3NIABIxCgh2YWxpZGF0ZRgHIAEoCzIdLmhvbGRmYXN0LnYxLlZhbGlkYXRlUHJvZ3Jlc3NIAEIGCgRraW5kIsgCCgpUYXNrUmVzdWx0Eg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIpCgVlcnJvchgDIAEoCzIYLmhvbGRmYXN0LnYxLkVycm9yRGV0YWlsSAASLQoHYXJjaGl2ZRgEIAEoCzIaLmhvbGRmYXN0LnYxLkFyY2hpdmVSZXN1bHRIABIrCgZiYWNrdXAYBSABKAsyGS5ob2xkZmFzdC52MS5CYWNrdXBSZXN1bHRIABItCgdyZXN0b3JlGAYgASgLMhouaG9sZGZhc3QudjEuUmVzdG9yZVJlc3VsdEgAEikKBWNoZWNrGAcgASgLMhguaG9sZGZhc3QudjEuQ2hlY2tSZXN1bHRIABIvCgh2YWxpZGF0ZRgIIAEoCzIbLmhvbGRmYXN0LnYxLlZhbGlkYXRlUmVzdWx0SABCBgoEa2luZCJdCglDaGVja1Rhc2sSEAoIaW5zdGFuY2UYASABKAkSLQoLZGVzdGluYXRpb24YAiABKAsyGC5ob2xkZmFzdC52MS5EZXN0aW5hdGlvbhIPCgdwdXJwb3NlGAMgASgJIjQKC0NoZWNrUmVzdWx0EiUKBWl0ZW1zGAEgAygLMhYuaG9sZGZhc3QudjEuQ2hlY2tJdGVtIlUKCUNoZWNrSXRlbRIMCgRuYW1lGAEgASgJEg4KBnBhc3NlZBgCIAEoCBINCgVmb3VuZBgDIAEoCRIOCgZ3YW50ZWQYBCABKAkSCwoDZml4GAUgASgJIsECCgtBcmNoaXZlVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBINCgVyb3VuZBgDIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBCABKAkSEAoIaW5zdGFuY2UYBSABKAkSDQoFZXBvY2gYBiABKAQSEQoJc2xvdF9uYW1lGAcgASgJEg0KBWZyZXNoGAggASgIEh4KFmNoZWNrcG9pbnRfaW50ZXJ2YWxfbXMYCSABKA0SEwoLY29tcHJlc3Npb24YCiABKAkSIgoaZXhwZWN0ZWRfc3lzdGVtX2lkZW50aWZpZXIYCyABKAYSEQoJc2VydmVyX2lkGAwgASgEEhkKEW5ld19yb3VuZF9mb2xsb3dzGA0gASgIIrsECg9BcmNoaXZlUHJvZ3Jlc3MSDQoFc3RhdGUYASABKAkSJwoFc3RhcnQYAiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIpCgdkdXJhYmxlGAMgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFQoNY2hlY2twb2ludF91cxgEIAEoAxISCgpzZXJ2ZXJfbHNuGAUgASgGEhEKCXNlcnZlcl91cxgGIAEoAxITCgtpbnB1dF9ieXRlcxgHIAEoBBIUCgxvdXRwdXRfYnl0ZXMYCCABKAQSGQoRc3lzdGVtX2lkZW50aWZpZXIYCSABKAYSGgoSc2VnbWVudF9zaXplX2J5dGVzGAogASgNEhYKDnBvc3RncmVzX21ham9yGAsgASgNEg8KB2ZpbGVfaWQYDCABKAQSEwoLd2FpdGluZ19mb3IYDSABKAkSEgoKbGFzdF9lcnJvchgOIAEoCRIQCghzdGFydF91cxgPIAEoAxIVCg1iYWNrbG9nX2J5dGVzGBAgASgEEhIKCnNsb3Rfc3RhdGUYESABKAkSGwoTc2xvdF9yZXRhaW5lZF9ieXRlcxgSIAEoBBIWCg53YWxfZnJlZV9ieXRlcxgTIAEoBBIQCgh0aW1lbGluZRgUIAEoDRIyCgtkZXN0aW5hdGlvbhgeIAEoDjIdLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uUmVhY2gSGwoTZGVzdGluYXRpb25fYXdheV91cxgfIAEoAyJ8Cg1BcmNoaXZlUmVzdWx0EisKBWZpbmFsGAEgASgLMhwuaG9sZGZhc3QudjEuQXJjaGl2ZVByb2dyZXNzEhoKEmludGVycnVwdGVkX3JlYXNvbhgCIAEoCRIiCgRob2xlGAMgASgLMhQuaG9sZGZhc3QudjEuTG9nSG9sZSLvAgoKQmFja3VwVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgFIAEoCRIQCghpbnN0YW5jZRgGIAEoCRINCgVyZXRyeRgHIAEoDRIZChFmaXJzdF9zdWJfdGFza19pZBgIIAEoDRITCgtjb21wcmVzc2lvbhgJIAEoCRITCgtjb25jdXJyZW5jeRgKIAEoDRISCgpwYWdlX2NoZWNrGAsgASgIEhQKDG1ldGFfdGFza19pZBgMIAEoDRIiChpuZXRfbGltaXRfYnl0ZXNfcGVyX3NlY29uZBgNIAEoBBIXCg9wcmV2aW91c19zZXRfaWQYDiABKAQSDQoFcm91bmQYDyABKAQi5QEKDkJhY2t1cFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSFAoMb3V0cHV0X2J5dGVzGAQgASgEEhIKCmZpbGVzX2RvbmUYBSABKAQSEwoLZmlsZXNfdG90YWwYBiABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgHIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgIIAEoBBInCgVzdGFydBgJIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uIkEKDEJhY2t1cFJlc3VsdBIxCgZiYWNrdXAYASABKAsyIS5ob2xkZmFzdC52MS5QYXJ0aXRpb25Hcm91cEJhY2t1cCLLAwoLUmVzdG9yZVRhc2sSKAoGc291cmNlGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SGAoQc291cmNlX3RlbmFudF9pZBgCIAEoBBIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEg0KBXJvdW5kGAUgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgGIAEoCRIVCg1uZXdfdGVuYW50X2lkGAcgASgEEhIKCm5ld190ZW5hbnQYCCABKAkSFAoMbmV3X2luc3RhbmNlGAkgASgJEioKBnRhcmdldBgKIAEoCzIaLmhvbGRmYXN0LnYxLlJlc3RvcmVUYXJnZXQSQwoOdGFibGVzcGFjZV9tYXAYCyADKAsyKy5ob2xkZmFzdC52MS5SZXN0b3JlVGFzay5UYWJsZXNwYWNlTWFwRW50cnkSEwoLY29uY3VycmVuY3kYDCABKA0SJwoEdW5pdBgNIAEoCzIZLmhvbGRmYXN0LnYxLlJlc291cmNlVW5pdBo0ChJUYWJsZXNwYWNlTWFwRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKoAQoNUmVzdG9yZVRhcmdldBIUCgplbmRfb2ZfbG9nGAEgASgISAASEQoHdGltZV91cxgCIAEoA0gAEg0KA2xzbhgDIAEoBkgAEhMKCWltbWVkaWF0ZRgEIAEoCEgAEg0KA3hpZBgHIAEoDUgAEg4KBG5hbWUYCCABKAlIABIRCglleGNsdXNpdmUYBSABKAgSEAoIdGltZWxpbmUYBiABKA1CBgoEa2luZCJSCgxSZXNvdXJjZVVuaXQSGAoQbWF4X21lbW9yeV9ieXRlcxgBIAEoBBIXCg9tYXhfc2Vzc2lvbl9udW0YAiABKA0SDwoHbWF4X2NwdRgDIAEoASKmAQoPUmVzdG9yZVByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgEIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgFIAEoBBISCgpyZXBsYXlfbHNuGAYgASgGEhIKCnRhcmdldF9sc24YByABKAYi1gEKDVJlc3RvcmVSZXN1bHQSDAoEaG9zdBgBIAEoCRIMCgRwb3J0GAIgASgNEhYKDmRhdGFfZGlyZWN0b3J5GAMgASgJEikKB3JlYWNoZWQYBCABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIWCg5zZXJ2ZXJfdmVyc2lvbhgFIAEoCRIWCg5ieXRlc19yZXN0b3JlZBgGIAEoBBIeChZ0YWJsZXNwYWNlX2RpcmVjdG9yaWVzGAcgAygJEhYKDmxhc3RfY29tbWl0X3VzGAggASgDItYBCgxWYWxpZGF0ZVRhc2sSKAoGc291cmNlGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SEQoJdGVuYW50X2lkGAIgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCRInCgNzZXQYBCABKAsyGC5ob2xkZmFzdC52MS5WYWxpZGF0ZVNldEgAEicKA2xvZxgFIAEoCzIYLmhvbGRmYXN0LnYxLlZhbGlkYXRlTG9nSAASEwoLY29uY3VycmVuY3kYBiABKA1CCQoHc3ViamVjdCI5CgtWYWxpZGF0ZVNldBIVCg1iYWNrdXBfc2V0X2lkGAEgASgEEhMKC2Z1bGxfc2V0X2lkGAIgASgEIm8KC1ZhbGlkYXRlTG9nEg0KBXJvdW5kGAEgASgEEigKB2NoZWNrZWQYAiADKAsyFy5ob2xkZmFzdC52MS5DaGVja2VkTG9nEicKBXVudGlsGAMgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24ixwEKEFZhbGlkYXRlUHJvZ3Jlc3MSDQoFcGhhc2UYASABKAkSEgoKYnl0ZXNfZG9uZRgCIAEoBBITCgtieXRlc190b3RhbBgDIAEoBBIYChBtYWNyb2Jsb2Nrc19kb25lGAQgASgEEhkKEW1hY3JvYmxvY2tzX3RvdGFsGAUgASgEEhYKDmxvZ19ieXRlc19kb25lGAYgASgEEhcKD2xvZ19ieXRlc190b3RhbBgHIAEoBBIVCg1maW5kaW5nX2NvdW50GAggASgEItwBCg5WYWxpZGF0ZVJlc3VsdBIQCghiZWdpbl91cxgBIAEoAxIOCgZlbmRfdXMYAiABKAMSGAoQbWFjcm9ibG9ja19jb3VudBgDIAEoBBINCgVieXRlcxgEIAEoBBIRCglsb2dfYnl0ZXMYBSABKAQSFQoNZmluZGluZ19jb3VudBgGIAEoBBIuCghmaW5kaW5ncxgHIAMoCzIcLmhvbGRmYXN0LnYxLlZhbGlkYXRlRmluZGluZxIlCgRsb2dzGAggAygLMhcuaG9sZGZhc3QudjEuQ2hlY2tlZExvZyLBAQoPVmFsaWRhdGVGaW5kaW5nEgwKBGNvZGUYASABKAkSDgoGb2JqZWN0GAIgASgJEg4KBm9mZnNldBgDIAEoAxIPCgdtZXNzYWdlGAQgASgJEigKBWZpbGVzGAUgAygLMhkuaG9sZGZhc3QudjEuQWZmZWN0ZWRGaWxlEhIKCmZpbGVfY291bnQYBiABKAQSFgoOYmFja3VwX3NldF9pZHMYByADKAQSGQoRc2hvcnRlbmVkX3NldF9pZHMYCCADKAQifAoMQWZmZWN0ZWRGaWxlEgwKBHBhdGgYASABKAkSFAoMZGF0YWJhc2Vfb2lkGAIgASgNEhUKDWRhdGFiYXNlX25hbWUYAyABKAkSFwoPcmVsX2ZpbGVfbnVtYmVyGAQgASgNEhgKEG1hY3JvYmxvY2tfY291bnQYBSABKAQqewoMSW5zdGFuY2VSb2xlEh0KGUlOU1RBTkNFX1JPTEVfVU5TUEVDSUZJRUQQABIZChVJTlNUQU5DRV9ST0xFX1BSSU1BUlkQARIZChVJTlNUQU5DRV9ST0xFX1NUQU5EQlkQAhIWChJJTlNUQU5DRV9ST0xFX0RPV04QAypwChBEZXN0aW5hdGlvblJlYWNoEiEKHURFU1RJTkFUSU9OX1JFQUNIX1VOU1BFQ0lGSUVEEAASHQoZREVTVElOQVRJT05fUkVBQ0hfUkVBQ0hFRBABEhoKFkRFU1RJTkFUSU9OX1JFQUNIX0FXQVkQAjJYCgxBZ2VudFNlcnZpY2USSAoGQXR0YWNoEhkuaG9sZGZhc3QudjEuQWdlbnRNZXNzYWdlGh8uaG9sZGZhc3QudjEuQ29vcmRpbmF0b3JNZXNzYWdlKAEwAWIGcHJvdG8z", [file_holdfast_v1_admin, file_holdfast_v1_records]);
+  fileDesc("Chdob2xkZmFzdC92MS9hZ2VudC5wcm90bxILaG9sZGZhc3QudjEigAIKDEFnZW50TWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmhvbGRmYXN0LnYxLkhlbGxvSAASKwoJaGVhcnRiZWF0GAIgASgLMhYuaG9sZGZhc3QudjEuSGVhcnRiZWF0SAASMgoNdGFza19hY2NlcHRlZBgDIAEoCzIZLmhvbGRmYXN0LnYxLlRhc2tBY2NlcHRlZEgAEjIKDXRhc2tfcHJvZ3Jlc3MYBCABKAsyGS5ob2xkZmFzdC52MS5UYXNrUHJvZ3Jlc3NIABIuCgt0YXNrX3Jlc3VsdBgFIAEoCzIXLmhvbGRmYXN0LnYxLlRhc2tSZXN1bHRIAEIGCgRraW5kIq8CChJDb29yZGluYXRvck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmhvbGRmYXN0LnYxLldlbGNvbWVIABIsCgpzdGFydF90YXNrGAIgASgLMhYuaG9sZGZhc3QudjEuU3RhcnRUYXNrSAASLgoLY2FuY2VsX3Rhc2sYAyABKAsyFy5ob2xkZmFzdC52MS5DYW5jZWxUYXNrSAASKgoJZmx1c2hfbG9nGAQgASgLMhUuaG9sZGZhc3QudjEuRmx1c2hMb2dIABIwCgxyZXBvcnRfdGFza3MYBSABKAsyGC5ob2xkZmFzdC52MS5SZXBvcnRUYXNrc0gAEiwKCmtlZXBfc2xvdHMYBiABKAsyFi5ob2xkZmFzdC52MS5LZWVwU2xvdHNIAEIGCgRraW5kIsYBCgVIZWxsbxISCgphZ2VudF91dWlkGAEgASgJEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SDAoEem9uZRgEIAEoCRIPCgd2ZXJzaW9uGAUgASgJEjAKCWluc3RhbmNlcxgGIAMoCzIdLmhvbGRmYXN0LnYxLkRlY2xhcmVkSW5zdGFuY2USLwoNcnVubmluZ190YXNrcxgHIAMoCzIYLmhvbGRmYXN0LnYxLlJ1bm5pbmdUYXNrEg0KBXRva2VuGAggASgJInIKEERlY2xhcmVkSW5zdGFuY2USDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRIQCghyZXN0b3JlZBgEIAEoCBIRCgl0ZW5hbnRfaWQYBSABKAQiLwoLUnVubmluZ1Rhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNIpQBCgdXZWxjb21lEhEKCXNlcnZlcl9pZBgBIAEoBBIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBIXCg9kZXBsb3ltZW50X3V1aWQYBCABKAkSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAUgASgNEhQKDGxlYWRlcl9lcG9jaBgGIAEoBCK1AQoJSGVhcnRiZWF0Eg8KB3RpbWVfdXMYASABKAMSLgoJaW5zdGFuY2VzGAIgAygLMhsuaG9sZGZhc3QudjEuSW5zdGFuY2VTdGF0dXMSHQoVcmVzaWRlbnRfbWVtb3J5X2J5dGVzGAMgASgEEhcKD2ZyZWVfZGlza19ieXRlcxgEIAEoBBIvCg1kcm9wcGVkX3Nsb3RzGAogAygLMhguaG9sZGZhc3QudjEuRHJvcHBlZFNsb3QiMgoLRHJvcHBlZFNsb3QSEAoIaW5zdGFuY2UYASABKAkSEQoJc2xvdF9uYW1lGAIgASgJIo0DCg5JbnN0YW5jZVN0YXR1cxIOCgZ0ZW5hbnQYASABKAkSFwoPcGFydGl0aW9uX2dyb3VwGAIgASgJEhAKCGluc3RhbmNlGAMgASgJEicKBHJvbGUYBCABKA4yGS5ob2xkZmFzdC52MS5JbnN0YW5jZVJvbGUSGQoRc3lzdGVtX2lkZW50aWZpZXIYBSABKAYSEAoIdGltZWxpbmUYBiABKA0SCwoDbHNuGAcgASgGEhYKDnNlcnZlcl92ZXJzaW9uGAggASgJEhYKDnBvc3RncmVzX21ham9yGAkgASgNEg0KBWVycm9yGAogASgJEgwKBGhvc3QYCyABKAkSDAoEcG9ydBgMIAEoDRIWCg5kYXRhX2RpcmVjdG9yeRgNIAEoCRIQCghyZXN0b3JlZBgOIAEoCBIRCgl0ZW5hbnRfaWQYDyABKAQSHgoWbWF4X3Nsb3Rfd2FsX2tlZXBfc2l6ZRgUIAEoCRIlCh1pZGxlX3JlcGxpY2F0aW9uX3Nsb3RfdGltZW91dBgVIAEoCSJoCgtEZXN0aW5hdGlvbhILCgN1cmkYASABKAkSFAoMY2x1c3Rlcl9uYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAQSIgoEa2V5cxgEIAMoCzIULmhvbGRmYXN0LnYxLkRhdGFLZXkiSQoHRGF0YUtleRIRCglkaXJlY3RvcnkYASABKAkSDgoGa2V5X2lkGAIgASgMEgsKA2tleRgDIAEoDBIOCgZ3cml0ZXMYBCABKAgitwIKCVN0YXJ0VGFzaxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDgoGam9iX2lkGAMgASgEEhMKC2RlYWRsaW5lX21zGAQgASgNEisKB2FyY2hpdmUYBSABKAsyGC5ob2xkZmFzdC52MS5BcmNoaXZlVGFza0gAEikKBmJhY2t1cBgGIAEoCzIXLmhvbGRmYXN0LnYxLkJhY2t1cFRhc2tIABIrCgdyZXN0b3JlGAcgASgLMhguaG9sZGZhc3QudjEuUmVzdG9yZVRhc2tIABInCgVjaGVjaxgIIAEoCzIWLmhvbGRmYXN0LnYxLkNoZWNrVGFza0gAEi0KCHZhbGlkYXRlGAkgASgLMhkuaG9sZGZhc3QudjEuVmFsaWRhdGVUYXNrSABCBgoEa2luZCJNCgpDYW5jZWxUYXNrEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIOCgZyZWFzb24YAyABKAkSDQoFZHJhaW4YBCABKAgiRwoIRmx1c2hMb2cSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEgsKA2xzbhgDIAEoBhIMCgRzZWFsGAQgASgIIjEKCUtlZXBTbG90cxIkCgVzbG90cxgBIAMoCzIVLmhvbGRmYXN0LnYxLktlcHRTbG90IjwKCEtlcHRTbG90EhAKCGluc3RhbmNlGAEgASgJEhEKCXNsb3RfbmFtZRgCIAEoCRILCgNsc24YAyABKAYiDQoLUmVwb3J0VGFza3MiMAoMVGFza0FjY2VwdGVkEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDSKNAgoMVGFza1Byb2dyZXNzEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIPCgd0aW1lX3VzGAMgASgDEi8KB2FyY2hpdmUYBCABKAsyHC5ob2xkZmFzdC52MS5BcmNoaXZlUHJvZ3Jlc3NIABItCgZiYWNrdXAYBSABKAsyGy5ob2xkZmFzdC52MS5CYWNrdXBQcm9ncmVzc0gAEi8KB3Jlc3RvcmUYBiABKAsyHC5ob2xkZmFzdC52MS5SZXN0b3JlUHJvZ3Jlc3NIABIxCgh2YWxpZGF0ZRgHIAEoCzIdLmhvbGRmYXN0LnYxLlZhbGlkYXRlUHJvZ3Jlc3NIAEIGCgRraW5kIsgCCgpUYXNrUmVzdWx0Eg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRIpCgVlcnJvchgDIAEoCzIYLmhvbGRmYXN0LnYxLkVycm9yRGV0YWlsSAASLQoHYXJjaGl2ZRgEIAEoCzIaLmhvbGRmYXN0LnYxLkFyY2hpdmVSZXN1bHRIABIrCgZiYWNrdXAYBSABKAsyGS5ob2xkZmFzdC52MS5CYWNrdXBSZXN1bHRIABItCgdyZXN0b3JlGAYgASgLMhouaG9sZGZhc3QudjEuUmVzdG9yZVJlc3VsdEgAEikKBWNoZWNrGAcgASgLMhguaG9sZGZhc3QudjEuQ2hlY2tSZXN1bHRIABIvCgh2YWxpZGF0ZRgIIAEoCzIbLmhvbGRmYXN0LnYxLlZhbGlkYXRlUmVzdWx0SABCBgoEa2luZCJdCglDaGVja1Rhc2sSEAoIaW5zdGFuY2UYASABKAkSLQoLZGVzdGluYXRpb24YAiABKAsyGC5ob2xkZmFzdC52MS5EZXN0aW5hdGlvbhIPCgdwdXJwb3NlGAMgASgJIjQKC0NoZWNrUmVzdWx0EiUKBWl0ZW1zGAEgAygLMhYuaG9sZGZhc3QudjEuQ2hlY2tJdGVtIlUKCUNoZWNrSXRlbRIMCgRuYW1lGAEgASgJEg4KBnBhc3NlZBgCIAEoCBINCgVmb3VuZBgDIAEoCRIOCgZ3YW50ZWQYBCABKAkSCwoDZml4GAUgASgJIsECCgtBcmNoaXZlVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBINCgVyb3VuZBgDIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBCABKAkSEAoIaW5zdGFuY2UYBSABKAkSDQoFZXBvY2gYBiABKAQSEQoJc2xvdF9uYW1lGAcgASgJEg0KBWZyZXNoGAggASgIEh4KFmNoZWNrcG9pbnRfaW50ZXJ2YWxfbXMYCSABKA0SEwoLY29tcHJlc3Npb24YCiABKAkSIgoaZXhwZWN0ZWRfc3lzdGVtX2lkZW50aWZpZXIYCyABKAYSEQoJc2VydmVyX2lkGAwgASgEEhkKEW5ld19yb3VuZF9mb2xsb3dzGA0gASgIIrsECg9BcmNoaXZlUHJvZ3Jlc3MSDQoFc3RhdGUYASABKAkSJwoFc3RhcnQYAiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIpCgdkdXJhYmxlGAMgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFQoNY2hlY2twb2ludF91cxgEIAEoAxISCgpzZXJ2ZXJfbHNuGAUgASgGEhEKCXNlcnZlcl91cxgGIAEoAxITCgtpbnB1dF9ieXRlcxgHIAEoBBIUCgxvdXRwdXRfYnl0ZXMYCCABKAQSGQoRc3lzdGVtX2lkZW50aWZpZXIYCSABKAYSGgoSc2VnbWVudF9zaXplX2J5dGVzGAogASgNEhYKDnBvc3RncmVzX21ham9yGAsgASgNEg8KB2ZpbGVfaWQYDCABKAQSEwoLd2FpdGluZ19mb3IYDSABKAkSEgoKbGFzdF9lcnJvchgOIAEoCRIQCghzdGFydF91cxgPIAEoAxIVCg1iYWNrbG9nX2J5dGVzGBAgASgEEhIKCnNsb3Rfc3RhdGUYESABKAkSGwoTc2xvdF9yZXRhaW5lZF9ieXRlcxgSIAEoBBIWCg53YWxfZnJlZV9ieXRlcxgTIAEoBBIQCgh0aW1lbGluZRgUIAEoDRIyCgtkZXN0aW5hdGlvbhgeIAEoDjIdLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uUmVhY2gSGwoTZGVzdGluYXRpb25fYXdheV91cxgfIAEoAyJ8Cg1BcmNoaXZlUmVzdWx0EisKBWZpbmFsGAEgASgLMhwuaG9sZGZhc3QudjEuQXJjaGl2ZVByb2dyZXNzEhoKEmludGVycnVwdGVkX3JlYXNvbhgCIAEoCRIiCgRob2xlGAMgASgLMhQuaG9sZGZhc3QudjEuTG9nSG9sZSLvAgoKQmFja3VwVGFzaxItCgtkZXN0aW5hdGlvbhgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgFIAEoCRIQCghpbnN0YW5jZRgGIAEoCRINCgVyZXRyeRgHIAEoDRIZChFmaXJzdF9zdWJfdGFza19pZBgIIAEoDRITCgtjb21wcmVzc2lvbhgJIAEoCRITCgtjb25jdXJyZW5jeRgKIAEoDRISCgpwYWdlX2NoZWNrGAsgASgIEhQKDG1ldGFfdGFza19pZBgMIAEoDRIiChpuZXRfbGltaXRfYnl0ZXNfcGVyX3NlY29uZBgNIAEoBBIXCg9wcmV2aW91c19zZXRfaWQYDiABKAQSDQoFcm91bmQYDyABKAQi5QEKDkJhY2t1cFByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSFAoMb3V0cHV0X2J5dGVzGAQgASgEEhIKCmZpbGVzX2RvbmUYBSABKAQSEwoLZmlsZXNfdG90YWwYBiABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgHIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgIIAEoBBInCgVzdGFydBgJIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uIkEKDEJhY2t1cFJlc3VsdBIxCgZiYWNrdXAYASABKAsyIS5ob2xkZmFzdC52MS5QYXJ0aXRpb25Hcm91cEJhY2t1cCLLAwoLUmVzdG9yZVRhc2sSKAoGc291cmNlGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SGAoQc291cmNlX3RlbmFudF9pZBgCIAEoBBIVCg1iYWNrdXBfc2V0X2lkGAMgASgEEhMKC2Z1bGxfc2V0X2lkGAQgASgEEg0KBXJvdW5kGAUgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgGIAEoCRIVCg1uZXdfdGVuYW50X2lkGAcgASgEEhIKCm5ld190ZW5hbnQYCCABKAkSFAoMbmV3X2luc3RhbmNlGAkgASgJEioKBnRhcmdldBgKIAEoCzIaLmhvbGRmYXN0LnYxLlJlc3RvcmVUYXJnZXQSQwoOdGFibGVzcGFjZV9tYXAYCyADKAsyKy5ob2xkZmFzdC52MS5SZXN0b3JlVGFzay5UYWJsZXNwYWNlTWFwRW50cnkSEwoLY29uY3VycmVuY3kYDCABKA0SJwoEdW5pdBgNIAEoCzIZLmhvbGRmYXN0LnYxLlJlc291cmNlVW5pdBo0ChJUYWJsZXNwYWNlTWFwRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKoAQoNUmVzdG9yZVRhcmdldBIUCgplbmRfb2ZfbG9nGAEgASgISAASEQoHdGltZV91cxgCIAEoA0gAEg0KA2xzbhgDIAEoBkgAEhMKCWltbWVkaWF0ZRgEIAEoCEgAEg0KA3hpZBgHIAEoDUgAEg4KBG5hbWUYCCABKAlIABIRCglleGNsdXNpdmUYBSABKAgSEAoIdGltZWxpbmUYBiABKA1CBgoEa2luZCJSCgxSZXNvdXJjZVVuaXQSGAoQbWF4X21lbW9yeV9ieXRlcxgBIAEoBBIXCg9tYXhfc2Vzc2lvbl9udW0YAiABKA0SDwoHbWF4X2NwdRgDIAEoASKmAQoPUmVzdG9yZVByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgEIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgFIAEoBBISCgpyZXBsYXlfbHNuGAYgASgGEhIKCnRhcmdldF9sc24YByABKAYi1gEKDVJlc3RvcmVSZXN1bHQSDAoEaG9zdBgBIAEoCRIMCgRwb3J0GAIgASgNEhYKDmRhdGFfZGlyZWN0b3J5GAMgASgJEikKB3JlYWNoZWQYBCABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIWCg5zZXJ2ZXJfdmVyc2lvbhgFIAEoCRIWCg5ieXRlc19yZXN0b3JlZBgGIAEoBBIeChZ0YWJsZXNwYWNlX2RpcmVjdG9yaWVzGAcgAygJEhYKDmxhc3RfY29tbWl0X3VzGAggASgDItYBCgxWYWxpZGF0ZVRhc2sSKAoGc291cmNlGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SEQoJdGVuYW50X2lkGAIgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgDIAEoCRInCgNzZXQYBCABKAsyGC5ob2xkZmFzdC52MS5WYWxpZGF0ZVNldEgAEicKA2xvZxgFIAEoCzIYLmhvbGRmYXN0LnYxLlZhbGlkYXRlTG9nSAASEwoLY29uY3VycmVuY3kYBiABKA1CCQoHc3ViamVjdCI5CgtWYWxpZGF0ZVNldBIVCg1iYWNrdXBfc2V0X2lkGAEgASgEEhMKC2Z1bGxfc2V0X2lkGAIgASgEIm8KC1ZhbGlkYXRlTG9nEg0KBXJvdW5kGAEgASgEEigKB2NoZWNrZWQYAiADKAsyFy5ob2xkZmFzdC52MS5DaGVja2VkTG9nEicKBXVudGlsGAMgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24ixwEKEFZhbGlkYXRlUHJvZ3Jlc3MSDQoFcGhhc2UYASABKAkSEgoKYnl0ZXNfZG9uZRgCIAEoBBITCgtieXRlc190b3RhbBgDIAEoBBIYChBtYWNyb2Jsb2Nrc19kb25lGAQgASgEEhkKEW1hY3JvYmxvY2tzX3RvdGFsGAUgASgEEhYKDmxvZ19ieXRlc19kb25lGAYgASgEEhcKD2xvZ19ieXRlc190b3RhbBgHIAEoBBIVCg1maW5kaW5nX2NvdW50GAggASgEItwBCg5WYWxpZGF0ZVJlc3VsdBIQCghiZWdpbl91cxgBIAEoAxIOCgZlbmRfdXMYAiABKAMSGAoQbWFjcm9ibG9ja19jb3VudBgDIAEoBBINCgVieXRlcxgEIAEoBBIRCglsb2dfYnl0ZXMYBSABKAQSFQoNZmluZGluZ19jb3VudBgGIAEoBBIuCghmaW5kaW5ncxgHIAMoCzIcLmhvbGRmYXN0LnYxLlZhbGlkYXRlRmluZGluZxIlCgRsb2dzGAggAygLMhcuaG9sZGZhc3QudjEuQ2hlY2tlZExvZyLBAQoPVmFsaWRhdGVGaW5kaW5nEgwKBGNvZGUYASABKAkSDgoGb2JqZWN0GAIgASgJEg4KBm9mZnNldBgDIAEoAxIPCgdtZXNzYWdlGAQgASgJEigKBWZpbGVzGAUgAygLMhkuaG9sZGZhc3QudjEuQWZmZWN0ZWRGaWxlEhIKCmZpbGVfY291bnQYBiABKAQSFgoOYmFja3VwX3NldF9pZHMYByADKAQSGQoRc2hvcnRlbmVkX3NldF9pZHMYCCADKAQifAoMQWZmZWN0ZWRGaWxlEgwKBHBhdGgYASABKAkSFAoMZGF0YWJhc2Vfb2lkGAIgASgNEhUKDWRhdGFiYXNlX25hbWUYAyABKAkSFwoPcmVsX2ZpbGVfbnVtYmVyGAQgASgNEhgKEG1hY3JvYmxvY2tfY291bnQYBSABKAQqewoMSW5zdGFuY2VSb2xlEh0KGUlOU1RBTkNFX1JPTEVfVU5TUEVDSUZJRUQQABIZChVJTlNUQU5DRV9ST0xFX1BSSU1BUlkQARIZChVJTlNUQU5DRV9ST0xFX1NUQU5EQlkQAhIWChJJTlNUQU5DRV9ST0xFX0RPV04QAypwChBEZXN0aW5hdGlvblJlYWNoEiEKHURFU1RJTkFUSU9OX1JFQUNIX1VOU1BFQ0lGSUVEEAASHQoZREVTVElOQVRJT05fUkVBQ0hfUkVBQ0hFRBABEhoKFkRFU1RJTkFUSU9OX1JFQUNIX0FXQVkQAjJYCgxBZ2VudFNlcnZpY2USSAoGQXR0YWNoEhkuaG9sZGZhc3QudjEuQWdlbnRNZXNzYWdlGh8uaG9sZGZhc3QudjEuQ29vcmRpbmF0b3JNZXNzYWdlKAEwAWIGcHJvdG8z", [file_holdfast_v1_admin, file_holdfast_v1_records]);
 
 /**
  * @generated from message holdfast.v1.AgentMessage
@@ -459,6 +459,7 @@ export const InstanceStatusSchema: GenMessage<InstanceStatus> = /*@__PURE__*/
 
 /**
  * Where a task reads and writes. The URI may hold credentials: never log it, mask it first.
+ * So do the keys.
  *
  * @generated from message holdfast.v1.Destination
  */
@@ -477,6 +478,11 @@ export type Destination = Message<"holdfast.v1.Destination"> & {
    * @generated from field: uint64 cluster_id = 3;
    */
   clusterId: bigint;
+
+  /**
+   * @generated from field: repeated holdfast.v1.DataKey keys = 4;
+   */
+  keys: DataKey[];
 };
 
 /**
@@ -485,6 +491,42 @@ export type Destination = Message<"holdfast.v1.Destination"> & {
  */
 export const DestinationSchema: GenMessage<Destination> = /*@__PURE__*/
   messageDesc(file_holdfast_v1_agent, 9);
+
+/**
+ * What opens the encrypted files below a directory of the destination.
+ *
+ * @generated from message holdfast.v1.DataKey
+ */
+export type DataKey = Message<"holdfast.v1.DataKey"> & {
+  /**
+   * @generated from field: string directory = 1;
+   */
+  directory: string;
+
+  /**
+   * @generated from field: bytes key_id = 2;
+   */
+  keyId: Uint8Array;
+
+  /**
+   * @generated from field: bytes key = 3;
+   */
+  key: Uint8Array;
+
+  /**
+   * new files below the directory are encrypted under it
+   *
+   * @generated from field: bool writes = 4;
+   */
+  writes: boolean;
+};
+
+/**
+ * Describes the message holdfast.v1.DataKey.
+ * Use `create(DataKeySchema)` to create a new message.
+ */
+export const DataKeySchema: GenMessage<DataKey> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 10);
 
 /**
  * @generated from message holdfast.v1.StartTask
@@ -553,7 +595,7 @@ export type StartTask = Message<"holdfast.v1.StartTask"> & {
  * Use `create(StartTaskSchema)` to create a new message.
  */
 export const StartTaskSchema: GenMessage<StartTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 10);
+  messageDesc(file_holdfast_v1_agent, 11);
 
 /**
  * @generated from message holdfast.v1.CancelTask
@@ -587,7 +629,7 @@ export type CancelTask = Message<"holdfast.v1.CancelTask"> & {
  * Use `create(CancelTaskSchema)` to create a new message.
  */
 export const CancelTaskSchema: GenMessage<CancelTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 11);
+  messageDesc(file_holdfast_v1_agent, 12);
 
 /**
  * Make everything up to `lsn` of this archive task durable now.
@@ -623,7 +665,7 @@ export type FlushLog = Message<"holdfast.v1.FlushLog"> & {
  * Use `create(FlushLogSchema)` to create a new message.
  */
 export const FlushLogSchema: GenMessage<FlushLog> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 12);
+  messageDesc(file_holdfast_v1_agent, 13);
 
 /**
  * Standbys keep their log as far as it is not archived, so that nothing is missing after a promotion.
@@ -642,7 +684,7 @@ export type KeepSlots = Message<"holdfast.v1.KeepSlots"> & {
  * Use `create(KeepSlotsSchema)` to create a new message.
  */
 export const KeepSlotsSchema: GenMessage<KeepSlots> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 13);
+  messageDesc(file_holdfast_v1_agent, 14);
 
 /**
  * @generated from message holdfast.v1.KeptSlot
@@ -671,7 +713,7 @@ export type KeptSlot = Message<"holdfast.v1.KeptSlot"> & {
  * Use `create(KeptSlotSchema)` to create a new message.
  */
 export const KeptSlotSchema: GenMessage<KeptSlot> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 14);
+  messageDesc(file_holdfast_v1_agent, 15);
 
 /**
  * Ask for a RunningTask-like TaskProgress of every running task, now.
@@ -686,7 +728,7 @@ export type ReportTasks = Message<"holdfast.v1.ReportTasks"> & {
  * Use `create(ReportTasksSchema)` to create a new message.
  */
 export const ReportTasksSchema: GenMessage<ReportTasks> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 15);
+  messageDesc(file_holdfast_v1_agent, 16);
 
 /**
  * @generated from message holdfast.v1.TaskAccepted
@@ -708,7 +750,7 @@ export type TaskAccepted = Message<"holdfast.v1.TaskAccepted"> & {
  * Use `create(TaskAcceptedSchema)` to create a new message.
  */
 export const TaskAcceptedSchema: GenMessage<TaskAccepted> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 16);
+  messageDesc(file_holdfast_v1_agent, 17);
 
 /**
  * @generated from message holdfast.v1.TaskProgress
@@ -764,7 +806,7 @@ export type TaskProgress = Message<"holdfast.v1.TaskProgress"> & {
  * Use `create(TaskProgressSchema)` to create a new message.
  */
 export const TaskProgressSchema: GenMessage<TaskProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 17);
+  messageDesc(file_holdfast_v1_agent, 18);
 
 /**
  * @generated from message holdfast.v1.TaskResult
@@ -827,7 +869,7 @@ export type TaskResult = Message<"holdfast.v1.TaskResult"> & {
  * Use `create(TaskResultSchema)` to create a new message.
  */
 export const TaskResultSchema: GenMessage<TaskResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 18);
+  messageDesc(file_holdfast_v1_agent, 19);
 
 /**
  * ---- check: what the coordinator asks before ARCHIVELOG or BACKUP -----------------------------------------------
@@ -860,7 +902,7 @@ export type CheckTask = Message<"holdfast.v1.CheckTask"> & {
  * Use `create(CheckTaskSchema)` to create a new message.
  */
 export const CheckTaskSchema: GenMessage<CheckTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 19);
+  messageDesc(file_holdfast_v1_agent, 20);
 
 /**
  * @generated from message holdfast.v1.CheckResult
@@ -877,7 +919,7 @@ export type CheckResult = Message<"holdfast.v1.CheckResult"> & {
  * Use `create(CheckResultSchema)` to create a new message.
  */
 export const CheckResultSchema: GenMessage<CheckResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 20);
+  messageDesc(file_holdfast_v1_agent, 21);
 
 /**
  * @generated from message holdfast.v1.CheckItem
@@ -916,7 +958,7 @@ export type CheckItem = Message<"holdfast.v1.CheckItem"> & {
  * Use `create(CheckItemSchema)` to create a new message.
  */
 export const CheckItemSchema: GenMessage<CheckItem> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 21);
+  messageDesc(file_holdfast_v1_agent, 22);
 
 /**
  * ---- archive ----------------------------------------------------------------------------------------------------
@@ -1005,7 +1047,7 @@ export type ArchiveTask = Message<"holdfast.v1.ArchiveTask"> & {
  * Use `create(ArchiveTaskSchema)` to create a new message.
  */
 export const ArchiveTaskSchema: GenMessage<ArchiveTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 22);
+  messageDesc(file_holdfast_v1_agent, 23);
 
 /**
  * @generated from message holdfast.v1.ArchiveProgress
@@ -1147,7 +1189,7 @@ export type ArchiveProgress = Message<"holdfast.v1.ArchiveProgress"> & {
  * Use `create(ArchiveProgressSchema)` to create a new message.
  */
 export const ArchiveProgressSchema: GenMessage<ArchiveProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 23);
+  messageDesc(file_holdfast_v1_agent, 24);
 
 /**
  * @generated from message holdfast.v1.ArchiveResult
@@ -1178,7 +1220,7 @@ export type ArchiveResult = Message<"holdfast.v1.ArchiveResult"> & {
  * Use `create(ArchiveResultSchema)` to create a new message.
  */
 export const ArchiveResultSchema: GenMessage<ArchiveResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 24);
+  messageDesc(file_holdfast_v1_agent, 25);
 
 /**
  * ---- backup -----------------------------------------------------------------------------------------------------
@@ -1275,7 +1317,7 @@ export type BackupTask = Message<"holdfast.v1.BackupTask"> & {
  * Use `create(BackupTaskSchema)` to create a new message.
  */
 export const BackupTaskSchema: GenMessage<BackupTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 25);
+  messageDesc(file_holdfast_v1_agent, 26);
 
 /**
  * @generated from message holdfast.v1.BackupProgress
@@ -1336,7 +1378,7 @@ export type BackupProgress = Message<"holdfast.v1.BackupProgress"> & {
  * Use `create(BackupProgressSchema)` to create a new message.
  */
 export const BackupProgressSchema: GenMessage<BackupProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 26);
+  messageDesc(file_holdfast_v1_agent, 27);
 
 /**
  * @generated from message holdfast.v1.BackupResult
@@ -1353,7 +1395,7 @@ export type BackupResult = Message<"holdfast.v1.BackupResult"> & {
  * Use `create(BackupResultSchema)` to create a new message.
  */
 export const BackupResultSchema: GenMessage<BackupResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 27);
+  messageDesc(file_holdfast_v1_agent, 28);
 
 /**
  * ---- restore ----------------------------------------------------------------------------------------------------
@@ -1432,7 +1474,7 @@ export type RestoreTask = Message<"holdfast.v1.RestoreTask"> & {
  * Use `create(RestoreTaskSchema)` to create a new message.
  */
 export const RestoreTaskSchema: GenMessage<RestoreTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 28);
+  messageDesc(file_holdfast_v1_agent, 29);
 
 /**
  * @generated from message holdfast.v1.RestoreTarget
@@ -1503,7 +1545,7 @@ export type RestoreTarget = Message<"holdfast.v1.RestoreTarget"> & {
  * Use `create(RestoreTargetSchema)` to create a new message.
  */
 export const RestoreTargetSchema: GenMessage<RestoreTarget> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 29);
+  messageDesc(file_holdfast_v1_agent, 30);
 
 /**
  * @generated from message holdfast.v1.ResourceUnit
@@ -1530,7 +1572,7 @@ export type ResourceUnit = Message<"holdfast.v1.ResourceUnit"> & {
  * Use `create(ResourceUnitSchema)` to create a new message.
  */
 export const ResourceUnitSchema: GenMessage<ResourceUnit> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 30);
+  messageDesc(file_holdfast_v1_agent, 31);
 
 /**
  * @generated from message holdfast.v1.RestoreProgress
@@ -1579,7 +1621,7 @@ export type RestoreProgress = Message<"holdfast.v1.RestoreProgress"> & {
  * Use `create(RestoreProgressSchema)` to create a new message.
  */
 export const RestoreProgressSchema: GenMessage<RestoreProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 31);
+  messageDesc(file_holdfast_v1_agent, 32);
 
 /**
  * @generated from message holdfast.v1.RestoreResult
@@ -1633,7 +1675,7 @@ export type RestoreResult = Message<"holdfast.v1.RestoreResult"> & {
  * Use `create(RestoreResultSchema)` to create a new message.
  */
 export const RestoreResultSchema: GenMessage<RestoreResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 32);
+  messageDesc(file_holdfast_v1_agent, 33);
 
 /**
  * ---- validate ---------------------------------------------------------------------------------------------------
@@ -1687,7 +1729,7 @@ export type ValidateTask = Message<"holdfast.v1.ValidateTask"> & {
  * Use `create(ValidateTaskSchema)` to create a new message.
  */
 export const ValidateTaskSchema: GenMessage<ValidateTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 33);
+  messageDesc(file_holdfast_v1_agent, 34);
 
 /**
  * @generated from message holdfast.v1.ValidateSet
@@ -1709,7 +1751,7 @@ export type ValidateSet = Message<"holdfast.v1.ValidateSet"> & {
  * Use `create(ValidateSetSchema)` to create a new message.
  */
 export const ValidateSetSchema: GenMessage<ValidateSet> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 34);
+  messageDesc(file_holdfast_v1_agent, 35);
 
 /**
  * @generated from message holdfast.v1.ValidateLog
@@ -1740,7 +1782,7 @@ export type ValidateLog = Message<"holdfast.v1.ValidateLog"> & {
  * Use `create(ValidateLogSchema)` to create a new message.
  */
 export const ValidateLogSchema: GenMessage<ValidateLog> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 35);
+  messageDesc(file_holdfast_v1_agent, 36);
 
 /**
  * @generated from message holdfast.v1.ValidateProgress
@@ -1794,7 +1836,7 @@ export type ValidateProgress = Message<"holdfast.v1.ValidateProgress"> & {
  * Use `create(ValidateProgressSchema)` to create a new message.
  */
 export const ValidateProgressSchema: GenMessage<ValidateProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 36);
+  messageDesc(file_holdfast_v1_agent, 37);
 
 /**
  * @generated from message holdfast.v1.ValidateResult
@@ -1850,7 +1892,7 @@ export type ValidateResult = Message<"holdfast.v1.ValidateResult"> & {
  * Use `create(ValidateResultSchema)` to create a new message.
  */
 export const ValidateResultSchema: GenMessage<ValidateResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 37);
+  messageDesc(file_holdfast_v1_agent, 38);
 
 /**
  * Something at the destination that is not as it was written.
@@ -1916,7 +1958,7 @@ export type ValidateFinding = Message<"holdfast.v1.ValidateFinding"> & {
  * Use `create(ValidateFindingSchema)` to create a new message.
  */
 export const ValidateFindingSchema: GenMessage<ValidateFinding> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 38);
+  messageDesc(file_holdfast_v1_agent, 39);
 
 /**
  * @generated from message holdfast.v1.AffectedFile
@@ -1961,7 +2003,7 @@ export type AffectedFile = Message<"holdfast.v1.AffectedFile"> & {
  * Use `create(AffectedFileSchema)` to create a new message.
  */
 export const AffectedFileSchema: GenMessage<AffectedFile> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 39);
+  messageDesc(file_holdfast_v1_agent, 40);
 
 /**
  * @generated from enum holdfast.v1.InstanceRole

@@ -1,0 +1,25 @@
+/** A medium that carries the keys of its encrypted files. All else is the medium's own. */
+import type { KeyRing } from '../encryption/key-ring.ts';
+import type { Medium } from './medium.ts';
+
+/** `medium` with these keys; disposing either disposes the other. */
+export function withKeys(medium: Medium, keys: KeyRing): Medium {
+  return {
+    keys,
+    displayUri: medium.displayUri,
+    capabilities: medium.capabilities,
+    read: async (...given) => await medium.read(...given),
+    readRange: async (...given) => await medium.readRange(...given),
+    createExclusive: async (...given) => await medium.createExclusive(...given),
+    replace: async (...given) => await medium.replace(...given),
+    createFile: async (...given) => await medium.createFile(...given),
+    createAppendable: async (...given) => await medium.createAppendable(...given),
+    makeDurable: async (...given) => await medium.makeDurable(...given),
+    list: (...given) => medium.list(...given),
+    listNames: async (...given) => await medium.listNames(...given),
+    stat: async (...given) => await medium.stat(...given),
+    deleteMany: async (...given) => await medium.deleteMany(...given),
+    freeBytes: async (...given) => await medium.freeBytes(...given),
+    [Symbol.asyncDispose]: async () => await medium[Symbol.asyncDispose](),
+  };
+}
