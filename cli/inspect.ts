@@ -15,7 +15,6 @@ import {
 } from '../proto/gen/holdfast/v1/records_pb.ts';
 import { describeFile, type FileDescription, type PlainValue } from '../storage-layout/describe.ts';
 import type { Medium } from '../storage-layout/media/medium.ts';
-import { openMedium } from '../storage-layout/media/open.ts';
 import { type FoundTenant, findRoots, findTenants } from '../storage-layout/plan/discovery.ts';
 import { readTenantHistory } from '../storage-layout/plan/tenant-history.ts';
 import {
@@ -25,10 +24,16 @@ import {
   restorableWindows,
   type TenantHistory,
 } from '../storage-layout/plan/windows.ts';
-import { type TreeRoot, tree } from '../storage-layout/tree.ts';
+import { parseTreePath, type TreeRoot, tree } from '../storage-layout/tree.ts';
+import {
+  addBackupKeyOptions,
+  type BackupKeyOptions,
+  openWithBackupKeys,
+  readBackupKeys,
+} from './backup-keys.ts';
 import { addExamples } from './help.ts';
 
-type InspectOptions = { readonly tenant?: string; readonly json?: boolean };
+type InspectOptions = BackupKeyOptions & { readonly tenant?: string; readonly json?: boolean };
 
 export function registerInspect(program: Command): void {
   const command = program
@@ -40,8 +45,10 @@ export function registerInspect(program: Command): void {
     )
     .argument('<uri or file>', 'a destination, for example file:///backup, or one file')
     .option('--tenant <name>', 'only this tenant, by name or id')
-    .option('--json', 'a single file as JSON')
-    .action(async (place: string, options: InspectOptions) => await inspect(place, options));
+    .option('--json', 'a single file as JSON');
+  addBackupKeyOptions(command).action(
+    async (place: string, options: InspectOptions) => await inspect(place, options),
+  );
   addExamples(command, [
     ['what can be restored', 'holdfast inspect file:///backup'],
     [
@@ -53,16 +60,27 @@ export function registerInspect(program: Command): void {
 
 async function inspect(place: string, options: InspectOptions): Promise<void> {
   const file = await asFile(place);
+  const secrets = await readBackupKeys(options);
   if (file === undefined) {
-    await using medium = await openMedium(isUri(place) ? place : pathToFileURL(resolve(place)).href);
+    const uri = isUri(place) ? place : pathToFileURL(resolve(place)).href;
+    await using medium = await openWithBackupKeys(uri, secrets);
     await inspectDestination(medium, options);
     return;
   }
-  await using medium = await openMedium(pathToFileURL(dirname(file)).href);
-  const description = await describeFile(medium, basename(file));
+  const { directory, key } = placeInTree(file);
+  await using medium = await openWithBackupKeys(pathToFileURL(directory).href, secrets);
+  const description = await describeFile(medium, key);
   if (options.json === true) console.log(JSON.stringify(description, replaceBigints, 2));
   else printFile(file, description);
   if (description.problem !== undefined) process.exitCode = 4;
+}
+
+/** A file that stands in a destination's tree is read as part of it: so its key is found. */
+function placeInTree(file: string): { readonly directory: string; readonly key: string } {
+  const [, directory, key] = /^(.*)\/([^/]+\/[^/]+\/incarnation_1\/.+)$/.exec(resolve(file)) ?? [];
+  if (directory === undefined || key === undefined || parseTreePath(key) === undefined)
+    return { directory: dirname(file), key: basename(file) };
+  return { directory: directory === '' ? '/' : directory, key };
 }
 
 async function inspectDestination(medium: Medium, options: InspectOptions): Promise<void> {

@@ -20,6 +20,7 @@ import {
   type PartitionGroupBackup,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { combineCrc32c } from '../../storage-layout/crc32c.ts';
+import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import { isStoredWhole } from '../../storage-layout/macroblock/delta.ts';
 import type { MacroBlockEntry, MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
@@ -45,6 +46,7 @@ const MAX_WORKERS = 16;
 export type SetSubject = {
   /** May hold credentials: never logged. */
   readonly uri: string;
+  readonly keys?: readonly DataKey[] | undefined;
   readonly medium: Medium;
   readonly root: TreeRoot;
   readonly key: SetKey;
@@ -142,7 +144,7 @@ function placesOf(block: MacroBlockEntry): readonly MacroBlockPlace[] {
 }
 
 function openPool(
-  { uri, root, key, partitionGroup, concurrency }: SetSubject,
+  { uri, keys, root, key, partitionGroup, concurrency }: SetSubject,
   backup: PartitionGroupBackup,
   findings: Findings,
   reporter: ValidationReporter,
@@ -150,6 +152,7 @@ function openPool(
   const size = Math.min(Math.max(concurrency ?? availableParallelism(), 1), MAX_WORKERS);
   const data = {
     uri,
+    keys,
     ...root,
     tenantId: key.tenantId,
     fullSetId: key.fullSetId,

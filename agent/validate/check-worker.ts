@@ -10,7 +10,7 @@ import { FileCiphers } from '../../storage-layout/encryption/key-ring.ts';
 import { MACROBLOCK_BYTES, type MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
 import { type PlannedRead, planReads } from '../../storage-layout/macroblock/reader.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
-import { openMedium } from '../../storage-layout/media/open.ts';
+import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import { type CipherOfFile, checkBlock, checkDelta, type DecodedDelta } from './check-block.ts';
 import type {
@@ -169,7 +169,7 @@ const port = parentPort;
 assert(port !== null, 'check-worker.ts runs as a worker thread');
 // The validation that starts this thread gives it exactly this.
 const data = workerData as CheckWorkerData;
-const worker = new CheckWorker(data, await openMedium(data.uri));
+const worker = new CheckWorker(data, await openKeyedMedium(data.uri, data.keys));
 const send = (message: CheckWorkerMessage) => port.postMessage(message, []);
 let queue: Promise<void> = Promise.resolve();
 

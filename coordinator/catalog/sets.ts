@@ -23,10 +23,12 @@ export type BackupSet = {
   readonly display_destination: string;
   readonly description: string;
   readonly start_us: bigint;
+  /** As the views name it. */
+  readonly encryption_mode: string;
 };
 
 const COLUMNS = `tenant_id, backup_set_id, full_set_id, backup_type, previous_set_id, full_reason, tenant_name, job_id, state, round, epoch, destination,
-  display_destination, description, start_us`;
+  display_destination, description, start_us, encryption_mode`;
 
 export async function insertSet(
   tx: Queryable,
@@ -44,6 +46,8 @@ export async function insertSet(
     readonly displayDestination: string;
     readonly description: string;
     readonly plusArchivelog: boolean;
+    /** Default NONE. */
+    readonly encryptionMode?: string | undefined;
     readonly nowUs: bigint;
   },
 ): Promise<void> {
@@ -67,6 +71,7 @@ export async function insertSet(
       display_destination: set.displayDestination,
       description: set.description,
       plus_archivelog: set.plusArchivelog,
+      encryption_mode: set.encryptionMode,
       start_us: set.nowUs,
     },
     'backup_set_id',

@@ -1,12 +1,15 @@
 /** BACKUP and CANCEL BACKUP. */
 import { HoldfastError } from '../../foundation/errors.ts';
+import type { NewDataKey } from '../../storage-layout/encryption/key-records.ts';
 import { requireMembers } from '../archive/require-members.ts';
 import { findLastJob, findRunningJob, insertJob, type Job, requestCancel } from '../catalog/jobs.ts';
 import { backupProgress } from '../catalog/progress.ts';
 import { findLastRound, type Round } from '../catalog/rounds.ts';
 import type { Tenant } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
+import { formatKeyRecord, keepDataKey, modeName, newKeyFor } from '../encryption/keys.ts';
 import type { BackupJobSpec } from '../jobs/specs.ts';
+import type { CommandEvent } from '../sql/results.ts';
 import type { SqlSession } from '../sql/session.ts';
 import type { CurrentStatement } from '../sql/statements.ts';
 import { requireDestination } from './archive.ts';
@@ -21,7 +24,7 @@ export async function* backup(
   session: SqlSession,
   signal: AbortSignal,
 ): Events {
-  refuseLater(statement, session);
+  refuseLater(statement);
   const destination = await requireDestination(context);
   if (statement.to !== undefined && statement.to !== destination.uri) {
     throw new HoldfastError(
@@ -53,8 +56,10 @@ export async function* backup(
   for (const { tenant } of chosen) await checkTenant(context, tenant, 'backup', undefined, signal);
   const jobs: bigint[] = [];
   for (const { tenant, round } of chosen) {
-    const jobId = await createJob(context, tenant, round, statement);
+    const key = await newKeyFor(context, tenant.tenant_id, session);
+    const jobId = await createJob(context, tenant, round, statement, key);
     jobs.push(jobId);
+    if (key !== undefined && round.encryption_mode === 'NONE') yield logIsPlain(tenant, round);
     yield notice(
       `${statement.mode === 'incremental' ? 'incremental ' : ''}backup of tenant "${tenant.tenant_name}" started: job ${jobId}`,
       {
@@ -70,14 +75,10 @@ export async function* backup(
 }
 
 /** What this version cannot do is refused by name, never done in part. */
-function refuseLater(statement: Of<'backup'>, session: SqlSession): void {
+function refuseLater(statement: Of<'backup'>): void {
   if (statement.mode === 'synthetic')
     throw new HoldfastError('NOT_SUPPORTED', 'synthetic backups are not supported yet', {
       hint: 'ALTER SYSTEM BACKUP DATABASE; takes a full backup, ALTER SYSTEM BACKUP INCREMENTAL DATABASE; an increment.',
-    });
-  if (session.encryption !== undefined)
-    throw new HoldfastError('NOT_SUPPORTED', 'encrypted backups are not supported yet', {
-      hint: 'SET ENCRYPTION OFF;',
     });
 }
 
@@ -104,11 +105,22 @@ function inProgress(tenant: Tenant, job: Job): HoldfastError {
   });
 }
 
+/** The log from its start to its end belongs to a backup. */
+function logIsPlain(tenant: Tenant, { round }: Round): CommandEvent {
+  return {
+    kind: 'notice',
+    severity: 'WARNING',
+    message: `the backup of tenant "${tenant.tenant_name}" is encrypted, its log in archive round ${round} is not`,
+    hint: "ALTER SYSTEM SET backup_encryption = 'on'; then NOARCHIVELOG and ARCHIVELOG, for a round that is.",
+  };
+}
+
 async function createJob(
   context: CoordinatorContext,
   tenant: Tenant,
   round: Round,
   statement: Of<'backup'>,
+  key: NewDataKey | undefined,
 ): Promise<bigint> {
   const spec: BackupJobSpec = {
     description: statement.description ?? '',
@@ -118,10 +130,14 @@ async function createJob(
     round: String(round.round),
     mode: statement.mode === 'incremental' ? 'incremental' : 'full', // a synthetic one was refused
     fullReason: '',
+    ...(key === undefined
+      ? {}
+      : { encryption: { mode: modeName(key.record), record: formatKeyRecord(key.record) } }),
   };
   return await write(context, async (tx) => {
     const running = await findRunningJob(tx, 'BACKUP', tenant.tenant_name);
     if (running !== undefined) throw inProgress(tenant, running);
+    if (key !== undefined) await keepDataKey(context, tx, key);
     return await insertJob(tx, {
       kind: 'BACKUP',
       tenantId: tenant.tenant_id,

@@ -1,6 +1,9 @@
 /** The beginning of a backup job: which set it makes, full or an increment of which other, and its claim at the destination. */
 import { create } from '@bufbuild/protobuf';
+import { isError } from '../../foundation/errors.ts';
 import { type PartitionGroupList, PartitionGroupListSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { setKeyPlace, writeFirstRecord } from '../../storage-layout/encryption/key-records.ts';
+import { unlockSet } from '../../storage-layout/encryption/unlock.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { listMembersOf } from '../agents/membership.ts';
 import { requireMembers } from '../archive/require-members.ts';
@@ -11,6 +14,7 @@ import { listGroups } from '../catalog/tenants.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
 import { checkOwner, claimSet } from '../destination/claims.ts';
 import { findBase } from '../destination/increment-base.ts';
+import { keySecrets, parseKeyRecord } from '../encryption/keys.ts';
 import { advance } from './backup-parts.ts';
 import { backupJobSpec } from './specs.ts';
 import { cancelTasks, sendCancel } from './task-care.ts';
@@ -41,6 +45,9 @@ export async function claimBackup(context: CoordinatorContext, job: Job, signal:
     });
   const highest = await highestSet(catalog, job.tenant_id);
   const setId = await claimSet(medium, root, job.tenant_id, highest, base.fullSetId, listFor, signal);
+  const key = { tenantId: job.tenant_id, fullSetId: base.fullSetId ?? setId, setId };
+  if (spec.encryption !== undefined)
+    await writeFirstRecord(setKeyPlace(medium, root, key), parseKeyRecord(spec.encryption.record), signal);
   await write(context, async (tx) => {
     if (!(await advance(tx, job, 'claimed'))) return; // cancelled meanwhile: the claim is garbage for the clean-up
     await insertSet(tx, {
@@ -57,6 +64,7 @@ export async function claimBackup(context: CoordinatorContext, job: Job, signal:
       displayDestination: spec.displayDestination,
       description: spec.description,
       plusArchivelog: spec.plusArchivelog,
+      encryptionMode: spec.encryption?.mode,
       nowUs: tx.nowUs,
     });
     for (const [index, group] of groups.entries()) {
@@ -103,12 +111,20 @@ async function baseOf(
   medium: Medium,
   signal: AbortSignal,
 ): Promise<Base> {
-  const { mode, round, fullReason } = backupJobSpec.parse(job.spec);
+  const { mode, round, fullReason, encryption } = backupJobSpec.parse(job.spec);
   const none = { fullSetId: undefined, previousSetId: 0n };
   if (mode === 'full') return { ...none, fullReason };
   const groups = (await listGroups(context.catalog, job.tenant_id)).map((group) => group.partition_group);
-  const base = await findBase(medium, context.root, job.tenant_id, BigInt(round), groups, signal);
+  const wanted = { round: BigInt(round), groups, encrypted: encryption !== undefined };
+  const base = await findBase(medium, context.root, job.tenant_id, wanted, signal);
   if (base.kind === 'full') return { ...none, fullReason: base.reason };
+  try {
+    const key = { tenantId: job.tenant_id, fullSetId: base.fullSetId, setId: base.setId };
+    await unlockSet(medium, context.root, key, await keySecrets(context), signal);
+  } catch (error) {
+    if (!isError(error, 'BACKUP_INVALID_PASSWORD')) throw error;
+    return { ...none, fullReason: `the backup that it would go on from cannot be read: ${error.message}` };
+  }
   return { fullSetId: base.fullSetId, previousSetId: base.setId, fullReason: '' };
 }
 

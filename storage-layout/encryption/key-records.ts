@@ -25,11 +25,17 @@ const ATTEMPTS = 16;
 
 /** How the views name the ways to open a data key: OceanBase's names. */
 export const MODE_NAMES: Readonly<Record<EncryptionMode, string>> = {
-  [EncryptionMode.NONE]: 'NONE',
+  [EncryptionMode.UNSPECIFIED]: 'NONE',
   [EncryptionMode.PASSWORD]: 'PASSWORD_ENCRYPTION',
   [EncryptionMode.KEY_FILE]: 'TRANSPARENT_ENCRYPTION',
   [EncryptionMode.DUAL]: 'DUAL_MODE_ENCRYPTION',
 };
+
+/** NONE for a name that is none of them. */
+export function modeOfName(name: string): EncryptionMode {
+  const modes = [EncryptionMode.PASSWORD, EncryptionMode.KEY_FILE, EncryptionMode.DUAL];
+  return modes.find((mode) => MODE_NAMES[mode] === name) ?? EncryptionMode.UNSPECIFIED;
+}
 
 /** Where the key records of one backup or round stand, and which files their keys are for. */
 export type KeyPlace = {
@@ -95,7 +101,7 @@ export async function readKeyRecord(
 }
 
 /**
- * The data keys of a place, none of which writes; empty when nothing there is encrypted. Throws BACKUP_INVALID_PASSWORD
+ * The data keys of a place, the first of which is that of new files; empty when nothing there is encrypted. Throws BACKUP_INVALID_PASSWORD
  * when one of them is opened by none of the secrets.
  */
 export async function openDataKeys(
@@ -108,7 +114,7 @@ export async function openDataKeys(
   for (const wrapped of found?.record.keys ?? []) {
     const key = await unwrapDataKey(wrapped, secrets);
     if (key === undefined) throw doesNotOpen(place, wrapped, secrets);
-    keys.push({ directory: place.covers, id: idOf(wrapped), key, writes: false });
+    keys.push({ directory: place.covers, id: idOf(wrapped), key, writes: keys.length === 0 });
   }
   return keys;
 }
@@ -117,7 +123,7 @@ export async function openDataKeys(
 export function modeOf(record: KeyRecord | undefined): EncryptionMode {
   const ways = new Set(record?.keys[0]?.wrappings.map(({ by }) => by.case));
   if (ways.has('password')) return ways.has('keyFile') ? EncryptionMode.DUAL : EncryptionMode.PASSWORD;
-  return ways.has('keyFile') ? EncryptionMode.KEY_FILE : EncryptionMode.NONE;
+  return ways.has('keyFile') ? EncryptionMode.KEY_FILE : EncryptionMode.UNSPECIFIED;
 }
 
 export type Rotation = 'rotated' | 'unencrypted' | 'unopened';

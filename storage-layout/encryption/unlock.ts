@@ -18,9 +18,11 @@ export async function unlockSet(
 ): Promise<readonly DataKey[]> {
   const ids = await setIdsOf(medium, root, key, signal);
   const keys: DataKey[] = [];
-  for (const setId of ids)
-    if (setId <= key.setId)
-      keys.push(...(await openDataKeys(setKeyPlace(medium, root, { ...key, setId }), secrets, signal)));
+  for (const setId of ids) {
+    if (setId > key.setId) continue;
+    const own = await openDataKeys(setKeyPlace(medium, root, { ...key, setId }), secrets, signal);
+    keys.push(...own.map((each) => ({ ...each, writes: each.writes && setId === key.setId })));
+  }
   return keys;
 }
 
@@ -33,6 +35,21 @@ export async function unlockRound(
   signal?: AbortSignal,
 ): Promise<readonly DataKey[]> {
   return await openDataKeys(roundKeyPlace(medium, root, key), secrets, signal);
+}
+
+/** A set's keys, and those of the round whose log belongs to it. Throws BACKUP_INVALID_PASSWORD. */
+export async function unlockWithLog(
+  medium: Medium,
+  root: TreeRoot,
+  key: SetKey,
+  round: bigint,
+  secrets: KeySecrets,
+  signal?: AbortSignal,
+): Promise<readonly DataKey[]> {
+  return [
+    ...(await unlockSet(medium, root, key, secrets, signal)),
+    ...(await unlockRound(medium, root, { tenantId: key.tenantId, round }, secrets, signal)),
+  ];
 }
 
 /** The keys of whatever backup or round the file is of, as far as `secrets` opens them. */
@@ -52,27 +69,25 @@ export async function unlockFor(
   return [];
 }
 
-/** A ring that opens what it is asked for, when it is. */
-export function unlockingRing(medium: Medium, secrets: KeySecrets): KeyRing {
-  const known = new Map<string, Promise<readonly DataKey[]>>();
+/**
+ * A ring that opens what it is asked for, when it is. A round has its key before its first file, so what was found of it
+ * holds; a full set may have another backup with its own.
+ */
+export function unlockingRing(medium: Medium, secrets: () => Promise<KeySecrets>): KeyRing {
+  const rounds = new Map<string, Promise<readonly DataKey[]>>();
   return {
     keysFor: async (file, signal) => {
-      const scope = scopeOf(file);
-      if (scope === undefined) return [];
-      const opening = known.get(scope) ?? unlockFor(medium, file, secrets, signal);
-      known.set(scope, opening);
-      opening.catch(() => known.delete(scope)); // whoever waits for it sees the error
+      const path = parseTreePath(file);
+      if (path === undefined) return [];
+      if (!('round' in path)) return await unlockFor(medium, file, await secrets(), signal);
+      const directory = tree.roundDirectory(path.root, path);
+      const opening =
+        rounds.get(directory) ?? secrets().then((given) => unlockFor(medium, file, given, signal));
+      rounds.set(directory, opening);
+      opening.catch(() => rounds.delete(directory)); // whoever waits for it sees the error
       return await opening;
     },
   };
-}
-
-/** The directory whose files have the same keys; undefined: nothing there is encrypted. */
-export function scopeOf(file: string): string | undefined {
-  const path = parseTreePath(file);
-  if (path === undefined) return undefined;
-  if ('fullSetId' in path) return tree.backupSetDirectory(path.root, path.tenantId, path.fullSetId);
-  return 'round' in path ? tree.roundDirectory(path.root, path) : undefined;
 }
 
 /** Every place of the cluster where key records may be: of each tenant's backups and rounds. */

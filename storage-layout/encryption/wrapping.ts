@@ -37,6 +37,8 @@ export type KeySecrets = {
   readonly passwords: readonly string[];
   /** The keys of the key file, the one that wraps first. */
   readonly fileKeys: readonly Uint8Array[];
+  /** Data keys that are known already, by their ids. */
+  readonly known?: (id: string) => Promise<Uint8Array | undefined>;
 };
 /** What data keys are wrapped with: one of both at least. */
 export type Wrappers = { readonly password: string | undefined; readonly fileKey: Uint8Array | undefined };
@@ -65,6 +67,8 @@ export async function unwrapDataKey(
   { keyId, wrappings }: WrappedDataKey,
   secrets: KeySecrets,
 ): Promise<Uint8Array | undefined> {
+  const known = await secrets.known?.(Buffer.from(keyId).toString('hex'));
+  if (known !== undefined) return known;
   for (const wrapping of wrappings) {
     const { by } = wrapping;
     if (by.case === 'keyFile') {

@@ -1,6 +1,21 @@
 /** A medium that carries the keys of its encrypted files. All else is the medium's own. */
-import type { KeyRing } from '../encryption/key-ring.ts';
+import { type DataKey, type KeyRing, ringOf } from '../encryption/key-ring.ts';
 import type { Medium } from './medium.ts';
+import { openMedium } from './open.ts';
+
+/** Opens the medium that `uri` names, with the keys of its files. Throws what `openMedium` throws. */
+export async function openKeyedMedium(
+  uri: string,
+  keys: readonly DataKey[] | undefined,
+  signal?: AbortSignal,
+): Promise<Medium> {
+  return withDataKeys(await openMedium(uri, signal), keys);
+}
+
+/** `medium` with these keys, or as it is when there are none. */
+export function withDataKeys(medium: Medium, keys: readonly DataKey[] | undefined): Medium {
+  return keys === undefined || keys.length === 0 ? medium : withKeys(medium, ringOf(keys));
+}
 
 /** `medium` with these keys; disposing either disposes the other. */
 export function withKeys(medium: Medium, keys: KeyRing): Medium {

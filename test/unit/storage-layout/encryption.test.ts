@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, it, test } from 'vitest';
 import { isError } from '../../../foundation/errors.ts';
+import { parseKeyFile } from '../../../foundation/key-file.ts';
 import { toLsn, toTimeline } from '../../../foundation/lsn.ts';
 import { EncryptionMode } from '../../../proto/gen/holdfast/v1/records_pb.ts';
 import { readChangePayloads, readLogIndex, writeLogIndex } from '../../../storage-layout/clog/index.ts';
@@ -8,7 +9,6 @@ import { LogLookup } from '../../../storage-layout/clog/lookup.ts';
 import { scanLogFile } from '../../../storage-layout/clog/scan.ts';
 import { LogFileWriter } from '../../../storage-layout/clog/writer.ts';
 import { crc32c } from '../../../storage-layout/crc32c.ts';
-import { parseKeyFile } from '../../../storage-layout/encryption/key-file.ts';
 import {
   modeOf,
   newDataKey,
@@ -369,7 +369,7 @@ describe('data keys', () => {
       { passwords: [], fileKeys: [other, one] },
     ])
       expect(await unlockSet(medium, ROOT, SET, secrets)).toEqual([
-        { directory: tree.backupSetDirectory(ROOT, 1001n, 8n), id: made.id, key: made.key, writes: false },
+        { directory: tree.backupSetDirectory(ROOT, 1001n, 8n), id: made.id, key: made.key, writes: true },
       ]);
     for (const secrets of [NO_SECRETS, { passwords: ['Secret', ''], fileKeys: [other] }])
       await expect(unlockSet(medium, ROOT, SET, secrets)).rejects.toMatchObject({

@@ -4,7 +4,7 @@
  * `#` are passed over.
  */
 import { readFile, stat } from 'node:fs/promises';
-import { HoldfastError } from '../../foundation/errors.ts';
+import { HoldfastError } from './errors.ts';
 
 const MAKE_HINT = 'Make one: (umask 077; openssl rand -hex 32 > backup.key)';
 const OTHERS = 0o007;
