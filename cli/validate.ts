@@ -7,7 +7,7 @@ import { HoldfastError, isError } from '../foundation/errors.ts';
 import { formatSize } from '../foundation/units.ts';
 import { BackupInfoSchema, type RoundBegin, RoundBeginSchema } from '../proto/gen/holdfast/v1/records_pb.ts';
 import type { DataKey } from '../storage-layout/encryption/key-ring.ts';
-import { unlockRound, unlockWithLog } from '../storage-layout/encryption/unlock.ts';
+import { unlockRoundToValidate, unlockToValidate } from '../storage-layout/encryption/unlock.ts';
 import type { KeySecrets } from '../storage-layout/encryption/wrapping.ts';
 import type { Medium } from '../storage-layout/media/medium.ts';
 import { type FoundTenant, findRoot, findTenant, findTenants } from '../storage-layout/plan/discovery.ts';
@@ -119,9 +119,13 @@ async function keysOf(
   signal: AbortSignal,
 ): Promise<readonly DataKey[]> {
   if (subject.kind === 'log')
-    return await unlockRound(medium, root, { tenantId, round: subject.round }, secrets, signal);
-  const info = await readInfoIfThere(medium, tree.backupInfo(root, subject.key), BackupInfoSchema, signal);
-  return await unlockWithLog(medium, root, subject.key, info?.round ?? 0n, secrets, signal);
+    return await unlockRoundToValidate(medium, root, { tenantId, round: subject.round }, secrets, signal);
+  const infoKey = tree.backupInfo(root, subject.key);
+  const info = await readInfoIfThere(medium, infoKey, BackupInfoSchema, signal).catch((error: unknown) => {
+    if (isError(error, 'DATA_CORRUPT', 'FORMAT_UNKNOWN')) return undefined; // the validation names it
+    throw error;
+  });
+  return await unlockToValidate(medium, root, subject.key, info?.round ?? 0n, secrets, signal);
 }
 
 /** Every set and round of the tenants that are asked for, by partition group. Throws INVALID_BACKUP_SET_ID. */

@@ -20,6 +20,7 @@ import {
   type PartitionGroupBackup,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { combineCrc32c } from '../../storage-layout/crc32c.ts';
+import { setKeyPlace } from '../../storage-layout/encryption/key-records.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import { isStoredWhole } from '../../storage-layout/macroblock/delta.ts';
 import type { MacroBlockEntry, MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
@@ -36,6 +37,7 @@ import {
   JOB_BLOCKS,
   JOB_BYTES,
 } from './check-job.ts';
+import { checkKeyRecord } from './check-keys.ts';
 import { checkCommitPoint, checkDescribedFiles, checkMetaIndex, type Published } from './check-meta.ts';
 import { type Findings, tolerate } from './findings.ts';
 import type { ValidationReporter } from './progress.ts';
@@ -72,7 +74,9 @@ export async function checkSet(
   reporter.set({ phase: 'META' });
   const published = await checkCommitPoint(medium, root, key, partitionGroup, findings, signal);
   if (published === undefined) return { published, databases: new Map() };
-  const { backup } = published;
+  const { backup, encryptionMode } = published;
+  if (!(await checkKeyRecord(setKeyPlace(medium, root, key), encryptionMode, findings, signal)))
+    return { published, databases: new Map() };
   reporter.set({ bytesTotal: backup.inputBytes, blocksTotal: backup.macroblockCount });
   const whole = await checkDescribedFiles(medium, root, key, backup, findings, signal);
   const metaKey = whole.get('metaFile');

@@ -66,7 +66,7 @@ export function beginEncryptedFile(
 
 /**
  * What opens a file's records, after its first; undefined for a plain file. Throws BACKUP_INVALID_PASSWORD when the file's
- * key is not known, DATA_CORRUPT for a plain file where files are encrypted, and what decodeFileHeader throws.
+ * key is not known, DATA_CORRUPT for a plain file, or one of another key, where files are encrypted, and what decodeFileHeader throws.
  */
 export async function cipherOf(
   medium: Medium,
@@ -82,6 +82,8 @@ export async function cipherOf(
   }
   const id = Buffer.from(keyId).toString('hex');
   const key = keys.find((each) => each.id === id);
+  if (key === undefined && keys.length > 0)
+    throw corrupt(source, 0, 'the file is encrypted under a key that nothing else here is');
   if (key === undefined)
     throw new HoldfastError(
       'BACKUP_INVALID_PASSWORD',

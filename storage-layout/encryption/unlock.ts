@@ -1,4 +1,5 @@
 /** Opening what is encrypted at a destination, before anything of it is read. */
+import { type ErrorCode, isError } from '../../foundation/errors.ts';
 import type { Medium } from '../media/medium.ts';
 import { parseTreePath, type RoundKey, type SetKey, type TreeRoot, tree } from '../tree.ts';
 import { type KeyPlace, openDataKeys, roundKeyPlace, setKeyPlace } from './key-records.ts';
@@ -50,6 +51,55 @@ export async function unlockWithLog(
     ...(await unlockSet(medium, root, key, secrets, signal)),
     ...(await unlockRound(medium, root, { tenantId: key.tenantId, round }, secrets, signal)),
   ];
+}
+
+/**
+ * What a validation of the set reads: of all sets of its full set, whose indexes tell which of them need a block. Those of
+ * which the key record is damaged have none, and later sets that do not open: the validation says so of the first, and has
+ * no need of the others.
+ */
+export async function unlockToValidate(
+  medium: Medium,
+  root: TreeRoot,
+  key: SetKey,
+  round: bigint,
+  secrets: KeySecrets,
+  signal?: AbortSignal,
+): Promise<readonly DataKey[]> {
+  const keys = [...(await unlockRoundToValidate(medium, root, { ...key, round }, secrets, signal))];
+  for (const setId of await setIdsOf(medium, root, key, signal)) {
+    const place = setKeyPlace(medium, root, { ...key, setId });
+    keys.push(...(await openUnless(place, secrets, setId > key.setId ? NOT_NEEDED : DAMAGE, signal)));
+  }
+  return keys;
+}
+
+/** The same of a round. */
+export async function unlockRoundToValidate(
+  medium: Medium,
+  root: TreeRoot,
+  key: RoundKey,
+  secrets: KeySecrets,
+  signal?: AbortSignal,
+): Promise<readonly DataKey[]> {
+  return await openUnless(roundKeyPlace(medium, root, key), secrets, DAMAGE, signal);
+}
+
+const DAMAGE = ['DATA_CORRUPT', 'FORMAT_UNKNOWN'] as const;
+const NOT_NEEDED = [...DAMAGE, 'BACKUP_INVALID_PASSWORD'] as const;
+
+async function openUnless(
+  place: KeyPlace,
+  secrets: KeySecrets,
+  codes: readonly ErrorCode[],
+  signal: AbortSignal | undefined,
+): Promise<readonly DataKey[]> {
+  try {
+    return await openDataKeys(place, secrets, signal);
+  } catch (error) {
+    if (isError(error, ...codes)) return [];
+    throw error;
+  }
 }
 
 /** The keys of whatever backup or round the file is of, as far as `secrets` opens them. */
