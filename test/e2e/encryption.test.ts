@@ -132,7 +132,7 @@ describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) =
       expect.stringContaining('encrypted'),
     ]);
     const log = await holdfast('log', 'list', '--from', destination, '--key-file', keyFile);
-    expect([log.code, log.stdout]).toEqual([0, expect.stringContaining('COMMIT')]);
+    expect([log.code, log.stdout]).toEqual([0, expect.stringMatching(/timeline .*commit/is)]);
     const checked = await holdfast('validate', '--from', destination, '--key-file', keyFile);
     expect([checked.code, checked.stdout]).toEqual([0, expect.stringContaining('Nothing is wrong')]);
   });
@@ -141,7 +141,7 @@ describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) =
     const { destination, destinationDirectory } = scenario.deployment;
     for (const kind of ['macroBlock', 'macroBlockIndex', 'metaFile', 'logData', 'logIndex'] as const) {
       const [file = ''] = await filesOfKind(destinationDirectory, kind);
-      for (const place of [0.01, 0.5, 0.999]) {
+      for (const place of [0.3, 0.999]) {
         await using _ = await damage(file, 'flip', place);
         const { code, stdout } = await holdfast('validate', '--from', destination, '--key-file', keyFile);
         expect([kind, place, code]).toEqual([kind, place, 1]);
@@ -184,7 +184,7 @@ describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) =
     expect(code).toBe(0);
     await copyOf(stdout)[Symbol.asyncDispose]();
     // The deployment goes on from it and validates it without being told the password again.
-    await deployment.sql('ALTER SYSTEM VALIDATE DATABASE WAIT');
+    await deployment.sql(`ALTER SYSTEM VALIDATE TENANT = ${TENANT} WAIT`);
     for (const { logPath } of [deployment.coordinator, deployment.agent])
       expect((await readFile(logPath, 'utf8')).includes(PASSWORD)).toBe(false);
   });
@@ -231,9 +231,19 @@ describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) =
     // Archiving and increments go on, also after a restart with the new key alone.
     await deployment.coordinator.kill();
     await deployment.coordinator.start();
-    await deployment.agent.kill();
+    await deployment.agent.stop();
     await deployment.agent.start();
+    await deployment.waitForRow<{ status: string }>(
+      'SELECT status FROM DBA_OB_SERVERS',
+      ({ status }) => status === 'ACTIVE',
+    );
+    await write(`INSERT INTO secrets VALUES (-1, 'after the rotation: ${MARKER}')`);
+    await sealLog();
     await backUp('INCREMENTAL DATABASE');
+    const [newest] = await deployment.sql<{ encryption_mode: string; backup_type: string }>(
+      'SELECT encryption_mode, backup_type FROM CDB_OB_BACKUP_SET_FILES ORDER BY backup_set_id DESC LIMIT 1',
+    );
+    expect(newest).toEqual({ encryption_mode: 'TRANSPARENT_ENCRYPTION', backup_type: 'I' });
   });
 
   async function write(sql: string): Promise<void> {
