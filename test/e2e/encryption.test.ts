@@ -24,6 +24,8 @@ import {
 
 const MARKER = 'MARKER-3f9a-in-the-clear';
 const PASSWORD = 'correct horse';
+/** Several restores each, on a busy machine. */
+const BUSY_MS = 1_800_000;
 
 describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) => {
   let scenario: Scenario;
@@ -150,101 +152,110 @@ describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) =
     }
   });
 
-  test('with a password opens by it: in the session that restores, and nowhere else', async () => {
-    const { deployment } = scenario;
-    const session = await deployment.connect();
-    try {
-      await session.query(`SET ENCRYPTION ON IDENTIFIED BY '${PASSWORD}' ONLY`);
-      await session.query('ALTER SYSTEM BACKUP DATABASE WAIT');
-    } finally {
-      await session.end();
-    }
-    const [last] = await deployment.sql<{ backup_set_id: string; encryption_mode: string }>(
-      'SELECT backup_set_id, encryption_mode FROM CDB_OB_BACKUP_SET_FILES ORDER BY backup_set_id DESC LIMIT 1',
-    );
-    expect(last?.encryption_mode).toBe('PASSWORD_ENCRYPTION');
-    await createPool(deployment);
-    const wanted = `ALTER SYSTEM RESTORE copy FROM ${TENANT} BACKUPSET = ${last?.backup_set_id} UNTIL IMMEDIATE WITH 'pool_list=spare' WAIT`;
-    await expect(deployment.sql(wanted)).rejects.toThrow(/OB-9047 BACKUP_INVALID_PASSWORD/);
-    const wrong = await deployment.connect();
-    try {
-      await wrong.query("SET DECRYPTION IDENTIFIED BY 'wrong'");
-      await expect(wrong.query(wanted)).rejects.toThrow(/OB-9047 BACKUP_INVALID_PASSWORD/);
-      await wrong.query(`SET DECRYPTION IDENTIFIED BY 'wrong', '${PASSWORD}'`);
-      await wrong.query(wanted);
-    } finally {
-      await wrong.end();
-    }
-    const state = await readServerState((database) => scenario.server.connect(database));
-    const { port } = await deployment.restored('copy');
-    expect(await findDifferences(connectorTo(port), state)).toEqual([]);
-    // From the destination alone, the password from a file; the log opens with the key file.
-    const alone = ['--set', String(last?.backup_set_id), '--immediate', '--password-file', passwordFile];
-    const { code, stdout } = await restore(alone, keyFile);
-    expect(code).toBe(0);
-    await copyOf(stdout)[Symbol.asyncDispose]();
-    // The deployment goes on from it and validates it without being told the password again.
-    await deployment.sql(`ALTER SYSTEM VALIDATE TENANT = ${TENANT} WAIT`);
-    for (const { logPath } of [deployment.coordinator, deployment.agent])
-      expect((await readFile(logPath, 'utf8')).includes(PASSWORD)).toBe(false);
-  });
+  test(
+    'with a password opens by it: in the session that restores, and nowhere else',
+    async () => {
+      const { deployment } = scenario;
+      const session = await deployment.connect();
+      try {
+        await session.query(`SET ENCRYPTION ON IDENTIFIED BY '${PASSWORD}' ONLY`);
+        await session.query('ALTER SYSTEM BACKUP DATABASE WAIT');
+      } finally {
+        await session.end();
+      }
+      const [last] = await deployment.sql<{ backup_set_id: string; encryption_mode: string }>(
+        'SELECT backup_set_id, encryption_mode FROM CDB_OB_BACKUP_SET_FILES ORDER BY backup_set_id DESC LIMIT 1',
+      );
+      expect(last?.encryption_mode).toBe('PASSWORD_ENCRYPTION');
+      await createPool(deployment);
+      const wanted = `ALTER SYSTEM RESTORE copy FROM ${TENANT} BACKUPSET = ${last?.backup_set_id} UNTIL IMMEDIATE WITH 'pool_list=spare' WAIT`;
+      await expect(deployment.sql(wanted)).rejects.toThrow(/OB-9047 BACKUP_INVALID_PASSWORD/);
+      const wrong = await deployment.connect();
+      try {
+        await wrong.query("SET DECRYPTION IDENTIFIED BY 'wrong'");
+        await expect(wrong.query(wanted)).rejects.toThrow(/OB-9047 BACKUP_INVALID_PASSWORD/);
+        await wrong.query(`SET DECRYPTION IDENTIFIED BY 'wrong', '${PASSWORD}'`);
+        await wrong.query(wanted);
+      } finally {
+        await wrong.end();
+      }
+      const state = await readServerState((database) => scenario.server.connect(database));
+      const { port } = await deployment.restored('copy');
+      expect(await findDifferences(connectorTo(port), state)).toEqual([]);
+      // From the destination alone, the password from a file; the log opens with the key file.
+      const alone = ['--set', String(last?.backup_set_id), '--immediate', '--password-file', passwordFile];
+      const { code, stdout } = await restore(alone, keyFile);
+      expect(code).toBe(0);
+      await copyOf(stdout)[Symbol.asyncDispose]();
+      // The deployment goes on from it and validates it without being told the password again.
+      await deployment.sql(`ALTER SYSTEM VALIDATE TENANT = ${TENANT} WAIT`);
+      for (const { logPath } of [deployment.coordinator, deployment.agent])
+        expect((await readFile(logPath, 'utf8')).includes(PASSWORD)).toBe(false);
+    },
+    BUSY_MS,
+  );
 
-  test('is opened by the new key and password after rotation, by the old ones no more, and no data is written', async () => {
-    const { deployment } = scenario;
-    const before = await dataFiles();
-    await writeFile(keyFile, `${newKey}\n${oldKey}\n`, { mode: 0o600 });
-    const session = await deployment.connect();
-    const notices: string[] = [];
-    session.on('notice', ({ message }) => notices.push(message ?? ''));
-    try {
-      await session.query(`SET DECRYPTION IDENTIFIED BY '${PASSWORD}'`);
-      await session.query("SET ENCRYPTION ON IDENTIFIED BY 'young' ONLY");
-      await session.query('ALTER SYSTEM ROTATE BACKUP KEY');
-    } finally {
-      await session.end();
-    }
-    expect(notices.join()).toMatch(/wrapped anew: 4; not opened: 0/);
-    for (const [path, size] of before) expect([path, (await stat(path)).size >= size]).toEqual([path, true]);
-    const old = join(keyFile, '..', 'old.key');
-    await writeFile(old, `${oldKey}\n`, { mode: 0o600 });
-    await writeFile(keyFile, `${newKey}\n`, { mode: 0o600 });
-    const [full] = states.keys();
-    const refused = await restore(['--set', String(full), '--immediate'], old);
-    expect([refused.code, refused.stderr]).toEqual([3, expect.stringContaining('BACKUP_INVALID_PASSWORD')]);
-    const { code, stdout } = await restore(['--set', String(full), '--immediate'], keyFile);
-    expect(code).toBe(0);
-    await using copy = copyOf(stdout);
-    expect(await findDifferences(connectorTo(copy.port), states.get(full ?? 0n) ?? never())).toEqual([]);
-    const last = String(Math.max(...(await setIds()).map(Number)));
-    const oldPassword = await restore(
-      ['--set', last, '--immediate', '--password-file', passwordFile],
-      keyFile,
-    );
-    expect([oldPassword.code, oldPassword.stderr]).toEqual([
-      3,
-      expect.stringContaining('BACKUP_INVALID_PASSWORD'),
-    ]);
-    await writeFile(passwordFile, 'young\n', { mode: 0o600 });
-    const young = await restore(['--set', last, '--immediate', '--password-file', passwordFile], keyFile);
-    expect(young.code).toBe(0);
-    await copyOf(young.stdout)[Symbol.asyncDispose]();
-    // Archiving and increments go on, also after a restart with the new key alone.
-    await deployment.coordinator.kill();
-    await deployment.coordinator.start();
-    await deployment.agent.stop();
-    await deployment.agent.start();
-    await deployment.waitForRow<{ status: string }>(
-      'SELECT status FROM DBA_OB_SERVERS',
-      ({ status }) => status === 'ACTIVE',
-    );
-    await write(`INSERT INTO secrets VALUES (-1, 'after the rotation: ${MARKER}')`);
-    await sealLog();
-    await backUp('INCREMENTAL DATABASE');
-    const [newest] = await deployment.sql<{ encryption_mode: string; backup_type: string }>(
-      'SELECT encryption_mode, backup_type FROM CDB_OB_BACKUP_SET_FILES ORDER BY backup_set_id DESC LIMIT 1',
-    );
-    expect(newest).toEqual({ encryption_mode: 'TRANSPARENT_ENCRYPTION', backup_type: 'I' });
-  });
+  test(
+    'is opened by the new key and password after rotation, by the old ones no more, and no data is written',
+    async () => {
+      const { deployment } = scenario;
+      const before = await dataFiles();
+      await writeFile(keyFile, `${newKey}\n${oldKey}\n`, { mode: 0o600 });
+      const session = await deployment.connect();
+      const notices: string[] = [];
+      session.on('notice', ({ message }) => notices.push(message ?? ''));
+      try {
+        await session.query(`SET DECRYPTION IDENTIFIED BY '${PASSWORD}'`);
+        await session.query("SET ENCRYPTION ON IDENTIFIED BY 'young' ONLY");
+        await session.query('ALTER SYSTEM ROTATE BACKUP KEY');
+      } finally {
+        await session.end();
+      }
+      expect(notices.join()).toMatch(/wrapped anew: 4; not opened: 0/);
+      for (const [path, size] of before)
+        expect([path, (await stat(path)).size >= size]).toEqual([path, true]);
+      const old = join(keyFile, '..', 'old.key');
+      await writeFile(old, `${oldKey}\n`, { mode: 0o600 });
+      await writeFile(keyFile, `${newKey}\n`, { mode: 0o600 });
+      const [full] = states.keys();
+      const refused = await restore(['--set', String(full), '--immediate'], old);
+      expect([refused.code, refused.stderr]).toEqual([3, expect.stringContaining('BACKUP_INVALID_PASSWORD')]);
+      const { code, stdout } = await restore(['--set', String(full), '--immediate'], keyFile);
+      expect(code).toBe(0);
+      await using copy = copyOf(stdout);
+      expect(await findDifferences(connectorTo(copy.port), states.get(full ?? 0n) ?? never())).toEqual([]);
+      const last = String(Math.max(...(await setIds()).map(Number)));
+      const oldPassword = await restore(
+        ['--set', last, '--immediate', '--password-file', passwordFile],
+        keyFile,
+      );
+      expect([oldPassword.code, oldPassword.stderr]).toEqual([
+        3,
+        expect.stringContaining('BACKUP_INVALID_PASSWORD'),
+      ]);
+      await writeFile(passwordFile, 'young\n', { mode: 0o600 });
+      const young = await restore(['--set', last, '--immediate', '--password-file', passwordFile], keyFile);
+      expect(young.code).toBe(0);
+      await copyOf(young.stdout)[Symbol.asyncDispose]();
+      // Archiving and increments go on, also after a restart with the new key alone.
+      await deployment.coordinator.kill();
+      await deployment.coordinator.start();
+      await deployment.agent.stop();
+      await deployment.agent.start();
+      await deployment.waitForRow<{ status: string }>(
+        'SELECT status FROM DBA_OB_SERVERS',
+        ({ status }) => status === 'ACTIVE',
+      );
+      await write(`INSERT INTO secrets VALUES (-1, 'after the rotation: ${MARKER}')`);
+      await sealLog();
+      await backUp('INCREMENTAL DATABASE');
+      const [newest] = await deployment.sql<{ encryption_mode: string; backup_type: string }>(
+        'SELECT encryption_mode, backup_type FROM CDB_OB_BACKUP_SET_FILES ORDER BY backup_set_id DESC LIMIT 1',
+      );
+      expect(newest).toEqual({ encryption_mode: 'TRANSPARENT_ENCRYPTION', backup_type: 'I' });
+    },
+    BUSY_MS,
+  );
 
   async function write(sql: string): Promise<void> {
     const client = await scenario.server.connect(DATABASE);
