@@ -9,11 +9,13 @@ import { formatSize } from '../foundation/units.ts';
 import {
   type BackupInfo,
   BackupType,
+  EncryptionMode,
   type PartitionGroupBackup,
   type RoundEnd,
   RoundState,
 } from '../proto/gen/holdfast/v1/records_pb.ts';
 import { describeFile, type FileDescription, type PlainValue } from '../storage-layout/describe.ts';
+import { MODE_NAMES } from '../storage-layout/encryption/key-records.ts';
 import type { Medium } from '../storage-layout/media/medium.ts';
 import { type FoundTenant, findRoots, findTenants } from '../storage-layout/plan/discovery.ts';
 import { readTenantHistory } from '../storage-layout/plan/tenant-history.ts';
@@ -116,6 +118,11 @@ async function inspectTenant(medium: Medium, root: TreeRoot, tenant: FoundTenant
   for (const { key, reason } of history.unreadable) console.log(`    UNREADABLE ${key}: ${reason}`);
 }
 
+/** `, encrypted (TRANSPARENT_ENCRYPTION)`; empty for what is plain. */
+function describeMode(mode: EncryptionMode): string {
+  return mode === EncryptionMode.UNSPECIFIED ? '' : `, encrypted (${MODE_NAMES[mode] ?? mode})`;
+}
+
 function printSets(history: TenantHistory): void {
   if (history.sets.length === 0) console.log('    no backup set');
   for (const set of history.sets) printSet(set);
@@ -126,7 +133,8 @@ function printSet(set: BackupInfo): void {
   const name =
     set.previousSetId === 0n ? '' : ` of full set ${set.fullSetId}, after set ${set.previousSetId}`;
   const description = set.description === '' ? '' : ` "${set.description}"`;
-  console.log(`    Backup set ${set.backupSetId}, ${kind}${name}, round ${set.round}${description}`);
+  const secret = describeMode(set.encryptionMode);
+  console.log(`    Backup set ${set.backupSetId}, ${kind}${name}, round ${set.round}${secret}${description}`);
   if (set.reason !== '') console.log(`      a full backup instead of an increment: ${set.reason}`);
   for (const group of set.partitionGroups) {
     console.log(
@@ -150,7 +158,7 @@ function printRound(round: RoundHistory, sizeBytes: number): void {
   const state = stateOf(round.end);
   console.log(
     `    Archive round ${round.begin.round}, ${state}, since ${formatInstant(round.begin.beginUs)}, ` +
-      `${formatSize(sizeBytes)} at the destination`,
+      `${formatSize(sizeBytes)} at the destination${describeMode(round.begin.encryptionMode)}`,
   );
   for (const { partitionGroup, joinedUs, leftUs } of round.members) {
     if (joinedUs > 0n) console.log(`      ${partitionGroup}: joined ${formatInstant(joinedUs)}`);
