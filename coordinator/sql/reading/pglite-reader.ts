@@ -46,6 +46,7 @@ class PgliteReader implements Reader {
   readonly #ending = new Set<Promise<void>>();
   #temporary: string | undefined;
   #snapshot: Promise<Snapshot> | undefined;
+  #discarded: Snapshot | undefined;
   #starting = 0;
   #serverVersion: string | undefined;
   #spare: Promise<QueryProcess> | undefined;
@@ -168,8 +169,10 @@ class PgliteReader implements Reader {
       return await QueryProcess.start(snapshot.path);
     } catch (error) {
       if (!snapshot.isKept || this.#stopping.signal.aborted) throw error;
-      await rm(snapshot.path, { force: true });
-      this.#snapshot = undefined;
+      if (this.#discarded !== snapshot) {
+        this.#discarded = snapshot; // by one of those that it failed: they share the next one
+        this.#snapshot = rm(snapshot.path, { force: true }).then(() => this.#provide());
+      }
       return await QueryProcess.start((await this.#readySnapshot()).path);
     }
   }
