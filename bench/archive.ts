@@ -7,9 +7,10 @@
  */
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Lsn, parseLsn, segmentName, segmentStart, toLsn, toTimeline } from '../foundation/lsn.ts';
+import { type Lsn, segmentName, segmentStart, toLsn, toTimeline } from '../foundation/lsn.ts';
 import { createServer, type TestServer } from '../test/support/postgres.ts';
 import type { ReplayOrder } from './archive-replay.ts';
+import { currentLsn, makeMixedTables, writeMixedLog } from './log-workload.ts';
 import { runMeasured } from './measured-command.ts';
 import { PgBackRest } from './pgbackrest.ts';
 
@@ -48,7 +49,9 @@ export async function measureArchiveThroughput(
     },
   });
   const begin = await switchSegment(server);
-  await makeLog(server, begin, sizeBytes);
+  await makeMixedTables(server);
+  await writeMixedLog(server, toLsn(begin + BigInt(sizeBytes) + BigInt(SEGMENT_BYTES)));
+  await server.query('SELECT pg_switch_wal()');
   const end = segmentStart(await currentLsn(server), SEGMENT_BYTES);
   const results = new Map<string, ArchiveThroughput>();
   const pushed = await pushSegments(directory, server, socketDirectory, begin, end);
@@ -114,45 +117,6 @@ async function pushSegments(
   const storedBytes = await treeBytes(join(rival.repository, 'archive'));
   await rm(rival.repository, { recursive: true, force: true });
   return { ...sum, storedBytes };
-}
-
-export async function currentLsn(server: TestServer): Promise<Lsn> {
-  const [row] = await server.query<{ lsn: string }>('SELECT pg_current_wal_flush_lsn()::text AS lsn');
-  return parseLsn(row?.lsn ?? '');
-}
-
-async function makeLog(server: TestServer, begin: bigint, sizeBytes: number): Promise<void> {
-  const client = await server.connect();
-  try {
-    await client.query('CREATE TABLE account (id int PRIMARY KEY, balance int, filler text)');
-    await client.query(
-      `INSERT INTO account SELECT i, 0, repeat(md5(i::text), 2) FROM generate_series(1, 400000) i`,
-    );
-    await client.query(
-      'CREATE TABLE history (id bigserial PRIMARY KEY, account int, at timestamptz, filler text)',
-    );
-    for (
-      let round = 0;
-      (await currentLsn(server)) < begin + BigInt(sizeBytes) + BigInt(SEGMENT_BYTES);
-      round += 1
-    ) {
-      await client.query(
-        `DO $$ DECLARE chosen int; BEGIN FOR i IN 1 .. 20000 LOOP
-           chosen := 1 + floor(random() * 400000);
-           UPDATE account SET balance = balance + 1 WHERE id = chosen;
-           INSERT INTO history (account, at, filler) VALUES (i, now(), md5(random()::text));
-           IF i % 5 = 0 THEN COMMIT; END IF;
-         END LOOP; END $$`,
-      );
-      await client.query(
-        `INSERT INTO history (account, at, filler) SELECT i, now(), md5(random()::text) FROM generate_series(1, 100000) i`,
-      );
-      if (round % 10 === 9) await client.query('CREATE INDEX ON history (account)');
-    }
-    await client.query('SELECT pg_switch_wal()');
-  } finally {
-    await client.end();
-  }
 }
 
 async function treeBytes(path: string): Promise<number> {

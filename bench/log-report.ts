@@ -2,6 +2,7 @@
 import { formatSize } from '../foundation/units.ts';
 import type { ArchiveThroughput } from './archive.ts';
 import type { LagFigures } from './lag.ts';
+import type { LogName } from './log-workload.ts';
 import { CLIENTS } from './pgbench.ts';
 import type { RecoveryFigures } from './recovery.ts';
 import { formatCells, median } from './report.ts';
@@ -11,7 +12,7 @@ export type LogFigures = {
   /** The first is the rival. */
   readonly throughput: ReadonlyMap<string, ArchiveThroughput>;
   readonly lags: readonly LagFigures[];
-  readonly recovery: RecoveryFigures;
+  readonly recoveries: readonly RecoveryFigures[];
 };
 
 /** Decimal megabytes, as the goal is. */
@@ -30,7 +31,12 @@ const GOAL = {
   replay: '≤ 1.00 ×',
 } as const;
 
-export function formatLogReport({ machine, throughput, lags, recovery }: LogFigures): string {
+const LOG: Readonly<Record<LogName, string>> = {
+  mixed: '(small transactions, bulk loads, index builds)',
+  fewPages: 'about 500 pages, which is replayed fastest of all',
+};
+
+export function formatLogReport({ machine, throughput, lags, recoveries }: LogFigures): string {
   const bytes = throughput.values().next().value?.bytes ?? 0;
   return [
     machine,
@@ -38,9 +44,11 @@ export function formatLogReport({ machine, throughput, lags, recovery }: LogFigu
     throughputTable(throughput),
     `From an acknowledged commit until it is durable at the destination, a real agent under pgbench -c ${CLIENTS}:`,
     lagTable(lags),
-    `${formatSize(recovery.logBytes)} of log about few pages replayed by a restored server, until it has replayed all ` +
-      `(median of ${recovery.cpSeconds.length} in turn):`,
-    recoveryTable(recovery),
+    ...recoveries.flatMap((recovery) => [
+      `${formatSize(recovery.logBytes)} of log ${LOG[recovery.log]}, replayed by a restored server, until it has ` +
+        `replayed all (median of ${recovery.cpSeconds.length} in turn):`,
+      recoveryTable(recovery),
+    ]),
   ].join('\n\n');
 }
 

@@ -3,7 +3,8 @@
  *
  *   throughput, memory, size   2 GiB of log (256 MiB) through the archiver and through pgBackRest's archive-push
  *   lag                        a real agent under pgbench, at the default interval and at 100 ms
- *   replay                     4 GiB of log (256 MiB) replayed from the archive and by `cp`
+ *   replay                     4 GiB of log (256 MiB) replayed from the archive and by `cp`: a mixed one, and one about few
+ *                              pages
  */
 import { rm } from 'node:fs/promises';
 import { availableParallelism, cpus } from 'node:os';
@@ -14,7 +15,7 @@ import { type LagFigures, measureLags } from './lag.ts';
 import { formatLogReport } from './log-report.ts';
 import { PgBackRest } from './pgbackrest.ts';
 import { openPgBench } from './pgbench.ts';
-import { measureRecovery } from './recovery.ts';
+import { measureRecovery, type RecoveryFigures } from './recovery.ts';
 
 const MIB = 2 ** 20;
 const FULL = { archivedBytes: 2048 * MIB, replayedBytes: 4096 * MIB, replays: 3, loadSeconds: 30 };
@@ -30,11 +31,13 @@ export async function benchLog(directory: string, small: boolean): Promise<strin
   console.error('how far it is behind …');
   const lags = await measureLagsOf(size.loadSeconds);
   console.error('how fast its log is replayed …');
-  const recovery = await measureRecovery(directory, size.replayedBytes, size.replays);
+  const recoveries: RecoveryFigures[] = [];
+  for (const log of ['mixed', 'fewPages'] as const)
+    recoveries.push(await measureRecovery(directory, log, size.replayedBytes, size.replays));
   const machine =
     `${availableParallelism()} cores (${cpus()[0]?.model.trim() ?? 'unknown'}), Node ${process.version}, ` +
     `${await PgBackRest.version()}, PostgreSQL 15 and 17.`;
-  return formatLogReport({ machine, throughput, lags, recovery });
+  return formatLogReport({ machine, throughput, lags, recoveries });
 }
 
 async function measureThroughput(directory: string, sizeBytes: number) {

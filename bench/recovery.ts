@@ -1,8 +1,7 @@
 /**
  * How fast a restored server replays: the same baseline and the same log, fed once by Holdfast (archived log, its feeder
- * and restore_command) and once by `restore_command = cp` from a directory of plain segments, in turn. The workload writes
- * much log about few pages, so that reading the log counts, and not the pages. Measured from the server's launch until it
- * has replayed everything.
+ * and restore_command) and once by `restore_command = cp` from a directory of plain segments, in turn. Measured from the
+ * beginning of the feeder and the server until everything is replayed.
  */
 import { execFile } from 'node:child_process';
 import { appendFile, readFile, rm, writeFile } from 'node:fs/promises';
@@ -12,16 +11,18 @@ import { promisify } from 'node:util';
 import { LogFeeder } from '../agent/restore/log-feeder.ts';
 import { createLogGuard } from '../agent/restore/log-guard.ts';
 import type { LogToRead } from '../agent/restore/log-target.ts';
+import { ReadAheadLog } from '../agent/restore/read-ahead.ts';
 import { createSpool } from '../agent/restore/spool.ts';
 import { freePort } from '../cli/demo/ports.ts';
 import { formatRestoreCommand } from '../engine/postgres/restore/settings.ts';
-import { launchServer } from '../engine/postgres/server-process.ts';
-import { type Lsn, toTimeline } from '../foundation/lsn.ts';
+import { launchServer, type ServerPaths } from '../engine/postgres/server-process.ts';
+import { type Lsn, toLsn, toTimeline } from '../foundation/lsn.ts';
 import { LogLookup } from '../storage-layout/clog/lookup.ts';
 import { openMedium } from '../storage-layout/media/open.ts';
 import { createServer, serverUser, type TestServer } from '../test/support/postgres.ts';
-import { archiveSegments, currentLsn, switchSegment } from './archive.ts';
+import { archiveSegments, switchSegment } from './archive.ts';
 import { LOG_PLACE } from './log-place.ts';
+import { type LogName, WORKLOADS } from './log-workload.ts';
 
 const MAJOR = 17;
 const SEGMENT_BYTES = 16 * 2 ** 20;
@@ -30,6 +31,7 @@ const LIMIT_MS = 600_000;
 const TIMELINE = toTimeline(1);
 
 export type RecoveryFigures = {
+  readonly log: LogName;
   readonly logBytes: number;
   /** Of each run. */
   readonly cpSeconds: readonly number[];
@@ -47,9 +49,11 @@ type Course = {
 
 export async function measureRecovery(
   directory: string,
+  log: LogName,
   sizeBytes: number,
   runs: number,
 ): Promise<RecoveryFigures> {
+  const workload = WORKLOADS[log];
   await using server = await createServer({
     major: MAJOR,
     settings: {
@@ -59,14 +63,15 @@ export async function measureRecovery(
       synchronous_commit: 'off',
     },
   });
-  await makeRows(server);
+  await workload.prepare(server);
+  await server.query('CHECKPOINT');
   const begin = await switchSegment(server);
   // The baseline of a server that was shut down: what it replays first is its last checkpoint, in the log from there on.
   await server.stop();
   const baseline = join(directory, 'baseline');
   await promisify(execFile)('cp', ['-a', server.dataDirectory, baseline]);
   await server.start();
-  await writeRows(server, begin, sizeBytes);
+  await workload.write(server, toLsn(begin + BigInt(sizeBytes)));
   const end = await switchSegment(server);
   const destination = join(directory, 'archived');
   const walDirectory = join(server.dataDirectory, 'pg_wal');
@@ -80,49 +85,19 @@ export async function measureRecovery(
   }
   await rm(baseline, { recursive: true, force: true });
   await rm(destination, { recursive: true, force: true });
-  return { logBytes: Number(end - begin), cpSeconds, holdfastSeconds };
-}
-
-/** 2000 wide rows in some 500 pages, and 8 MB of texts to fill them with, more than a block of log repeats. */
-async function makeRows(server: TestServer): Promise<void> {
-  await server.query('CREATE TABLE text_pool (id int PRIMARY KEY, body text)');
-  await server.query('ALTER TABLE text_pool ALTER body SET STORAGE PLAIN');
-  await server.query(
-    `INSERT INTO text_pool SELECT i, (SELECT string_agg(md5(random()::text || (i + j)), '') FROM generate_series(1, 50) j)
-       FROM generate_series(0, 4999) i`,
-  );
-  await server.query('CREATE TABLE few (id int PRIMARY KEY, body text) WITH (fillfactor = 50)');
-  await server.query('ALTER TABLE few ALTER body SET STORAGE PLAIN');
-  await server.query('INSERT INTO few SELECT id, body FROM text_pool WHERE id < 2000');
-  await server.query('CHECKPOINT');
-}
-
-async function writeRows(server: TestServer, begin: Lsn, sizeBytes: number): Promise<void> {
-  const client = await server.connect();
-  try {
-    while ((await currentLsn(server)) < begin + BigInt(sizeBytes)) {
-      await client.query(
-        `DO $$ DECLARE shift int; BEGIN FOR i IN 1 .. 5 LOOP
-           shift := floor(random() * 5000);
-           UPDATE few SET body = text_pool.body FROM text_pool WHERE text_pool.id = (few.id + shift) % 5000;
-           COMMIT;
-         END LOOP; END $$`,
-      );
-    }
-  } finally {
-    await client.end();
-  }
+  return { log, logBytes: Number(end - begin), cpSeconds, holdfastSeconds };
 }
 
 async function recoverByCp(course: Course): Promise<number> {
   const walDirectory = join(course.server.dataDirectory, 'pg_wal');
-  return await recover(course, `cp "${walDirectory}/%f" "%p"`, async (replayed) => await replayed());
+  return await recover(course, `cp "${walDirectory}/%f" "%p"`, async (launch) => await launch());
 }
 
 /** As a restore does (agent/restore/recover.ts). */
 async function recoverByHoldfast(course: Course): Promise<number> {
   const { root, round, group } = LOG_PLACE;
-  await using medium = await openMedium(`file://${course.destination}`);
+  const uri = `file://${course.destination}`;
+  await using medium = await openMedium(uri);
   const lookup = await LogLookup.open(medium, root, round, group);
   const log: LogToRead = {
     lookup,
@@ -133,20 +108,25 @@ async function recoverByHoldfast(course: Course): Promise<number> {
     major: MAJOR,
   };
   const spool = await createSpool(join(course.directory, 'spool'), serverUser());
-  const seconds = await recover(course, formatRestoreCommand(spool.script), async (replayed) => {
-    await using feeder = new LogFeeder(spool, {
-      reader: lookup,
-      path: log.path,
-      segmentSizeBytes: SEGMENT_BYTES,
-      histories: new Map(),
-      inspect: createLogGuard(log, new Map(), undefined),
-    });
-    try {
-      return await replayed();
-    } catch (error) {
-      throw feeder.failure ?? error;
-    }
-  });
+  const seconds = await recover(
+    course,
+    formatRestoreCommand(spool.script, spool.readyDirectory),
+    async (launch) => {
+      await using feeder = new LogFeeder(spool, {
+        reader: lookup,
+        sequenceReader: new ReadAheadLog(lookup, uri),
+        path: log.path,
+        segmentSizeBytes: SEGMENT_BYTES,
+        histories: new Map(),
+        inspect: createLogGuard(log, new Map(), undefined),
+      });
+      try {
+        return await launch();
+      } catch (error) {
+        throw feeder.failure ?? error;
+      }
+    },
+  );
   await rm(spool.directory, { recursive: true, force: true });
   return seconds;
 }
@@ -158,16 +138,14 @@ async function systemIdentifier(server: TestServer): Promise<bigint> {
   return BigInt(row?.id ?? 0);
 }
 
-/** Seconds from the launch until everything is replayed. `feed` runs beside the server and awaits `replayed`. */
+/** Seconds until everything is replayed. `feed` feeds the server that `launch` starts, and awaits what that returns. */
 async function recover(
   course: Course,
   restoreCommand: string,
-  feed: (replayed: () => Promise<number>) => Promise<number>,
+  feed: (launch: () => Promise<void>) => Promise<void>,
 ): Promise<number> {
   const dataDirectory = join(course.directory, 'recovered');
-  const logPath = join(course.directory, 'recovery.log');
   await promisify(execFile)('cp', ['-a', course.baseline, dataDirectory]);
-  await rm(logPath, { force: true });
   const settings = [
     `restore_command = '${restoreCommand.replaceAll("'", "''")}'`,
     'recovery_target_timeline = current',
@@ -177,23 +155,34 @@ async function recover(
   await writeFile(join(dataDirectory, 'recovery.signal'), '');
   await promisify(execFile)('chmod', ['a+r', join(dataDirectory, 'recovery.signal')]);
   await promisify(execFile)('sync');
-  const paths = { ...course.server.paths, dataDirectory };
+  try {
+    const beginMs = performance.now();
+    let endMs = beginMs;
+    await feed(async () => {
+      endMs = await replay({ ...course.server.paths, dataDirectory }, join(course.directory, 'recovery.log'));
+    });
+    return (endMs - beginMs) / 1000;
+  } finally {
+    await rm(dataDirectory, { recursive: true, force: true });
+  }
+}
+
+/** Starts the server and waits until it has replayed everything; returns when that was. It is stopped then. */
+async function replay(paths: ServerPaths, logPath: string): Promise<number> {
+  await rm(logPath, { force: true });
   const beginMs = performance.now();
   const launched = await launchServer(paths, { logPath });
   try {
-    return await feed(async () => {
-      for (;;) {
-        const text = await readFile(logPath, 'utf8');
-        if (text.includes('redo done at')) return (performance.now() - beginMs) / 1000;
-        if (launched.end() !== undefined || performance.now() - beginMs > LIMIT_MS)
-          throw new Error(`recovery failed:\n${text.slice(-4000)}`);
-        await wait(POLL_MS);
-      }
-    });
+    for (;;) {
+      const text = await readFile(logPath, 'utf8');
+      if (text.includes('redo done at')) return performance.now();
+      if (launched.end() !== undefined || performance.now() - beginMs > LIMIT_MS)
+        throw new Error(`recovery failed:\n${text.slice(-4000)}`);
+      await wait(POLL_MS);
+    }
   } finally {
     // By itself it may end too: a feeder that is gone stops it.
     if (launched.end() === undefined) process.kill(launched.pid, 'SIGQUIT');
     await launched.ended;
-    await rm(dataDirectory, { recursive: true, force: true });
   }
 }

@@ -6,6 +6,7 @@ import { writeOwned } from './baseline.ts';
 import { planCopyPlace, readAutoConf } from './copy-place.ts';
 import { segmentSequence } from './log-feeder.ts';
 import { guardOf } from './log-guard.ts';
+import { NewFile } from './new-file.ts';
 import type { Prepared } from './prepare.ts';
 
 /** The log up to the target, in pg_wal. */
@@ -25,9 +26,20 @@ export async function layLog(prepared: Prepared, signal: AbortSignal): Promise<v
     histories: prepared.groupLog.histories,
     inspect: guardOf(prepared),
   };
-  for await (const { segment, data } of segmentSequence(options, signal)) {
-    if (until !== undefined && segment.begin > until) break;
-    await writeOwned(join(walDirectory, segment.name), data, request.user);
+  let file: NewFile | undefined;
+  try {
+    for await (const { segment, position, data, isLast } of segmentSequence(options, signal)) {
+      if (until !== undefined && segment.begin > until) break;
+      const path = join(walDirectory, segment.name);
+      file ??= await NewFile.create(`${path}.part`, path, request.user);
+      await file.write(data, position);
+      if (!isLast) continue;
+      await file.finish(log.segmentSizeBytes);
+      file = undefined;
+    }
+    await file?.finish(log.segmentSizeBytes);
+  } finally {
+    await file?.[Symbol.asyncDispose]();
   }
 }
 

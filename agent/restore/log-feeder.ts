@@ -13,9 +13,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Lsn, segmentStart, type Timeline, toLsn } from '../../foundation/lsn.ts';
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
 import { type LogReader, pathSegments, type Segment, segmentPieces } from './log-path.ts';
+import type { NewFile } from './new-file.ts';
 import {
   answerMissing,
   beat,
+  beginOffer,
   closeSpool,
   HEARTBEAT_MS,
   offerFile,
@@ -28,7 +30,10 @@ const PREFETCH_SEGMENTS = 16;
 const POLL_MS = 50;
 
 export type FeederOptions = {
+  /** Gives what is asked for out of turn. */
   readonly reader: LogReader;
+  /** Gives the path in order; by default `reader`. */
+  readonly sequenceReader?: LogReader;
   readonly path: readonly LogRange[];
   readonly segmentSizeBytes: number;
   /** Contents of `<timeline>.history` files. */
@@ -41,16 +46,14 @@ export class LogFeeder implements AsyncDisposable {
   readonly #spool: Spool;
   readonly #options: FeederOptions;
   readonly #stop = new AbortController();
-  readonly #watcher: FSWatcher;
+  readonly #watchers: readonly FSWatcher[];
   /** The sequence's names, and each one's place in it. */
   readonly #names: readonly string[];
   readonly #order: ReadonlyMap<string, number>;
   readonly #loops: Promise<unknown>;
-  readonly #sequence: AsyncGenerator<{ readonly segment: Segment; readonly data: Buffer }>;
-  /** The newest of the sequence that is in the spool, and the newest that is there or on its way. */
+  readonly #sequence: AsyncGenerator<SegmentPiece, void, undefined>;
+  /** The newest of the sequence that is in the spool. */
   #made = -1;
-  #begun = -1;
-  #offering: Promise<void> = Promise.resolve();
   #taken = -1;
   #wake: () => void = () => undefined;
   #failure: unknown;
@@ -61,8 +64,10 @@ export class LogFeeder implements AsyncDisposable {
     this.#names = [...pathSegments(options.path, options.segmentSizeBytes)].map((segment) => segment.name);
     this.#order = new Map(this.#names.map((name, index) => [name, index]));
     this.#sequence = segmentSequence(options, this.#stop.signal);
-    this.#watcher = watch(spool.directory, { persistent: false, recursive: true }, () => this.#wake());
-    this.#watcher.on('error', () => undefined); // polling finds what watching misses
+    this.#watchers = [spool.readyDirectory, spool.wantedDirectory].map((directory) =>
+      watch(directory, { persistent: false }, () => this.#wake()),
+    );
+    for (const watcher of this.#watchers) watcher.on('error', () => undefined); // polling finds what watching misses
     this.#loops = Promise.all([this.#run(() => this.#feed()), this.#run(() => this.#beat())]);
   }
 
@@ -81,9 +86,9 @@ export class LogFeeder implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
-    this.#watcher.close();
+    for (const watcher of this.#watchers) watcher.close();
     await this.#loops;
-    await this.#offering.catch(() => undefined); // whoever waited for it has its error
+    await this.#sequence.return().catch(() => undefined); // what it threw was seen by who asked for it
     await closeSpool(this.#spool).catch(() => undefined); // the spool may be gone already: the command ends just so
   }
 
@@ -110,13 +115,11 @@ export class LogFeeder implements AsyncDisposable {
     for (;;) {
       this.#stop.signal.throwIfAborted();
       const changed = this.#nextChange();
-      const made = this.#made; // before looking: what is offered meanwhile counts as under way, not as taken
       const ready = await readyNames(this.#spool);
       const wanted = (await wantedNames(this.#spool)).find((name) => !ready.has(name));
-      this.#noteTaken(ready, made);
+      this.#noteTaken(ready);
       if (wanted !== undefined) await this.#answer(wanted);
-      else if (ready.size + this.#begun - made >= PREFETCH_SEGMENTS || !(await this.#makeNext()))
-        await changed;
+      else if (ready.size >= PREFETCH_SEGMENTS || !(await this.#makeNext())) await changed;
     }
   }
 
@@ -127,41 +130,38 @@ export class LogFeeder implements AsyncDisposable {
     return Promise.race([promise, sleep(POLL_MS)]);
   }
 
-  #noteTaken(ready: ReadonlySet<string>, made: number): void {
-    for (let index = this.#taken + 1; index <= made; index++) {
+  #noteTaken(ready: ReadonlySet<string>): void {
+    for (let index = this.#taken + 1; index <= this.#made; index++) {
       if (!ready.has(this.#names[index] ?? '')) this.#taken = index;
     }
   }
 
   async #answer(name: string): Promise<void> {
-    const index = this.#order.get(name);
-    if (index === this.#begun + 1) await this.#makeNext();
-    if (index !== undefined && index === this.#begun && index > this.#made) {
-      await this.#offering;
-      return;
-    }
+    if (this.#order.get(name) === this.#made + 1 && (await this.#makeNext())) return;
     const data = await this.#makeOnDemand(name);
     if (data === undefined) await answerMissing(this.#spool, name);
     else await offerFile(this.#spool, name, data);
   }
 
-  /**
-   * The next segment of the sequence on its way into the spool, while the one after it is made; false when the sequence is
-   * at its end.
-   */
+  /** Puts the next segment of the sequence into the spool; false when the sequence is at its end. */
   async #makeNext(): Promise<boolean> {
-    const next = await this.#sequence.next();
-    await this.#offering;
-    if (next.done === true) return false;
-    this.#begun += 1;
-    this.#offering = this.#offer(this.#begun, next.value.segment.name, next.value.data);
-    this.#offering.catch(() => undefined); // its error comes to light where it is awaited
-    return true;
-  }
-
-  async #offer(index: number, name: string, data: Buffer): Promise<void> {
-    await offerFile(this.#spool, name, data);
-    this.#made = index;
+    let offer: NewFile | undefined;
+    try {
+      for (let isWhole = false; !isWhole; ) {
+        const next = await this.#sequence.next();
+        if (next.done === true) break;
+        const { segment, position, data } = next.value;
+        offer ??= await beginOffer(this.#spool, segment.name);
+        await offer.write(data, position);
+        isWhole = next.value.isLast;
+      }
+      if (offer === undefined) return false;
+      await offer.finish(this.#options.segmentSizeBytes);
+      this.#made += 1;
+      return true;
+    } finally {
+      await offer?.[Symbol.asyncDispose]();
+    }
   }
 
   async #makeOnDemand(name: string): Promise<Uint8Array | undefined> {
@@ -191,39 +191,37 @@ export async function readSegment(
   return data;
 }
 
-/**
- * The path's segments in order, each byte inspected. Two buffers are used in turn: one is good until the step after the
- * next.
- */
+/** Bytes of a segment. They are valid until the next piece is asked for. */
+export type SegmentPiece = {
+  readonly segment: Segment;
+  /** Where in the segment they begin. What no piece fills, at the path's beginning and behind its end, is zeros. */
+  readonly position: number;
+  readonly data: Uint8Array;
+  /** Whether the segment is at its end with them. The path may end earlier. */
+  readonly isLast: boolean;
+};
+
+/** The path's segments in order, piece by piece, each byte inspected. */
 export async function* segmentSequence(
   options: FeederOptions,
   signal: AbortSignal,
-): AsyncGenerator<{ readonly segment: Segment; readonly data: Buffer }> {
+): AsyncGenerator<SegmentPiece, void, undefined> {
   const size = BigInt(options.segmentSizeBytes);
+  const reader = options.sequenceReader ?? options.reader;
   const segments = pathSegments(options.path, options.segmentSizeBytes);
-  let data = Buffer.alloc(options.segmentSizeBytes);
-  let spare = Buffer.alloc(options.segmentSizeBytes);
-  let filledBytes = 0;
   let current = segments.next();
   for (const range of options.path) {
-    for await (const chunk of options.reader.read(range.timeline, range.begin, range.end, signal)) {
+    for await (const chunk of reader.read(range.timeline, range.begin, range.end, signal)) {
       options.inspect?.(range.timeline, chunk.begin, chunk.data);
       for (let done = 0; done < chunk.data.length && current.done !== true; ) {
-        const position = chunk.begin + BigInt(done);
-        if (position >= current.value.begin + size) {
-          yield { segment: current.value, data };
-          [data, spare] = [spare, data];
-          filledBytes = 0;
-          current = segments.next();
-          continue;
-        }
-        const part = chunk.data.subarray(done, done + Number(current.value.begin + size - position));
-        data.set(part, Number(position % size));
-        filledBytes = Number(position % size) + part.length;
-        done += part.length;
+        const begin = chunk.begin + BigInt(done);
+        const end = current.value.begin + size;
+        const data = chunk.data.subarray(done, done + Number(end - begin));
+        done += data.length;
+        const isLast = begin + BigInt(data.length) === end;
+        yield { segment: current.value, position: Number(begin % size), data, isLast };
+        if (isLast) current = segments.next();
       }
     }
   }
-  // Only the first segment can have a hole, at its beginning, and its buffer was new; only the last can end early.
-  if (current.done !== true) yield { segment: current.value, data: data.fill(0, filledBytes) };
 }

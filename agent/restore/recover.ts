@@ -34,6 +34,7 @@ import { guardOf } from './log-guard.ts';
 import { findEndOfRecords } from './log-target.ts';
 import type { Prepared } from './prepare.ts';
 import type { RestoreReporter } from './progress.ts';
+import { ReadAheadLog } from './read-ahead.ts';
 import { createSpool, type Spool } from './spool.ts';
 import { ClaimedDirectories, removeMarker } from './target-directory.ts';
 
@@ -63,7 +64,6 @@ export async function recoverAndCheck(
   const { place, source } = await configureRecovery(prepared, spool, signal);
   const paths: ServerPaths = { binDirectory: prepared.binDirectory, dataDirectory, user: request.user };
   await using server = new ServerInWork(paths, join(workDirectory, 'server.log'));
-  await server.launch();
   await replayLog(prepared, spool, server, reporter, signal);
   reporter.set({ phase: 'CHECK' });
   const login = { socketDirectory: place.socketDirectory, port: place.port, user: request.checkUser };
@@ -81,6 +81,7 @@ export async function recoverAndCheck(
   return { ...found, host: HOST, port: place.port, socketDirectory: place.socketDirectory };
 }
 
+/** Starts the server, its log being read ahead meanwhile, and waits until it has replayed it. */
 async function replayLog(
   prepared: Prepared,
   spool: Spool,
@@ -91,12 +92,14 @@ async function replayLog(
   const { log } = prepared;
   await using feeder = new LogFeeder(spool, {
     reader: log.lookup,
+    sequenceReader: new ReadAheadLog(log.lookup, prepared.request.uri),
     path: log.path,
     segmentSizeBytes: log.segmentSizeBytes,
     histories: prepared.groupLog.histories,
     inspect: guardOf(prepared),
   });
   try {
+    await server.launch();
     await awaitPromotion(server.launched, prepared.dataDirectory, server.logPath, signal, () => {
       if (feeder.failure !== undefined) throw feeder.failure;
       reporter.set({ replayLsn: feeder.takenUntil });
@@ -123,7 +126,7 @@ async function configureRecovery(
     {
       target: prepared.target,
       timeline: prepared.path.timeline,
-      restoreCommand: formatRestoreCommand(spool.script),
+      restoreCommand: formatRestoreCommand(spool.script, spool.readyDirectory),
     },
     hbaFile,
   );

@@ -12,9 +12,10 @@
  * gone: above 125 the server stops instead of ending recovery early, so that a copy whose feeder died is never
  * promoted on half of its log.
  */
-import { chmod, chown, mkdir, open, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ServerUser } from '../../engine/postgres/server-process.ts';
+import { NewFile } from './new-file.ts';
 
 export const HEARTBEAT_MS = 1000;
 /** Times 50 ms: how long the command believes in a feeder whose heartbeat stands still. */
@@ -59,11 +60,18 @@ export async function readyNames(spool: Spool): Promise<ReadonlySet<string>> {
 
 /** Puts a whole file into the spool in one act. Durability is the server's affair: it syncs what it keeps. */
 export async function offerFile(spool: Spool, name: string, data: Uint8Array): Promise<void> {
-  const temporary = join(spool.directory, `${name}.part`);
-  await using file = await open(temporary, 'w', 0o600);
-  await file.writeFile(data);
-  if (spool.user !== undefined) await file.chown(spool.user.uid, spool.user.gid);
-  await rename(temporary, join(spool.readyDirectory, name));
+  await using offer = await beginOffer(spool, name);
+  await offer.write(data, 0);
+  await offer.finish(data.length);
+}
+
+/** A file on its way into the spool, written piece by piece. */
+export async function beginOffer(spool: Spool, name: string): Promise<NewFile> {
+  return await NewFile.create(
+    join(spool.directory, `${name}.part`),
+    join(spool.readyDirectory, name),
+    spool.user,
+  );
 }
 
 /** Answers that there is no such file. */

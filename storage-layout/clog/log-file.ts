@@ -85,9 +85,28 @@ export function dataKey({ root, round, group }: LogFilesPlace, name: FileName): 
   return tree.logData(root, round, group, name.fileId, name.epoch);
 }
 
+/** The memory that log is read into: fresh buffers would cost more than decompressing into them. */
+export class LogBuffers {
+  #stored = Buffer.alloc(0);
+  #plain = Buffer.alloc(0);
+
+  /** For bytes as they are stored; what it held is over. */
+  stored(sizeBytes: number): Buffer {
+    if (this.#stored.length < sizeBytes) this.#stored = Buffer.allocUnsafeSlow(sizeBytes);
+    return this.#stored;
+  }
+
+  /** For a decompressed block. This one is used again for the next. */
+  plain(sizeBytes: number): Buffer | Promise<Buffer> {
+    if (this.#plain.length < sizeBytes) this.#plain = Buffer.allocUnsafeSlow(sizeBytes);
+    return this.#plain;
+  }
+}
+
 /**
  * The bytes [begin, end) that the file holds of its log, every block checked. A chunk is valid until the next one is asked
- * for: fresh buffers would cost more than decompressing into them. Throws DATA_CORRUPT, LOG_INDEX_INVALID.
+ * for; one that was stored compressed lies in the buffer that `buffers` gave for it. Throws DATA_CORRUPT,
+ * LOG_INDEX_INVALID.
  */
 export async function* readLogFile(
   medium: Medium,
@@ -95,17 +114,17 @@ export async function* readLogFile(
   begin: Lsn,
   end: Lsn,
   signal: AbortSignal | undefined,
+  buffers = new LogBuffers(),
 ): AsyncGenerator<LogChunkRead, void, undefined> {
   const wanted = file.blocks.filter(
     (block) => block.begin < end && block.begin + BigInt(block.plainBytes) > begin,
   );
   const ranges = planReads(wanted, READ_GAP_BYTES, READ_BYTES);
-  const stored = Buffer.allocUnsafeSlow(largest(ranges, (range) => range.end - range.begin));
-  const plain = Buffer.allocUnsafeSlow(largest(wanted, (block) => block.plainBytes));
+  const stored = buffers.stored(largest(ranges, (range) => range.end - range.begin));
   for (const range of ranges) {
     const bytes = await medium.readRange(file.key, range.begin, range.end, stored, signal);
     for (const block of range.entries) {
-      const data = decodeBlock(bytes, block, file, range.begin, plain);
+      const data = decodeBlock(bytes, block, file, range.begin, await buffers.plain(block.plainBytes));
       const from = begin > block.begin ? Number(begin - block.begin) : 0;
       const until = Math.min(data.length, Number(end - block.begin));
       yield { begin: toLsn(block.begin + BigInt(from)), data: data.subarray(from, until) };

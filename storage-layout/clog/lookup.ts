@@ -21,6 +21,7 @@ import {
   dataKey,
   fileLabel,
   findNames,
+  LogBuffers,
   type LogChunkRead,
   type LogFile,
   type LogFilesPlace,
@@ -41,6 +42,9 @@ const LATE_FILES = 16;
 
 /** An unbroken range; `checkpointUs`: what was acknowledged before it lies in or before the range. */
 export type LogCoverage = LogRange & { readonly checkpointUs: bigint | undefined };
+
+/** A part of the log, and the file that gives it. */
+export type LogStretch = { readonly file: LogFile; readonly begin: Lsn; readonly end: Lsn };
 
 type Place = Found & { readonly lane: Lane };
 
@@ -145,6 +149,18 @@ export class LogLookup {
     end: Lsn,
     signal?: AbortSignal,
   ): AsyncGenerator<LogChunkRead, void, undefined> {
+    const buffers = new LogBuffers();
+    for await (const { file, begin: from, end: until } of this.stretches(timeline, begin, end, signal))
+      yield* readLogFile(this.files.place.medium, file, from, until, signal, buffers);
+  }
+
+  /** Which file gives which part of [begin, end) of `timeline`, in order, as `read` reads them. Throws LOG_GAP, LOG_CONFLICT. */
+  async *stretches(
+    timeline: Timeline,
+    begin: Lsn,
+    end: Lsn,
+    signal?: AbortSignal,
+  ): AsyncGenerator<LogStretch, void, undefined> {
     const gaps = findGaps(await this.coverage(signal), timeline, begin, end);
     if (gaps.length > 0) throw await this.gap(timeline, gaps, signal);
     let place: Place | undefined;
@@ -153,7 +169,7 @@ export class LogLookup {
       place = (await this.#next(place, timeline, at, signal)) ?? (await this.#find(timeline, at, signal));
       if (place === undefined) throw await this.gap(timeline, [{ begin: at, end }], signal);
       const until = place.file.end < end ? place.file.end : end;
-      yield* readLogFile(this.files.place.medium, place.file, at, until, signal);
+      yield { file: place.file, begin: at, end: until };
       at = until;
     }
   }

@@ -114,13 +114,20 @@ export function neutraliseConfig(text: string, keepRelativeIncludes: boolean): s
 }
 
 /**
- * Runs `<script> "%f" "%p"`, with what a shell or PostgreSQL would read in the script's path escaped. A script that is
- * gone is status 200: above 125 the server stops, where a lower one would be the end of the log to it.
+ * Takes a file that is ready in that directory, else runs `<script> "%f" "%p"`: a shell's start less for most segments. What
+ * a shell or PostgreSQL would read in the paths is escaped. A script that is gone, or a file that cannot be moved, is status
+ * 200: above 125 the server stops, where a lower one would be the end of the log to it.
  */
-export function formatRestoreCommand(script: string): string {
-  if (/[\n\r]/.test(script)) throw new HoldfastError('INVALID_ARGUMENT', 'a directory name has a line break');
-  const quoted = `'${script.replaceAll("'", "'\\''").replaceAll('%', '%%')}'`;
-  return `test -r ${quoted} || exit 200; exec /bin/sh ${quoted} "%f" "%p"`;
+export function formatRestoreCommand(script: string, readyDirectory: string): string {
+  if (/[\n\r]/.test(script + readyDirectory))
+    throw new HoldfastError('INVALID_ARGUMENT', 'a directory name has a line break');
+  const [quoted, ready] = [script, readyDirectory].map(
+    (path) => `'${path.replaceAll("'", "'\\''").replaceAll('%', '%%')}'`,
+  );
+  return (
+    `test -r ${quoted} || exit 200; test -e ${ready}/"%f" || exec /bin/sh ${quoted} "%f" "%p"; ` +
+    `mv -f ${ready}/"%f" "%p" || exit 200`
+  );
 }
 
 function autoConf(source: string, settings: Readonly<Record<string, string>>): string {

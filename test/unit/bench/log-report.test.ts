@@ -22,7 +22,10 @@ test('every figure of Holdfast stands beside its goal, sizes and times as a shar
         maxSeconds: 0.2,
       },
     ],
-    recovery: { logBytes: 4e9, cpSeconds: [20, 22, 21], holdfastSeconds: [19, 20, 18] },
+    recoveries: [
+      { log: 'mixed', logBytes: 4e9, cpSeconds: [20, 22, 21], holdfastSeconds: [19, 20, 18] },
+      { log: 'fewPages', logBytes: 4e9, cpSeconds: [5, 4, 6], holdfastSeconds: [6, 7, 5] },
+    ],
   });
   expect(text).toContain('| pgBackRest | 200 MB | 160 MB | 150 MB | 500 MB |');
   expect(text).toContain(
@@ -34,4 +37,5 @@ test('every figure of Holdfast stands beside its goal, sizes and times as a shar
   );
   expect(text).toContain('| restore_command = cp | 21.00 s | 190 MB/s |  |');
   expect(text).toContain('| Holdfast | 19.00 s | 211 MB/s | 0.90 × (goal ≤ 1.00 ×) |');
+  expect(text).toContain('| Holdfast | 6.00 s | 667 MB/s | 1.20 × (goal ≤ 1.00 ×) |');
 });

@@ -50,7 +50,10 @@ function options(change: Partial<FeederOptions> = {}): FeederOptions {
 async function ask(name: string): Promise<number | null> {
   // PostgreSQL puts its values in place of %f and %p and gives the command to a shell.
   const values: Readonly<Record<string, string>> = { '%f': name, '%p': join(directory, 'got'), '%%': '%' };
-  const command = formatRestoreCommand(spool.script).replaceAll(/%[fp%]/g, (mark) => values[mark] ?? mark);
+  const command = formatRestoreCommand(spool.script, spool.readyDirectory).replaceAll(
+    /%[fp%]/g,
+    (mark) => values[mark] ?? mark,
+  );
   const child = spawn('/bin/sh', ['-c', command], { stdio: 'ignore' });
   const { promise, resolve } = Promise.withResolvers<number | null>();
   child.once('exit', resolve);

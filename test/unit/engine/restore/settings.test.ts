@@ -143,8 +143,11 @@ test("a postgresql.conf loses what leads to the source's files and keeps all els
 
 test("a restore_command's path survives the shell and PostgreSQL", () => {
   const quoted = `'/it'\\''s 100%%/fetch.sh'`;
-  expect(formatRestoreCommand("/it's 100%/fetch.sh")).toBe(
-    `test -r ${quoted} || exit 200; exec /bin/sh ${quoted} "%f" "%p"`,
+  const ready = `'/it'\\''s 100%%/ready'`;
+  expect(formatRestoreCommand("/it's 100%/fetch.sh", "/it's 100%/ready")).toBe(
+    `test -r ${quoted} || exit 200; test -e ${ready}/"%f" || exec /bin/sh ${quoted} "%f" "%p"; ` +
+      `mv -f ${ready}/"%f" "%p" || exit 200`,
   );
-  expect(() => formatRestoreCommand('/a\nb')).toThrow();
+  expect(() => formatRestoreCommand('/a\nb', '/a')).toThrow();
+  expect(() => formatRestoreCommand('/a', '/a\nb')).toThrow();
 });

@@ -1,0 +1,77 @@
+/** The thread of read-ahead.ts: fetches, checks and decompresses archived log ahead of who asks for it. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { defined } from '../../foundation/assert.ts';
+import { LogBuffers, type LogChunkRead, readLogFile } from '../../storage-layout/clog/log-file.ts';
+import type { LogStretch } from '../../storage-layout/clog/lookup.ts';
+import { openMedium } from '../../storage-layout/media/open.ts';
+import { plainError } from '../backup/worker-protocol.ts';
+import type { FromReadAhead, ReadAheadSettings, ToReadAhead } from './read-ahead-protocol.ts';
+
+const port = defined(parentPort, 'the port of a worker thread');
+const settings = workerData as ReadAheadSettings; // only read-ahead.ts starts this file
+const medium = await openMedium(settings.uri);
+
+const slots: Buffer[] = Array.from({ length: settings.slotCount }, () => Buffer.alloc(0));
+const free: number[] = [...slots.keys()];
+let freed: () => void = () => undefined;
+let queue: Promise<void> = Promise.resolve();
+
+/** Decompressed blocks go into slots. */
+class SlotBuffers extends LogBuffers {
+  /** The slot of the newest block, and its memory when that is new. */
+  slot = 0;
+  memory: SharedArrayBuffer | undefined;
+
+  override async plain(sizeBytes: number): Promise<Buffer> {
+    this.slot = await takeSlot();
+    this.memory = undefined;
+    if ((slots[this.slot]?.length ?? 0) < sizeBytes) {
+      this.memory = new SharedArrayBuffer(sizeBytes);
+      slots[this.slot] = Buffer.from(this.memory);
+    }
+    return defined(slots[this.slot], 'a slot');
+  }
+}
+
+const buffers = new SlotBuffers();
+
+async function readStretch({ file, begin, end }: LogStretch): Promise<void> {
+  try {
+    for await (const chunk of readLogFile(medium, file, begin, end, undefined, buffers))
+      send(inSlot(buffers.slot, buffers.memory, chunk));
+    send({ kind: 'read' });
+  } catch (error) {
+    send({ kind: 'failed', error: plainError(error) });
+  }
+}
+
+async function takeSlot(): Promise<number> {
+  for (;;) {
+    const slot = free.pop();
+    if (slot !== undefined) return slot;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    freed = resolve;
+    await promise;
+  }
+}
+
+/** The chunk as a message; one that was stored as it is lies elsewhere, and is copied into its slot. */
+function inSlot(slot: number, memory: SharedArrayBuffer | undefined, chunk: LogChunkRead): FromReadAhead {
+  const own = defined(slots[slot], 'a slot');
+  const lies = chunk.data.buffer === own.buffer;
+  if (!lies) own.set(chunk.data);
+  const offset = lies ? chunk.data.byteOffset : 0;
+  return { kind: 'chunk', slot, memory, begin: chunk.begin, offset, sizeBytes: chunk.data.length };
+}
+
+function send(message: FromReadAhead): void {
+  port.postMessage(message, []);
+}
+
+port.on('message', (message: ToReadAhead) => {
+  if (message.kind === 'stretch') queue = queue.then(() => readStretch(message));
+  else {
+    free.push(message.slot);
+    freed();
+  }
+});
