@@ -8,7 +8,7 @@
  */
 import { readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { formatError, HoldfastError, toHoldfastError } from '../foundation/errors.ts';
 import { didYouMean } from '../foundation/suggest.ts';
@@ -21,6 +21,8 @@ const PARTS = ['check', 'unit', 'e2e', 'faults'] as const;
 const NAMED_PARTS = [...PARTS, 'soak'] as const;
 type Part = (typeof NAMED_PARTS)[number];
 type Counts = { readonly passed: number; readonly failed: number; readonly skipped: number };
+/** How many of a part's files are named with the time that they took. */
+const SLOWEST = 8;
 
 const { values } = parseArgs({ options: { matrix: { type: 'boolean' }, only: { type: 'string' } } });
 
@@ -60,6 +62,7 @@ function chosenParts(only: string | undefined): readonly Part[] {
 /** Runs one vitest project. A run that ends without a report, or a file that cannot be loaded, is a failure. */
 async function runTests(project: Part, servers: Readonly<Record<string, string>>): Promise<Counts> {
   const report = join(tmpdir(), `holdfast-test-${process.pid}-${project}.json`);
+  const beginMs = performance.now();
   const result = await runStep({
     name: project,
     command: 'vitest',
@@ -81,6 +84,7 @@ async function runTests(project: Part, servers: Readonly<Record<string, string>>
     },
   });
   const counts = await readReport(report);
+  console.log(`${project} in ${formatDuration(performance.now() - beginMs)}`);
   await rm(report, { force: true });
   // A leaked process or an unhandled rejection fails the run without failing a test.
   return result.passed || counts.failed > 0 ? counts : { ...counts, failed: 1 };
@@ -89,6 +93,7 @@ async function runTests(project: Part, servers: Readonly<Record<string, string>>
 async function readReport(path: string): Promise<Counts> {
   try {
     const report = JSON.parse(await readFile(path, 'utf8')) as VitestReport; // written by vitest a moment ago
+    console.log(`\nslowest: ${slowestFiles(report)}`);
     const unloaded = report.testResults.filter(
       (file) => file.status === 'failed' && file.assertionResults.every((each) => each.status !== 'failed'),
     ).length;
@@ -102,6 +107,15 @@ async function readReport(path: string): Promise<Counts> {
   }
 }
 
+function slowestFiles({ testResults }: VitestReport): string {
+  return testResults
+    .map(({ name, startTime, endTime }) => ({ name: basename(name), durationMs: endTime - startTime }))
+    .toSorted((a, b) => b.durationMs - a.durationMs)
+    .slice(0, SLOWEST)
+    .map(({ name, durationMs }) => `${name} ${formatDuration(durationMs)}`)
+    .join(', ');
+}
+
 /** The part of vitest's JSON report that is read here. */
 type VitestReport = {
   readonly numPassedTests: number;
@@ -109,6 +123,9 @@ type VitestReport = {
   readonly numPendingTests: number;
   readonly numTodoTests: number;
   readonly testResults: readonly {
+    readonly name: string;
+    readonly startTime: number;
+    readonly endTime: number;
     readonly status: string;
     readonly assertionResults: readonly { readonly status: string }[];
   }[];
