@@ -5,13 +5,14 @@
  * segments, one `archive-push` each as a server's archive_command does. PostgreSQL 15 is the newest that Debian's
  * pgBackRest reads.
  */
-import { readdir, rm, stat } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Lsn, parseLsn, segmentName, segmentStart, toLsn, toTimeline } from '../foundation/lsn.ts';
 import { createServer, type TestServer } from '../test/support/postgres.ts';
 import type { ReplayOrder } from './archive-replay.ts';
 import { runMeasured } from './measured-command.ts';
 import { PgBackRest } from './pgbackrest.ts';
+import { treeBytes } from './tree-bytes.ts';
 
 const SEGMENT_BYTES = 16 * 2 ** 20;
 
@@ -101,7 +102,7 @@ async function pushSegments(
   begin: Lsn,
   end: Lsn,
 ): Promise<ArchiveThroughput> {
-  const rival = new PgBackRest(directory, server, socketDirectory);
+  const rival = await PgBackRest.open(directory, server, socketDirectory);
   await rival.prepare();
   const sum = { bytes: Number(end - begin), seconds: 0, cpuSeconds: 0, peakRssBytes: 0 };
   for (let at: bigint = begin; at < end; at += BigInt(SEGMENT_BYTES)) {
@@ -153,11 +154,4 @@ async function makeLog(server: TestServer, begin: bigint, sizeBytes: number): Pr
   } finally {
     await client.end();
   }
-}
-
-async function treeBytes(path: string): Promise<number> {
-  let bytes = 0;
-  for (const entry of await readdir(path, { recursive: true, withFileTypes: true }))
-    if (entry.isFile()) bytes += (await stat(join(entry.parentPath, entry.name))).size;
-  return bytes;
 }
