@@ -4,8 +4,9 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { formatLsn, type Lsn } from '../foundation/lsn.ts';
-import { ARCHIVE_SLOT, type ArchiverOptions, openArchive } from '../test/support/archiver.ts';
+import { ARCHIVE_SLOT, openArchive } from '../test/support/archiver.ts';
 import type { TestServer } from '../test/support/postgres.ts';
+import type { ArchiverOrder } from './archiver-process.ts';
 import { treeCpuSeconds } from './cpu.ts';
 
 const POLL_MS = 50;
@@ -22,9 +23,9 @@ export type ArchiverChild = AsyncDisposable & {
 /** The server's slot is made by it and goes with it. */
 export async function forkArchiver(
   server: TestServer,
-  options: Pick<ArchiverOptions, 'destination' | 'compression'>,
+  options: Pick<ArchiverOrder, 'destination' | 'compression'>,
 ): Promise<ArchiverChild> {
-  const order: ArchiverOptions = {
+  const order: ArchiverOrder = {
     ...options,
     port: server.port,
     epoch: 1,
@@ -37,7 +38,8 @@ export async function forkArchiver(
   const until = async (what: string, isSo: () => Promise<boolean>) => {
     const limitMs = performance.now() + LIMIT_MS;
     while (!(await isSo())) {
-      if (child.exitCode !== null || performance.now() > limitMs) throw new Error(`the archiver: not ${what}`);
+      if (child.exitCode !== null || performance.now() > limitMs)
+        throw new Error(`the archiver: not ${what}`);
       await wait(POLL_MS);
     }
   };

@@ -71,9 +71,7 @@ async function bench(): Promise<void> {
   if (major === undefined) throw new Error(`--server: one of ${MAJORS.join(', ')}`);
   await ensureDebianPackages([
     { name: 'zstd', programs: ['/usr/bin/zstd'] },
-    ...(options.pgbackrest === undefined
-      ? [{ name: 'pgbackrest', programs: ['/usr/bin/pgbackrest'] }]
-      : []),
+    ...(options.pgbackrest === undefined ? [{ name: 'pgbackrest', programs: ['/usr/bin/pgbackrest'] }] : []),
   ]);
   const socketDirectory = await makeTestDirectory('bench-socket');
   try {

@@ -143,7 +143,9 @@ class Run {
   /** Who makes increments: the order turns from run to run. */
   #onward(): readonly BackupTool[] {
     const { rival, same, others } = this.#course.tools;
-    const tools = [rival, same, ...others].filter(({ increment }) => increment !== undefined);
+    const tools = [rival, same, ...others].filter(
+      (tool) => 'increment' in tool && tool.increment !== undefined,
+    );
     const shift = this.#course.number % tools.length;
     return [...tools.slice(shift), ...tools.slice(0, shift)];
   }
@@ -161,10 +163,7 @@ class Run {
       await this.#measure(work, tool, tool.increment && (() => tool.increment?.()));
       if (tool !== same || work === WORK.nothing) continue;
       const setId = FULL_SET + BigInt(same.starts.length - 1);
-      costs.addNeeded(
-        work,
-        await neededBytes(same.destination, server.dataDirectory, setId, same.starts),
-      );
+      costs.addNeeded(work, await neededBytes(same.destination, server.dataDirectory, setId, same.starts));
     }
   }
 
@@ -183,8 +182,11 @@ class Run {
     const cost = await work();
     if (cost === undefined) return;
     this.#course.costs.add(name, tool.name, cost);
-    const stored = cost.storedBytes === undefined ? '' : `, ${(cost.storedBytes / 2 ** 20).toFixed(1)} MB stored`;
-    console.error(`${name}, ${tool.name}: ${cost.seconds.toFixed(2)} s, ${cost.cpuSeconds.toFixed(2)} s CPU${stored}`);
+    const stored =
+      cost.storedBytes === undefined ? '' : `, ${(cost.storedBytes / 2 ** 20).toFixed(1)} MB stored`;
+    console.error(
+      `${name}, ${tool.name}: ${cost.seconds.toFixed(2)} s, ${cost.cpuSeconds.toFixed(2)} s CPU${stored}`,
+    );
   }
 }
 

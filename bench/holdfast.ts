@@ -166,7 +166,11 @@ export class Holdfast implements BackupTool {
   ): Promise<Measured & { readonly startSeconds: number }> {
     const program = join(import.meta.dirname, 'holdfast-process.ts');
     const environment = { NODE_NO_WARNINGS: '1', NODE_COMPILE_CACHE: this.#cacheDirectory }; // as an agent has it
-    const measured = await runMeasured([process.execPath, program, JSON.stringify(order)], environment, onLine);
+    const measured = await runMeasured(
+      [process.execPath, program, JSON.stringify(order)],
+      environment,
+      onLine,
+    );
     return { ...measured, startSeconds: Number(/^began ([\d.]+)$/m.exec(measured.stdout)?.[1]) };
   }
 }

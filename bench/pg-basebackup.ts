@@ -9,7 +9,7 @@ import { serverPid } from '../engine/postgres/server-process.ts';
 import type { TestServer } from '../test/support/postgres.ts';
 import { treeCpuSeconds } from './cpu.ts';
 import { databaseBytes } from './database.ts';
-import { type Measured, runMeasured } from './measured-command.ts';
+import { runMeasured } from './measured-command.ts';
 import type { BackupTool, Cost, RestoreOrder } from './tool.ts';
 import { treeBytes } from './tree-bytes.ts';
 
@@ -95,12 +95,17 @@ export class PgBaseBackup implements BackupTool {
     this.#count += 1;
     const server = (await serverPid(this.#server.dataDirectory)) ?? 0;
     const before = treeCpuSeconds(server);
-    const measured: Measured = await runMeasured([
-      this.#program,
-      ...['-h', '127.0.0.1', '-p', String(this.#server.port), '-U', 'postgres', '-D', target],
-      ...['--format=tar', this.#compression, '--checkpoint=fast', '--wal-method=none', '--no-password'],
-      ...base,
-    ]);
+    const connection = [
+      '-h',
+      '127.0.0.1',
+      '-p',
+      String(this.#server.port),
+      '-U',
+      'postgres',
+      '--no-password',
+    ];
+    const format = ['--format=tar', this.#compression, '--checkpoint=fast', '--wal-method=none'];
+    const measured = await runMeasured([this.#program, ...connection, ...format, ...base, '-D', target]);
     return {
       ...measured,
       cpuSeconds: measured.cpuSeconds + treeCpuSeconds(server) - before,

@@ -61,9 +61,26 @@ export class PgProBackup implements BackupTool {
 
   async #backUp(mode: 'FULL' | 'DELTA'): Promise<Cost> {
     const before = await treeBytes(this.#catalog);
-    const connection = ['-h', '127.0.0.1', '-p', String(this.#server.port), '-U', 'postgres', '-d', 'postgres'];
+    const connection = [
+      '-h',
+      '127.0.0.1',
+      '-p',
+      String(this.#server.port),
+      '-U',
+      'postgres',
+      '-d',
+      'postgres',
+    ];
     const compression = ['--compress-algorithm=zlib', '--compress-level=1'];
-    const measured = await this.#run('backup', '-b', mode, '--stream', ...connection, ...compression, THREADS);
+    const measured = await this.#run(
+      'backup',
+      '-b',
+      mode,
+      '--stream',
+      ...connection,
+      ...compression,
+      THREADS,
+    );
     return { ...measured, storedBytes: (await treeBytes(this.#catalog)) - before };
   }
 

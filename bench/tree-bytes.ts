@@ -1,3 +1,4 @@
+/** The size of a directory tree. */
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
