@@ -5,6 +5,7 @@
  *
  *   npm run bench -- [--small | --large] [--runs <n>] [--no-agent] [--readme]
  *                    [--pgbackrest <path>] [--server <major>] [--pg-basebackup <path>] [--pg-probackup <path>]
+ *                    [--barman <path>]
  *   npm run bench -- --log [--small] [--readme]     log archiving alone (log.ts), with README's table of it
  *
  * The server is PostgreSQL 15, the newest that Debian's pgBackRest reads, unless `--server` says so.
@@ -52,6 +53,7 @@ const { values: options } = parseArgs({
     pgbackrest: { type: 'string' },
     'pg-basebackup': { type: 'string' },
     'pg-probackup': { type: 'string' },
+    barman: { type: 'string' },
   },
 });
 const sizeName = options.small ? 'small' : options.large ? 'large' : 'default';
@@ -86,6 +88,7 @@ async function bench(): Promise<void> {
       others: await openOthers(directory, server, {
         pgBaseBackup: options['pg-basebackup'],
         pgProBackup: options['pg-probackup'],
+        barman: options.barman,
       }),
       zstd: new ZstdCommand(directory, server),
     };
@@ -110,7 +113,11 @@ async function describeSetting(
   plainBytes: number,
   { rival, same, usual, others }: Tools,
 ): Promise<readonly string[]> {
-  const command = `npm run bench${sizeName === 'default' ? '' : ` -- --${sizeName}`}`;
+  const flags = [
+    ...(sizeName === 'default' ? [] : [`--${sizeName}`]),
+    ...(options.runs === undefined ? [] : [`--runs ${runs}`]),
+  ];
+  const command = ['npm run bench', ...(flags.length === 0 ? [] : ['--', ...flags])].join(' ');
   return [
     `\`${command}\` of ${new Date().toISOString().slice(0, 10)}: ${await describeServer(server, plainBytes)};`,
     `${runs === 1 ? 'one run' : `median of ${runs} runs`}, tools in turn; ${describeMachine()}, zstd ${await ZstdCommand.version()}.`,

@@ -1,5 +1,6 @@
 /** The tools beside pgBackRest that this machine has or that are named. */
 import type { TestServer } from '../test/support/postgres.ts';
+import { Barman } from './barman.ts';
 import { PgBaseBackup } from './pg-basebackup.ts';
 import { PgProBackup } from './pg-probackup.ts';
 import type { BackupTool } from './tool.ts';
@@ -8,6 +9,7 @@ import type { BackupTool } from './tool.ts';
 export type OtherPrograms = {
   readonly pgBaseBackup: string | undefined;
   readonly pgProBackup: string | undefined;
+  readonly barman: string | undefined;
 };
 
 export async function openOthers(
@@ -17,8 +19,11 @@ export async function openOthers(
 ): Promise<readonly BackupTool[]> {
   const base = await PgBaseBackup.open(directory, server, programs.pgBaseBackup);
   const { pgProBackup } = programs;
+  const barman =
+    base === undefined ? undefined : await Barman.open(directory, server, programs.barman, base.program);
   return [
     ...(base === undefined ? [] : [base]),
     ...(pgProBackup === undefined ? [] : [await PgProBackup.open(directory, server, pgProBackup)]),
+    ...(barman === undefined ? [] : [barman]),
   ];
 }

@@ -34,14 +34,14 @@ export class PgBaseBackup implements BackupTool {
   readonly increment?: () => Promise<Cost>;
   readonly #directory: string;
   readonly #server: TestServer;
-  readonly #program: string;
+  readonly program: string;
   readonly #compression: string;
   #count = 0;
 
   private constructor(directory: string, server: TestServer, program: string, version: number, text: string) {
     this.#directory = join(directory, 'pg-basebackup');
     this.#server = server;
-    this.#program = program;
+    this.program = program;
     this.#compression = version >= FIRST_WITH_CLIENT_ZSTD ? '--compress=client-zstd:3' : '--compress=3';
     const hasIncrements = Math.min(version, server.major) >= FIRST_WITH_INCREMENTS;
     if (hasIncrements) this.increment = async () => await this.#backUp(true);
@@ -78,7 +78,7 @@ export class PgBaseBackup implements BackupTool {
     const list = join(this.#directory, 'wanted');
     await writeFile(list, wanted.map((name) => join(this.#directory, name)).join('\n'));
     const room = join(this.#directory, 'unpacked');
-    const combine = join(dirname(this.#program), 'pg_combinebackup');
+    const combine = join(dirname(this.program), 'pg_combinebackup');
     const measured = await runMeasured(['bash', '-c', RESTORE, 'bash', list, target, combine, room]);
     await rm(room, { recursive: true, force: true });
     return measured;
@@ -105,7 +105,7 @@ export class PgBaseBackup implements BackupTool {
       '--no-password',
     ];
     const format = ['--format=tar', this.#compression, '--checkpoint=fast', '--wal-method=none'];
-    const measured = await runMeasured([this.#program, ...connection, ...format, ...base, '-D', target]);
+    const measured = await runMeasured([this.program, ...connection, ...format, ...base, '-D', target]);
     return {
       ...measured,
       cpuSeconds: measured.cpuSeconds + treeCpuSeconds(server) - before,
