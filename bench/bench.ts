@@ -124,9 +124,10 @@ async function describeSetting(
     ...[rival, same, usual, ...others].map(({ description }) => `${description}.`),
     'A restore is the files laid down durably, no server started; Holdfast lays the log of the backup into pg_wal too,',
     'and writes large files past the page cache: a server started on them reads them from disk. The delta restore goes from',
-    'the tenth increment back to the full. `pgbackrest verify` reads its backup and log and compares checksums; Holdfast',
-    "validates the same set and its log: every block read, decompressed, its checksum and its pages' compared, the log's",
-    'records followed. Time is that of the whole process, its start included; CPU time is that of all processes of the tool,',
+    'the tenth increment back to the full. `pgbackrest verify` reads a full backup and its log and compares checksums (made',
+    'without repo-block where that is beta: `verify` of that version does not read such files); Holdfast validates its full',
+    "set and its log: every block read, decompressed, its checksum and its pages' compared, the log's records followed.",
+    'Time is that of the whole process, its start included; CPU time is that of all processes of the tool,',
     "of Holdfast's archiver too while an increment waits for its change maps, of the server for pg_basebackup.",
   ];
 }

@@ -98,12 +98,12 @@ class Run {
     await this.#firstChapter();
     await this.#secondChapter();
     await same.close();
-    for (const tool of [rival, ...others]) await tool.prepare(); // gives the space back
+    for (const tool of [rival, ...others]) await tool[Symbol.asyncDispose](); // gives the space back
   }
 
   async #firstChapter(): Promise<void> {
     const { usual, rival, same, others, zstd } = this.#course.tools;
-    for (const tool of [usual, rival, same, ...others]) {
+    for (const tool of [usual, ...this.#turned([rival, same, ...others])]) {
       await tool.prepare();
       await this.#measure(WORK.full, tool, () => tool.full());
       await this.#measure(WORK.restoreFull, tool, tool.restore && (() => this.#restore(tool, 'full', false)));
@@ -140,12 +140,15 @@ class Run {
     for (const step of STEPS_APART) await this.#step(step, row);
   }
 
-  /** Who makes increments: the order turns from run to run. */
+  /** Who makes increments. */
   #onward(): readonly BackupTool[] {
     const { rival, same, others } = this.#course.tools;
-    const tools = [rival, same, ...others].filter(
-      (tool) => 'increment' in tool && tool.increment !== undefined,
-    );
+    const makes = (tool: BackupTool) => 'increment' in tool && tool.increment !== undefined;
+    return this.#turned([rival, same, ...others].filter(makes));
+  }
+
+  /** Each run begins with another. */
+  #turned(tools: readonly BackupTool[]): readonly BackupTool[] {
     const shift = this.#course.number % tools.length;
     return [...tools.slice(shift), ...tools.slice(0, shift)];
   }
