@@ -4,7 +4,7 @@
  * the tables that stand in README, or writes them there.
  *
  *   npm run bench -- [--small | --large] [--runs <n>] [--no-agent] [--readme]
- *                    [--pgbackrest <path>] [--server <major>] [--pg-basebackup <path>] [--pg-probackup <path>]
+ *                    [--pgbackrest <path>] [--no-repo-block] [--server <major>] [--pg-basebackup <path>] [--pg-probackup <path>]
  *                    [--barman <path>]
  *   npm run bench -- --log [--small] [--readme]     log archiving alone (log.ts), with README's table of it
  *
@@ -51,6 +51,7 @@ const { values: options } = parseArgs({
     log: { type: 'boolean', default: false },
     server: { type: 'string', default: '15' },
     pgbackrest: { type: 'string' },
+    'no-repo-block': { type: 'boolean', default: false },
     'pg-basebackup': { type: 'string' },
     'pg-probackup': { type: 'string' },
     barman: { type: 'string' },
@@ -82,7 +83,12 @@ async function bench(): Promise<void> {
     const plainBytes = await databaseBytes(server);
     await using stack = new AsyncDisposableStack();
     const tools: Tools = {
-      rival: stack.use(await PgBackRest.open(directory, server, socketDirectory, options.pgbackrest)),
+      rival: stack.use(
+        await PgBackRest.open(directory, server, socketDirectory, {
+          program: options.pgbackrest,
+          wantsBlocks: !options['no-repo-block'],
+        }),
+      ),
       same: stack.use(new Holdfast(directory, server, 'zstd:3')),
       usual: stack.use(new Holdfast(directory, server, 'zstd:1')),
       others: await openOthers(directory, server, {
@@ -116,6 +122,7 @@ async function describeSetting(
   const flags = [
     ...(sizeName === 'default' ? [] : [`--${sizeName}`]),
     ...(options.runs === undefined ? [] : [`--runs ${runs}`]),
+    ...(options['no-repo-block'] ? ['--no-repo-block'] : []),
   ];
   const command = ['npm run bench', ...(flags.length === 0 ? [] : ['--', ...flags])].join(' ');
   return [

@@ -31,6 +31,15 @@ type Found = {
   readonly version: string;
   /** The options that turn block increments on; none where the version has none. */
   readonly blocks: readonly string[];
+  /** What to say when there are none. */
+  readonly withoutBlocks: string;
+};
+
+export type PgBackRestOptions = {
+  /** Its path; Debian's when undefined. */
+  readonly program?: string | undefined;
+  /** Block increments, where the version has them: what changes costs what changed, not whole files. */
+  readonly wantsBlocks?: boolean;
 };
 
 export class PgBackRest implements BackupTool {
@@ -51,21 +60,26 @@ export class PgBackRest implements BackupTool {
       `${found.version}: compress-type=zst, compress-level=3, process-max=2, archive-check=n, repo-bundle=y, ` +
       (found.blocks.length > 0
         ? `repo-block=y${found.blocks.includes(BETA) ? ' (beta in this version)' : ''}`
-        : 'without repo-block, which this version does not know');
+        : found.withoutBlocks);
   }
 
   static async open(
     directory: string,
     server: TestServer,
     socketDirectory: string,
-    program = DEBIAN,
+    { program = DEBIAN, wantsBlocks = true }: PgBackRestOptions = {},
   ): Promise<PgBackRest> {
     const version = await PgBackRest.version(program);
     const { stdout } = await runMeasured([program, 'help', 'backup']);
     const knowsBlocks = /^\s*--repo-block\s/m.test(stdout);
     const help = knowsBlocks ? (await runMeasured([program, 'help', 'backup', 'repo-block'])).stdout : '';
-    const blocks = knowsBlocks ? [...(help.includes('BETA') ? [BETA] : []), '--repo1-block'] : [];
-    return new PgBackRest(directory, server, socketDirectory, { program, version, blocks });
+    const known = knowsBlocks ? [...(help.includes('BETA') ? [BETA] : []), '--repo1-block'] : [];
+    return new PgBackRest(directory, server, socketDirectory, {
+      program,
+      version,
+      blocks: wantsBlocks ? known : [],
+      withoutBlocks: knowsBlocks ? 'repo-block=n' : 'without repo-block, which this version does not know',
+    });
   }
 
   static async version(program = DEBIAN): Promise<string> {
