@@ -5,7 +5,7 @@
  * segments, one `archive-push` each as a server's archive_command does. PostgreSQL 15 is the newest that Debian's
  * pgBackRest reads.
  */
-import { readdir, rm, stat } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Lsn, segmentName, segmentStart, toLsn, toTimeline } from '../foundation/lsn.ts';
 import { createServer, type TestServer } from '../test/support/postgres.ts';
@@ -13,6 +13,7 @@ import type { ReplayOrder } from './archive-replay.ts';
 import { currentLsn, makeMixedTables, writeMixedLog } from './log-workload.ts';
 import { runMeasured } from './measured-command.ts';
 import { PgBackRest } from './pgbackrest.ts';
+import { treeBytes } from './tree-bytes.ts';
 
 const SEGMENT_BYTES = 16 * 2 ** 20;
 
@@ -104,7 +105,7 @@ async function pushSegments(
   begin: Lsn,
   end: Lsn,
 ): Promise<ArchiveThroughput> {
-  const rival = new PgBackRest(directory, server, socketDirectory);
+  const rival = await PgBackRest.open(directory, server, socketDirectory);
   await rival.prepare();
   const sum = { bytes: Number(end - begin), seconds: 0, cpuSeconds: 0, peakRssBytes: 0 };
   for (let at: bigint = begin; at < end; at += BigInt(SEGMENT_BYTES)) {
@@ -117,11 +118,4 @@ async function pushSegments(
   const storedBytes = await treeBytes(join(rival.repository, 'archive'));
   await rm(rival.repository, { recursive: true, force: true });
   return { ...sum, storedBytes };
-}
-
-async function treeBytes(path: string): Promise<number> {
-  let bytes = 0;
-  for (const entry of await readdir(path, { recursive: true, withFileTypes: true }))
-    if (entry.isFile()) bytes += (await stat(join(entry.parentPath, entry.name))).size;
-  return bytes;
 }

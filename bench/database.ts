@@ -1,13 +1,16 @@
-/** A PostgreSQL 15 server (the newest that Debian's pgBackRest reads) with a database whose pages compress about 3:1. */
-import { createServer, type TestServer } from '../test/support/postgres.ts';
+/** A server with a database whose pages compress about 3:1. */
+import { createServer, type Major, type TestServer } from '../test/support/postgres.ts';
 
 const ROWS_PER_STATEMENT = 200_000;
 
-/** Order lines: some columns that repeat, some that do not (a token of random digits), prose, two indexes. */
+/**
+ * Order lines: some columns that repeat, some that do not (a token of random digits), prose, two indexes. Pages have room
+ * for some new versions of their rows.
+ */
 const SCHEMA = `
   CREATE TABLE order_line (
     id bigint, customer int, placed timestamptz, status text, amount numeric(12,2), token text, note text
-  );
+  ) WITH (fillfactor = 90);
   CREATE INDEX ON order_line (id);
   CREATE INDEX ON order_line (customer)`;
 
@@ -19,12 +22,16 @@ const FILL = `
          repeat('to be delivered between nine and noon, ', 1 + floor(random() * 4)::int)
     FROM generate_series(1, ${ROWS_PER_STATEMENT}) i`;
 
-/** Makes and fills it; the caller disposes it. */
-export async function createBenchServer(sizeBytes: number, socketDirectory: string): Promise<TestServer> {
+/** Makes and fills it; the caller disposes it. Nothing changes in it that is not asked for. */
+export async function createBenchServer(
+  major: Major,
+  sizeBytes: number,
+  socketDirectory: string,
+): Promise<TestServer> {
   await using stack = new AsyncDisposableStack();
   const server = stack.use(
     await createServer({
-      major: 15,
+      major,
       settings: {
         unix_socket_directories: `'${socketDirectory}'`,
         shared_buffers: "'256MB'",
@@ -34,13 +41,15 @@ export async function createBenchServer(sizeBytes: number, socketDirectory: stri
         fsync: 'on',
         full_page_writes: 'on',
         max_slot_wal_keep_size: "'4GB'",
+        autovacuum: 'off',
+        ...(major >= 17 ? { summarize_wal: 'on' } : {}),
       },
     }),
   );
   await server.query(SCHEMA);
   for (let rows = 0; (await databaseBytes(server)) < sizeBytes; rows += ROWS_PER_STATEMENT)
     await server.query(FILL, [rows]);
-  await server.query('VACUUM ANALYZE');
+  await server.query('VACUUM (FREEZE, ANALYZE)');
   await server.query('CHECKPOINT');
   stack.move();
   return server;

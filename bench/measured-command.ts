@@ -16,10 +16,11 @@ const SAMPLE_INTERVAL_MS = 20;
 /** Runs "$@" and then writes bash's `times` (two lines: the shell, its children) behind a mark. */
 const TIMED = '"$@"; code=$?; echo "@times" >&2; times >&2; exit $code';
 
-/** Throws with the program's output when it fails. */
+/** `onLine` gets each line of its output at once. Throws with the program's output when it fails. */
 export async function runMeasured(
   command: readonly string[],
   env: Readonly<Record<string, string>> = {},
+  onLine: (line: string) => void = () => undefined,
 ): Promise<Measured> {
   const begin = performance.now();
   const child = spawn('bash', ['-c', TIMED, 'bash', ...command], {
@@ -28,8 +29,13 @@ export async function runMeasured(
   });
   let stdout = '';
   let stderr = '';
+  let told = 0;
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     stdout += text;
+    for (let end = stdout.indexOf('\n', told); end >= 0; end = stdout.indexOf('\n', told)) {
+      onLine(stdout.slice(told, end));
+      told = end + 1;
+    }
   });
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr += text;

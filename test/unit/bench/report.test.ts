@@ -3,11 +3,11 @@ import { describeAgent, fillSection, SECTION } from '../../../bench/report.ts';
 
 test('the section between the marks is replaced, the rest stays, and filling twice is filling once', () => {
   const document = 'before\n<!-- bench: begin -->\nold\n<!-- bench: end -->\nafter\n';
-  const filled = fillSection(document, SECTION.backup, 'new');
+  const filled = fillSection(document, SECTION.agent, 'new');
   expect(filled).toBe('before\n<!-- bench: begin -->\nnew\n<!-- bench: end -->\nafter\n');
-  expect(fillSection(filled, SECTION.backup, 'new')).toBe(filled);
+  expect(fillSection(filled, SECTION.agent, 'new')).toBe(filled);
   expect(() => fillSection(document, SECTION.log, 'new')).toThrow('no place');
-  expect(() => fillSection('no marks', SECTION.backup, 'new')).toThrow('no place');
+  expect(() => fillSection('no marks', SECTION.agent, 'new')).toThrow('no place');
 });
 
 test('without pgbench only the memory is described', () => {
