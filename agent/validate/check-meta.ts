@@ -5,6 +5,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import {
   BackupInfoSchema,
+  type EncryptionMode,
   type MetaIndexEntry,
   MetaIndexSchema,
   type PartitionGroupBackup,
@@ -26,6 +27,7 @@ import { type Findings, tolerate } from './findings.ts';
 export type Published = {
   readonly backup: PartitionGroupBackup;
   readonly round: bigint;
+  readonly encryptionMode: EncryptionMode;
   readonly isFirst: boolean;
 };
 
@@ -49,7 +51,7 @@ export async function checkCommitPoint(
     return undefined;
   }
   if (place === 0) await checkSideFiles(medium, root, key, findings, signal);
-  return { backup, round: info.round, isFirst: place === 0 };
+  return { backup, round: info.round, isFirst: place === 0, encryptionMode: info.encryptionMode };
 }
 
 async function checkSideFiles(

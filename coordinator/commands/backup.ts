@@ -1,5 +1,6 @@
 /** BACKUP and CANCEL BACKUP. */
 import { HoldfastError, isError } from '../../foundation/errors.ts';
+import type { NewDataKey } from '../../storage-layout/encryption/key-records.ts';
 import { requireMembers } from '../archive/require-members.ts';
 import { findLastJob, findRunningJob, insertJob, type Job, requestCancel } from '../catalog/jobs.ts';
 import { backupProgress } from '../catalog/progress.ts';
@@ -8,9 +9,11 @@ import type { Tenant } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { overdueReason } from '../destination/full-age.ts';
 import { findSource } from '../destination/synthetic-source.ts';
+import { formatKeyRecord, keepDataKey, modeName, newKeyFor } from '../encryption/keys.ts';
 import { tellBecameFull } from '../jobs/begin-backup.ts';
 import type { BackupJobSpec } from '../jobs/specs.ts';
 import { parameterText } from '../parameters/values.ts';
+import type { CommandEvent } from '../sql/results.ts';
 import type { SqlSession } from '../sql/session.ts';
 import type { CurrentStatement } from '../sql/statements.ts';
 import { requireDestination } from './archive.ts';
@@ -26,7 +29,6 @@ export async function* backup(
   session: SqlSession,
   signal: AbortSignal,
 ): Events {
-  refuseLater(session);
   const destination = await requireDestination(context);
   if (statement.to !== undefined && statement.to !== destination.uri) {
     throw new HoldfastError(
@@ -58,10 +60,12 @@ export async function* backup(
   for (const { tenant } of read) await checkTenant(context, tenant, 'backup', undefined, signal);
   const jobs: bigint[] = [];
   for (const each of chosen) {
-    const { tenant, mode, fullReason } = each;
-    const jobId = await createJob(context, each, statement);
+    const { tenant, mode, fullReason, logMode } = each;
+    const key = await newKeyFor(context, tenant.tenant_id, session);
+    const jobId = await createJob(context, each, statement, key);
     jobs.push(jobId);
     if (fullReason !== '') yield notice(`a real full backup is made instead: ${fullReason}`);
+    if (key !== undefined && logMode === 'NONE') yield logIsPlain(tenant, each.round);
     yield notice(
       `${mode === 'full' ? '' : `${mode} `}backup of tenant "${tenant.tenant_name}" started: job ${jobId}`,
       {
@@ -76,20 +80,14 @@ export async function* backup(
   }
 }
 
-/** What this version cannot do is refused by name, never done in part. */
-function refuseLater(session: SqlSession): void {
-  if (session.encryption !== undefined)
-    throw new HoldfastError('NOT_SUPPORTED', 'encrypted backups are not supported yet', {
-      hint: 'SET ENCRYPTION OFF;',
-    });
-}
-
 /** One tenant's backup. `fullReason`: why it is a real full one though another was asked for. */
 type Chosen = {
   readonly tenant: Tenant;
   readonly mode: BackupMode;
   readonly fullReason: string;
   readonly round: bigint;
+  /** What opens the round's log; undefined: there is no round. */
+  readonly logMode: string | undefined;
   /** Encrypted URI. */
   readonly destination: string;
   readonly displayDestination: string;
@@ -112,7 +110,8 @@ async function chooseBackup(
       destination: round?.destination ?? context.secrets.encrypt(destination.uri),
       displayDestination: round?.display_destination ?? destination.display,
     };
-    return { tenant, mode, fullReason, round: round?.round ?? 0n, ...place };
+    const logMode = round?.encryption_mode;
+    return { tenant, mode, fullReason, round: round?.round ?? 0n, logMode, ...place };
   }
   if (round?.state !== 'DOING') throw notArchiving(tenant, round);
   return {
@@ -120,6 +119,7 @@ async function chooseBackup(
     mode: mode === 'synthetic' ? 'full' : mode,
     fullReason,
     round: round.round,
+    logMode: round.encryption_mode,
     destination: round.destination,
     displayDestination: round.display_destination,
   };
@@ -167,10 +167,21 @@ function inProgress(tenant: Tenant, job: Job): HoldfastError {
   });
 }
 
+/** The log from its start to its end belongs to a backup. */
+function logIsPlain(tenant: Tenant, round: bigint): CommandEvent {
+  return {
+    kind: 'notice',
+    severity: 'WARNING',
+    message: `the backup of tenant "${tenant.tenant_name}" is encrypted, its log in archive round ${round} is not`,
+    hint: "ALTER SYSTEM SET backup_encryption = 'on'; then NOARCHIVELOG and ARCHIVELOG, for a round that is.",
+  };
+}
+
 async function createJob(
   context: CoordinatorContext,
   { tenant, mode, fullReason, round, destination, displayDestination }: Chosen,
   statement: Of<'backup'>,
+  key: NewDataKey | undefined,
 ): Promise<bigint> {
   const spec: BackupJobSpec = {
     description: statement.description ?? '',
@@ -180,10 +191,14 @@ async function createJob(
     round: String(round),
     mode,
     fullReason,
+    ...(key === undefined
+      ? {}
+      : { encryption: { mode: modeName(key.record), record: formatKeyRecord(key.record) } }),
   };
   return await write(context, async (tx) => {
     const running = await findRunningJob(tx, 'BACKUP', tenant.tenant_name);
     if (running !== undefined) throw inProgress(tenant, running);
+    if (key !== undefined) await keepDataKey(context, tx, key);
     const jobId = await insertJob(tx, {
       kind: 'BACKUP',
       tenantId: tenant.tenant_id,

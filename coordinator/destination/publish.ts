@@ -13,6 +13,7 @@ import {
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { LogLookup } from '../../storage-layout/clog/lookup.ts';
 import { verifyLog } from '../../storage-layout/clog/verify.ts';
+import { modeOfName } from '../../storage-layout/encryption/key-records.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { type RoundKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
 import { listParameterValues } from '../catalog/parameters.ts';
@@ -134,6 +135,7 @@ export async function publishBackup(
     round: set.round,
     description: set.description,
     reason: set.full_reason,
+    encryptionMode: modeOfName(set.encryption_mode),
     startUs: set.start_us,
     endUs: context.clock.nowUs(),
     clusterName: root.clusterName,

@@ -23,10 +23,12 @@ import {
   PartitionGroupBackupSchema,
 } from '../../../proto/gen/holdfast/v1/records_pb.ts';
 import { combineCrc32c } from '../../../storage-layout/crc32c.ts';
+import { opensAt } from '../../../storage-layout/encryption/key-ring.ts';
 import { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
 import { type MacroBlockEntry, writeMacroBlockIndex } from '../../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';
 import { openMedium } from '../../../storage-layout/media/open.ts';
+import { withDataKeys } from '../../../storage-layout/media/with-keys.ts';
 import type { FileFacts } from '../../../storage-layout/records/record-file.ts';
 import { tree } from '../../../storage-layout/tree.ts';
 import { JobPool } from '../../job-pool.ts';
@@ -83,12 +85,13 @@ export async function runSyntheticBackup(
   signal: AbortSignal,
 ): Promise<BackupResult> {
   const target = targetOf(task);
-  await using medium = await (context.openMedium ?? openMedium)(target.uri, signal);
+  const opened = await (context.openMedium ?? openMedium)(target.uri, signal);
+  await using medium = withDataKeys(opened, target.keys);
   const progress = new ProgressReporter(report);
   const { tenantId } = target.setKey;
   const key = { tenantId, fullSetId: task.sourceFullSetId, setId: task.sourceSetId };
   const source = await openSourceSet(medium, target.root, key, target.group, signal);
-  const copies = await planCopies(source, task.firstSubTaskId, signal);
+  const copies = await planCopies(source, target, task.firstSubTaskId, signal);
   const counters = new Counters();
   const workerCount =
     task.concurrency === 0 ? Math.min(availableParallelism(), MAX_AUTOMATIC_WORKERS) : task.concurrency;
@@ -116,9 +119,13 @@ export async function runSyntheticBackup(
   return create(BackupResultSchema, { backup: summarize(making, index, described, storedBytes) });
 }
 
-/** Which macroblock files are copied whole. Throws SYNTHETIC_BACKUP_REFUSED, BACKUP_FILE_NOT_EXIST. */
+/**
+ * Which macroblock files are copied whole; none whose data key the new set does not have. Throws SYNTHETIC_BACKUP_REFUSED,
+ * BACKUP_FILE_NOT_EXIST.
+ */
 async function planCopies(
   source: SourceSet,
+  target: BackupTarget,
   firstSubTaskId: number,
   signal: AbortSignal,
 ): Promise<FileCopies> {
@@ -136,7 +143,8 @@ async function planCopies(
     const stored = await medium.stat(path, signal);
     if (stored === undefined)
       throw new HoldfastError('BACKUP_FILE_NOT_EXIST', `${path}: the file is missing`);
-    sized.push({ ...file, sizeBytes: stored.sizeBytes });
+    const copy = tree.macroBlock(root, target.setKey, backup.partitionGroup, firstSubTaskId);
+    if (await opensAt(medium, path, copy, signal)) sized.push({ ...file, sizeBytes: stored.sizeBytes });
   }
   return new FileCopies(sized, firstSubTaskId);
 }
@@ -165,6 +173,7 @@ function workerData({ target, source, counters, limits, workerCount }: Making): 
   const { backup } = source;
   return {
     destinationUri: target.uri,
+    keys: target.keys,
     root: target.root,
     group: target.group,
     source: source.key,
