@@ -38,7 +38,13 @@ import {
   JOB_BYTES,
 } from './check-job.ts';
 import { checkKeyRecord } from './check-keys.ts';
-import { checkCommitPoint, checkDescribedFiles, checkMetaIndex, type Published } from './check-meta.ts';
+import {
+  checkCommitPoint,
+  checkDescribedFiles,
+  checkMetaIndex,
+  checkSideFiles,
+  type Published,
+} from './check-meta.ts';
 import { type Findings, tolerate } from './findings.ts';
 import type { ValidationReporter } from './progress.ts';
 
@@ -77,6 +83,7 @@ export async function checkSet(
   const { backup, encryptionMode } = published;
   if (!(await checkKeyRecord(setKeyPlace(medium, root, key), encryptionMode, findings, signal)))
     return { published, databases: new Map() };
+  if (published.isFirst) await checkSideFiles(medium, root, key, findings, signal);
   reporter.set({ bytesTotal: backup.inputBytes, blocksTotal: backup.macroblockCount });
   const whole = await checkDescribedFiles(medium, root, key, backup, findings, signal);
   const metaKey = whole.get('metaFile');

@@ -61,19 +61,21 @@ export async function requireFileKeys(context: Pick<CoordinatorContext, 'keyFile
 
 /**
  * A new data key for a backup that `session` asked for, or for a round (no session); undefined: it is not to be encrypted.
- * A session's password opens it, and the key file does too, where there is one and the session did not say ONLY.
+ * A session's password opens it, and the key file does too, where there is one and the session did not say ONLY. What opens
+ * it opens the carried keys.
  */
 export async function newKeyFor(
   context: CoordinatorContext,
   tenantId: bigint,
   session?: Pick<SqlSession, 'encryption'>,
+  carried: readonly DataKey[] = [],
 ): Promise<NewDataKey | undefined> {
   const given = session?.encryption;
   const isOn = await parameterIsOn(context.catalog, 'backup_encryption', tenantId);
   if (given === undefined && !isOn) return undefined;
   const byFile = given === undefined ? await requireFileKeys(context) : (await readFileKeys(context))[0];
   const wrappers = { password: given?.password, fileKey: given?.only === true ? undefined : byFile };
-  return await newDataKey(wrappers, context.clock.nowUs());
+  return await newDataKey(wrappers, context.clock.nowUs(), carried);
 }
 
 /** Keeps a data key. */

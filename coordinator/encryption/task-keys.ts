@@ -4,9 +4,11 @@ import { BackupInfoSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import {
   unlockRoundToValidate,
+  unlockSet,
   unlockToValidate,
   unlockWithLog,
 } from '../../storage-layout/encryption/unlock.ts';
+import type { KeySecrets } from '../../storage-layout/encryption/wrapping.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { readInfoIfThere } from '../../storage-layout/records/info-file.ts';
 import { type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
@@ -22,7 +24,23 @@ export async function keysOfBackup(
 ): Promise<readonly DataKey[]> {
   const medium = await context.destinations.open(context.secrets.decrypt(set.destination), signal);
   const key = { tenantId: set.tenant_id, fullSetId: set.full_set_id, setId: set.backup_set_id };
-  return await unlockWithLog(medium, context.root, key, set.round, await keySecrets(context), signal);
+  const secrets = await keySecrets(context);
+  const keys = await unlockWithLog(medium, context.root, key, set.round, secrets, signal);
+  if (set.source_set_id === 0n) return keys;
+  const source = { tenantId: set.tenant_id, fullSetId: set.source_full_set_id, setId: set.source_set_id };
+  return [...keys, ...(await keysOfSource(medium, context.root, source, secrets, signal))];
+}
+
+/** What the set that a synthetic full is made of is read with; nothing is written there. Each key once. */
+export async function keysOfSource(
+  medium: Medium,
+  root: TreeRoot,
+  key: SetKey,
+  secrets: KeySecrets,
+  signal: AbortSignal,
+): Promise<readonly DataKey[]> {
+  const keys = await unlockSet(medium, root, key, secrets, signal);
+  return [...new Map(keys.map((each) => [each.id, { ...each, writes: false }])).values()];
 }
 
 export async function keysOfValidation(

@@ -18,7 +18,14 @@ import { readInfo, writeOnce } from '../records/info-file.ts';
 import { type RoundKey, type SetKey, type TreeRoot, tree } from '../tree.ts';
 import { KEY_BYTES } from './cipher.ts';
 import { DATA_KEY_ID_BYTES, type DataKey } from './key-ring.ts';
-import { type KeySecrets, unwrapDataKey, type Wrappers, wrapDataKey } from './wrapping.ts';
+import {
+  derivingOnce,
+  type KeySecrets,
+  newSalt,
+  unwrapDataKey,
+  type Wrappers,
+  wrapDataKey,
+} from './wrapping.ts';
 
 /** How often a number is tried that somebody else took. */
 const ATTEMPTS = 16;
@@ -66,10 +73,18 @@ export function roundKeyPlace(medium: Medium, root: TreeRoot, key: RoundKey): Ke
 /** A data key that nothing is encrypted under yet, and its first record. */
 export type NewDataKey = { readonly id: string; readonly key: Uint8Array; readonly record: KeyRecord };
 
-export async function newDataKey(wrappers: Wrappers, nowUs: bigint): Promise<NewDataKey> {
+/** `carried`: data keys of files that are copied whole from elsewhere; they are wrapped in the same ways. */
+export async function newDataKey(
+  wrappers: Wrappers,
+  nowUs: bigint,
+  carried: readonly Pick<DataKey, 'id' | 'key'>[] = [],
+): Promise<NewDataKey> {
   const id = randomBytes(DATA_KEY_ID_BYTES);
   const key = Uint8Array.from(randomBytes(KEY_BYTES));
-  const keys = [await wrapDataKey(id, key, wrappers)];
+  const all = [{ id, key }, ...carried.map((each) => ({ id: Buffer.from(each.id, 'hex'), key: each.key }))];
+  const [salt, derive] = [newSalt(), derivingOnce()];
+  const keys: WrappedDataKey[] = [];
+  for (const each of all) keys.push(await wrapDataKey(each.id, each.key, wrappers, salt, derive));
   return { id: id.toString('hex'), key, record: create(KeyRecordSchema, { createdUs: nowUs, keys }) };
 }
 
@@ -111,8 +126,9 @@ export async function openDataKeys(
 ): Promise<readonly DataKey[]> {
   const found = await readKeyRecord(place, signal);
   const keys: DataKey[] = [];
+  const derive = derivingOnce();
   for (const wrapped of found?.record.keys ?? []) {
-    const key = await unwrapDataKey(wrapped, secrets);
+    const key = await unwrapDataKey(wrapped, secrets, derive);
     if (key === undefined) throw doesNotOpen(place, wrapped, secrets);
     keys.push({ directory: place.covers, id: idOf(wrapped), key, writes: keys.length === 0 });
   }
@@ -124,6 +140,34 @@ export function modeOf(record: KeyRecord | undefined): EncryptionMode {
   const ways = new Set(record?.keys[0]?.wrappings.map(({ by }) => by.case));
   if (ways.has('password')) return ways.has('keyFile') ? EncryptionMode.DUAL : EncryptionMode.PASSWORD;
   return ways.has('keyFile') ? EncryptionMode.KEY_FILE : EncryptionMode.UNSPECIFIED;
+}
+
+/**
+ * Leaves only these of a place's carried keys in its record. Throws BACKUP_FAILED when one of them is not in it. A rotation
+ * that comes between wins: then the others stay, which costs nothing but their bytes.
+ */
+export async function keepCarriedKeys(
+  place: KeyPlace,
+  ids: ReadonlySet<string>,
+  nowUs: bigint,
+  signal?: AbortSignal,
+): Promise<void> {
+  const found = await readKeyRecord(place, signal);
+  const keys = found?.record.keys ?? [];
+  const lost = [...ids].find((id) => !keys.some((key) => idOf(key) === id));
+  if (lost !== undefined)
+    throw new HoldfastError(
+      'BACKUP_FAILED',
+      `${place.name} has files of the data key ${lost}, and not that key`,
+    );
+  const kept = keys.filter((key, index) => index === 0 || ids.has(idOf(key)));
+  if (found === undefined || kept.length === keys.length) return;
+  try {
+    const record = create(KeyRecordSchema, { createdUs: nowUs, keys: kept });
+    await replaceRecord(place, found.ordinal, record, signal);
+  } catch (error) {
+    if (!isError(error, 'FILE_EXISTS')) throw error;
+  }
 }
 
 export type Rotation = 'rotated' | 'unencrypted' | 'unopened';
@@ -142,15 +186,16 @@ export async function rotateDataKeys(
   const found = await readKeyRecord(place, signal);
   if (found === undefined) return 'unencrypted';
   const keys: WrappedDataKey[] = [];
+  const [salt, derive] = [newSalt(), derivingOnce()];
   for (const wrapped of found.record.keys) {
-    const key = await unwrapDataKey(wrapped, secrets);
+    const key = await unwrapDataKey(wrapped, secrets, derive);
     if (key === undefined) return 'unopened';
     const ways = new Set(wrapped.wrappings.map(({ by }) => by.case));
     const wanted = {
       password: ways.has('password') ? wrappers.password : undefined,
       fileKey: ways.has('keyFile') ? wrappers.fileKey : undefined,
     };
-    const made = await wrapDataKey(wrapped.keyId, key, wanted);
+    const made = await wrapDataKey(wrapped.keyId, key, wanted, salt, derive);
     const renewed = new Set(made.wrappings.map(({ by }) => by.case));
     const kept: KeyWrapping[] = wrapped.wrappings.filter(({ by }) => !renewed.has(by.case));
     keys.push({ ...made, wrappings: [...kept, ...made.wrappings] });

@@ -92,21 +92,25 @@ export async function cipherOf(
   return new FileCipher(key.key, fileId, first.payload);
 }
 
-/** Whether a file of several records can be read when it is copied, as it is, from `from` to `to`. */
+/**
+ * Whether a file of several records can be read when it is copied, as it is, from `from` to `to`, and the id of its data key;
+ * undefined: it is plain.
+ */
 export async function opensAt(
   medium: Medium,
   from: string,
   to: string,
   signal?: AbortSignal,
-): Promise<boolean> {
+): Promise<{ readonly opens: boolean; readonly keyId: string | undefined }> {
   const here = (await medium.keys?.keysFor(from, signal)) ?? [];
   const there = (await medium.keys?.keysFor(to, signal)) ?? [];
-  if (here.length + there.length === 0) return true;
+  if (here.length + there.length === 0) return { opens: true, keyId: undefined };
   const head = await medium.readRange(from, 0, FILE_HEAD_BYTES, undefined, signal);
   const source = { file: from };
-  const { keyId } = decodeFileHeader(decodeRecord(head, 0, source), source);
-  if (keyId === undefined) return there.length === 0;
-  return there.some(({ id }) => id === Buffer.from(keyId).toString('hex'));
+  const { keyId: bytes } = decodeFileHeader(decodeRecord(head, 0, source), source);
+  if (bytes === undefined) return { opens: there.length === 0, keyId: undefined };
+  const keyId = Buffer.from(bytes).toString('hex');
+  return { opens: there.some(({ id }) => id === keyId), keyId };
 }
 
 /** The ciphers of the files of a medium, for readers that go to a record directly. */

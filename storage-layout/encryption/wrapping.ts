@@ -43,16 +43,21 @@ export type KeySecrets = {
 /** What data keys are wrapped with: one of both at least. */
 export type Wrappers = { readonly password: string | undefined; readonly fileKey: Uint8Array | undefined };
 
-/** Wraps one data key in every way that is asked for. */
+/**
+ * Wraps one data key in every way that is asked for. Of one record, all keys are wrapped with one `salt` and `derive`, so
+ * that a password is worked on once.
+ */
 export async function wrapDataKey(
   id: Uint8Array,
   key: Uint8Array,
   wrappers: Wrappers,
+  salt: Uint8Array = newSalt(),
+  derive: DeriveKey = keyOfPassword,
 ): Promise<WrappedDataKey> {
   const wrappings: KeyWrapping[] = [];
   if (wrappers.password !== undefined) {
-    const parameters = { salt: randomBytes(SALT_BYTES), ...SCRYPT };
-    const wrappingKey = await keyOfPassword(wrappers.password, parameters);
+    const parameters = { salt, ...SCRYPT };
+    const wrappingKey = await derive(wrappers.password, parameters);
     wrappings.push(wrap({ case: 'password', value: parameters }, wrappingKey, id, key));
   }
   if (wrappers.fileKey !== undefined) {
@@ -66,6 +71,7 @@ export async function wrapDataKey(
 export async function unwrapDataKey(
   { keyId, wrappings }: WrappedDataKey,
   secrets: KeySecrets,
+  derive: DeriveKey = keyOfPassword,
 ): Promise<Uint8Array | undefined> {
   const known = await secrets.known?.(Buffer.from(keyId).toString('hex'));
   if (known !== undefined) return known;
@@ -77,7 +83,7 @@ export async function unwrapDataKey(
       if (key !== undefined) return key;
     } else if (by.case === 'password' && isAffordable(by.value)) {
       for (const password of secrets.passwords) {
-        const key = unwrap(wrapping, await keyOfPassword(password, by.value), keyId);
+        const key = unwrap(wrapping, await derive(password, by.value), keyId);
         if (key !== undefined) return key;
       }
     }
@@ -126,6 +132,31 @@ function unwrap(
 
 function keyOfFileKey(fileKey: Uint8Array, id: Uint8Array): Uint8Array {
   return new Uint8Array(hkdfSync('sha256', fileKey, id, KEY_FILE_INFO, KEY_BYTES));
+}
+
+export function newSalt(): Uint8Array {
+  return randomBytes(SALT_BYTES);
+}
+
+/** The wrapping key that a password gives. */
+export type DeriveKey = (password: string, parameters: ScryptParameters) => Promise<Uint8Array>;
+
+/** Works on each password once for each salt. Not to be kept longer than one record is read or written. */
+export function derivingOnce(): DeriveKey {
+  const known = new Map<string, Promise<Uint8Array>>();
+  return async (password, parameters) => {
+    const { salt, costLog2, blockSize, parallelization } = parameters;
+    const name = JSON.stringify([
+      Buffer.from(salt).toString('hex'),
+      costLog2,
+      blockSize,
+      parallelization,
+      password,
+    ]);
+    const key = known.get(name) ?? keyOfPassword(password, parameters);
+    known.set(name, key);
+    return await key;
+  };
 }
 
 type ScryptParameters = Pick<PasswordWrapping, 'salt' | 'costLog2' | 'blockSize' | 'parallelization'>;

@@ -49,7 +49,7 @@ import { ProgressReporter } from '../progress.ts';
 import { type BackupTarget, targetOf } from '../target.ts';
 import type { SharedLimits } from '../throttle.ts';
 import { pageCheckFailed } from './make-blocks.ts';
-import { FileCopies, LiveBytes, TaskSize, taskBytes } from './plan.ts';
+import { FileCopies, isMostlyLive, LiveBytes, TaskSize, taskBytes } from './plan.ts';
 import type {
   SyntheticBlock,
   SyntheticFile,
@@ -68,6 +68,8 @@ type Making = {
   readonly medium: Medium;
   readonly source: SourceSet;
   readonly copies: FileCopies;
+  /** The data keys of the copies. */
+  readonly keyIds: ReadonlySet<string>;
   readonly counters: Counters;
   readonly limits: SharedLimits;
   readonly workerCount: number;
@@ -91,12 +93,12 @@ export async function runSyntheticBackup(
   const { tenantId } = target.setKey;
   const key = { tenantId, fullSetId: task.sourceFullSetId, setId: task.sourceSetId };
   const source = await openSourceSet(medium, target.root, key, target.group, signal);
-  const copies = await planCopies(source, target, task.firstSubTaskId, signal);
+  const { copies, keyIds } = await planCopies(source, target, task.firstSubTaskId, signal);
   const counters = new Counters();
   const workerCount =
     task.concurrency === 0 ? Math.min(availableParallelism(), MAX_AUTOMATIC_WORKERS) : task.concurrency;
   const limits = netLimitsOf(context, task);
-  const making = { context, task, target, medium, source, copies, counters, limits, workerCount };
+  const making = { context, task, target, medium, source, copies, keyIds, counters, limits, workerCount };
   const { inputBytes, fileCount, macroblockCount } = source.backup;
   const totals = {
     bytes: Number(inputBytes),
@@ -128,7 +130,7 @@ async function planCopies(
   target: BackupTarget,
   firstSubTaskId: number,
   signal: AbortSignal,
-): Promise<FileCopies> {
+): Promise<{ readonly copies: FileCopies; readonly keyIds: ReadonlySet<string> }> {
   const live = new LiveBytes();
   for await (const { file, blocks } of readFileBlocks(source, signal))
     for (const block of blocks) {
@@ -137,6 +139,7 @@ async function planCopies(
       live.add(block);
     }
   const sized = [];
+  const keyIds = new Set<string>();
   for (const file of live.files()) {
     const { root, key, backup, medium } = source;
     const path = tree.macroBlock(root, { ...key, setId: file.setId }, backup.partitionGroup, file.subTaskId);
@@ -144,9 +147,14 @@ async function planCopies(
     if (stored === undefined)
       throw new HoldfastError('BACKUP_FILE_NOT_EXIST', `${path}: the file is missing`);
     const copy = tree.macroBlock(root, target.setKey, backup.partitionGroup, firstSubTaskId);
-    if (await opensAt(medium, path, copy, signal)) sized.push({ ...file, sizeBytes: stored.sizeBytes });
+    const candidate = { ...file, sizeBytes: stored.sizeBytes };
+    if (!isMostlyLive(candidate)) continue;
+    const { opens, keyId } = await opensAt(medium, path, copy, signal);
+    if (!opens) continue;
+    sized.push(candidate);
+    if (keyId !== undefined) keyIds.add(keyId);
   }
-  return new FileCopies(sized, firstSubTaskId);
+  return { copies: new FileCopies(sized, firstSubTaskId), keyIds };
 }
 
 /** Does all work on worker threads; returns the bytes that were stored. */
@@ -298,7 +306,7 @@ async function* filesOf(
 }
 
 function summarize(
-  { task, target, source }: Making,
+  { task, target, source, keyIds }: Making,
   { newestPageLsn }: IndexOfWholes,
   described: readonly DescribedFile[],
   storedBytes: number,
@@ -313,6 +321,7 @@ function summarize(
     readBytes: 0n,
     previousSetId: 0n,
     sourceSetId: task.sourceSetId,
+    carriedKeyIds: [...keyIds].map((id) => Buffer.from(id, 'hex')),
     taskId: task.metaTaskId,
     files: described.map(({ key, facts: { sizeBytes, sha256 } }) =>
       create(FileDigestSchema, { path: key.slice(prefix.length), sizeBytes, sha256 }),

@@ -10,6 +10,7 @@ import { scanLogFile } from '../../../storage-layout/clog/scan.ts';
 import { LogFileWriter } from '../../../storage-layout/clog/writer.ts';
 import { crc32c } from '../../../storage-layout/crc32c.ts';
 import {
+  keepCarriedKeys,
   modeOf,
   newDataKey,
   readKeyRecord,
@@ -308,8 +309,9 @@ describe('an encrypted log', () => {
     });
     expect(await readChangePayloads(medium, indexKey)).toHaveLength(1);
     const lookup = await LogLookup.open(medium, ROOT, ROUND, GROUP);
-    const read = await collect(lookup.read(TIMELINE, begin, facts.end));
-    expect(Buffer.concat(read.map(({ data }) => Buffer.from(data))).equals(log)).toBe(true);
+    const read: Buffer[] = [];
+    for await (const { data } of lookup.read(TIMELINE, begin, facts.end)) read.push(Buffer.from(data));
+    expect(Buffer.concat(read).equals(log)).toBe(true);
     for (const file of [key, indexKey]) expect((await opened.medium.read(file)).includes(MARKER)).toBe(false);
   });
 
@@ -428,6 +430,31 @@ describe('data keys', () => {
         3n,
       ),
     ).toBe('unencrypted');
+  });
+
+  it('that are carried along open as the own one does, and go when no file is under them', async () => {
+    await using opened = await openTestMedium();
+    const place = setKeyPlace(opened.medium, ROOT, SET);
+    const [used, unused] = [dataKey('elsewhere'), dataKey('elsewhere')];
+    const made = await newDataKey({ password: 'secret', fileKey: undefined }, 1n, [unused, used]);
+    await writeFirstRecord(place, made.record);
+    const unlock = async () =>
+      await unlockSet(opened.medium, ROOT, SET, { passwords: ['secret'], fileKeys: [] });
+    expect((await unlock()).map(({ id, writes }) => [id, writes])).toEqual([
+      [made.id, true],
+      [unused.id, false],
+      [used.id, false],
+    ]);
+    await keepCarriedKeys(place, new Set([used.id]), 2n);
+    await keepCarriedKeys(place, new Set([used.id]), 3n);
+    expect(await opened.medium.listNames(place.directory)).toEqual(['key_2']);
+    expect((await unlock()).map(({ id, key }) => [id, key])).toEqual([
+      [made.id, made.key],
+      [used.id, used.key],
+    ]);
+    await expect(keepCarriedKeys(place, new Set([unused.id]), 4n)).rejects.toMatchObject({
+      code: 'BACKUP_FAILED',
+    });
   });
 
   it('with a flipped byte in their record do not open', async () => {
