@@ -3,8 +3,8 @@
  * file gives it back, a wrong one is refused before anything is fetched, and damage is found.
  */
 import { randomBytes } from 'node:crypto';
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readServerState, type ServerState } from '../../cli/demo/database-state.ts';
 import { stopServer } from '../../engine/postgres/server-process.ts';
@@ -133,8 +133,20 @@ describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) =
       4,
       expect.stringContaining('encrypted'),
     ]);
-    const log = await holdfast('log', 'list', '--from', destination, '--key-file', keyFile);
+    const opening = ['--from', destination, '--key-file', keyFile];
+    const log = await holdfast('log', 'list', ...opening);
     expect([log.code, log.stdout]).toEqual([0, expect.stringMatching(/timeline .*commit/is)]);
+    expect(log.stdout).toContain(MARKER); // the restore point
+    expect((await holdfast('log', 'show', ...opening)).code).toBe(0);
+    const [{ name } = { name: '' }] = await scenario.server.query<{ name: string }>(
+      'SELECT pg_walfile_name(pg_switch_wal() - 1) AS name',
+    );
+    await sealLog();
+    const fetched = join(scenario.server.directory, 'fetched');
+    expect((await holdfast('log', 'fetch', name, fetched, ...opening)).code).toBe(0);
+    const own = await readFile(join(scenario.server.dataDirectory, 'pg_wal', name));
+    expect((await readFile(fetched)).equals(own)).toBe(true);
+    expect((await holdfast('log', 'fetch', name, fetched, '--from', destination)).code).not.toBe(0);
     const checked = await holdfast('validate', '--from', destination, '--key-file', keyFile);
     expect([checked.code, checked.stdout]).toEqual([0, expect.stringContaining('Nothing is wrong')]);
   });
@@ -151,6 +163,57 @@ describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) =
       }
     }
   });
+
+  test('has a lost index of its log made anew, encrypted', async () => {
+    const { destination, destinationDirectory } = scenario.deployment;
+    const [index = ''] = await filesOfKind(destinationDirectory, 'logIndex');
+    const before = await readFile(index);
+    await rm(index);
+    const opening = ['--from', destination, '--key-file', keyFile];
+    expect((await holdfast('repair', 'clog', ...opening)).code).toBe(0);
+    const after = await readFile(index);
+    expect([after.length, after.includes(MARKER)]).toEqual([before.length, false]);
+    expect(after.equals(before)).toBe(false); // another file id, so another key
+    expect((await holdfast('validate', ...opening)).code).toBe(0);
+  });
+
+  test(
+    'in a synthetic full keeps files with their keys; it, its increment and a delta restore need nothing of its source',
+    async () => {
+      await backUp('SYNTHETIC DATABASE');
+      const [source = '', synthetic = ''] = (await setIds()).slice(-2);
+      const made = states.get(BigInt(source)) ?? never();
+      expect(await keyIdsOf(synthetic)).toEqual(
+        new Set([...(await keyIdsOf('1')), ...(await keyIdsOf(synthetic))]),
+      );
+      expect((await keyIdsOf(synthetic)).size).toBe(2);
+      await write(`UPDATE secrets SET text = 'again ${MARKER}' WHERE id % 11 = 0`);
+      await backUp('INCREMENTAL DATABASE');
+      const last = (await setIds()).at(-1) ?? '';
+      const [first = ''] = await filesOfKind(scenario.deployment.destinationDirectory, 'backupInfo');
+      const fullSet = dirname(dirname(first));
+      expect(fullSet).toMatch(/backup_set_1$/);
+      await rename(fullSet, `${fullSet}.hidden`);
+      try {
+        const whole = await restore(['--set', synthetic, '--immediate'], keyFile);
+        expect([whole.code, whole.stderr]).toEqual([0, expect.anything()]);
+        {
+          await using copy = copyOf(whole.stdout);
+          expect(await findDifferences(connectorTo(copy.port), made)).toEqual([]);
+        }
+        const delta = ['--set', last, '--immediate', '--delta'];
+        const { code, stdout, stderr } = await restore(delta, keyFile, whole.to);
+        expect([code, stderr]).toEqual([0, expect.anything()]);
+        await using copy = copyOf(stdout);
+        const wanted = states.get(BigInt(last)) ?? never();
+        expect(await findDifferences(connectorTo(copy.port), wanted)).toEqual([]);
+      } finally {
+        await rename(`${fullSet}.hidden`, fullSet);
+      }
+      await scenario.deployment.sql(`ALTER SYSTEM VALIDATE TENANT = ${TENANT} WAIT`);
+    },
+    BUSY_MS,
+  );
 
   test(
     'with a password opens by it: in the session that restores, and nowhere else',
@@ -211,7 +274,7 @@ describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) =
       } finally {
         await session.end();
       }
-      expect(notices.join()).toMatch(/wrapped anew: 4; not opened: 0/);
+      expect(notices.join()).toMatch(/wrapped anew: 6; not opened: 0/);
       for (const [path, size] of before)
         expect([path, (await stat(path)).size >= size]).toEqual([path, true]);
       const old = join(keyFile, '..', 'old.key');
@@ -277,6 +340,15 @@ describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) =
     return rows.map((row) => row.backup_set_id);
   }
 
+  /** The data keys of a set's macroblock files. */
+  async function keyIdsOf(setId: string): Promise<ReadonlySet<string>> {
+    const ids = new Set<string>();
+    for (const path of await filesOfKind(scenario.deployment.destinationDirectory, 'macroBlock'))
+      if (path.includes(`/macro_block_${setId}.`))
+        ids.add((await readFile(path)).subarray(0x38, 0x48).toString('hex'));
+    return ids;
+  }
+
   /** Waits until what was written so far is at the destination. */
   async function sealLog(): Promise<void> {
     const [row] = await scenario.server.query<{ lsn: string }>('SELECT pg_switch_wal() AS lsn');
@@ -297,9 +369,8 @@ describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) =
   async function restore(
     more: readonly string[],
     key: string | undefined,
+    to = join(scenario.server.directory, `copy-${(copies += 1)}`),
   ): Promise<CommandResult & { readonly to: string }> {
-    copies += 1;
-    const to = join(scenario.server.directory, `copy-${copies}`);
     const runAs = serverUser() === undefined ? [] : ['--run-as', 'nobody'];
     const place = ['--from', scenario.deployment.destination, '--tenant', TENANT, '--to', to];
     const bin = ['--bin-directory', binDirectory(major)];
