@@ -33,8 +33,8 @@ export async function startRound(
   await checkTenant(medium, context.root, named, signal);
   const highest = await highestRound(context.catalog, tenant.tenant_id);
   const nowUs = context.clock.nowUs();
-  const round = await claimRound(medium, context.deployment, tenant.tenant_id, highest, nowUs, signal);
   const key = await newKeyFor(context, tenant.tenant_id);
+  const round = await claimRound(medium, context.deployment, tenant.tenant_id, highest, nowUs, signal);
   if (key !== undefined) {
     const place = roundKeyPlace(medium, context.root, { tenantId: tenant.tenant_id, round });
     await writeFirstRecord(place, key.record, signal);

@@ -7,8 +7,8 @@ import type { DataKey, KeyRing } from './key-ring.ts';
 import type { KeySecrets } from './wrapping.ts';
 
 /**
- * The keys of a backup set: its own, and those of the sets of its full set before it, whose blocks it may have. Throws
- * BACKUP_INVALID_PASSWORD when one of them does not open.
+ * The keys of a backup set: its own, and those of the complete sets of its full set before it, whose blocks it may have.
+ * Throws BACKUP_INVALID_PASSWORD when one of them does not open.
  */
 export async function unlockSet(
   medium: Medium,
@@ -20,7 +20,7 @@ export async function unlockSet(
   const ids = await setIdsOf(medium, root, key, signal);
   const keys: DataKey[] = [];
   for (const setId of ids) {
-    if (setId > key.setId) continue;
+    if (setId > key.setId || !(await isNeeded(medium, root, key, setId, signal))) continue;
     const own = await openDataKeys(setKeyPlace(medium, root, { ...key, setId }), secrets, signal);
     keys.push(...own.map((each) => ({ ...each, writes: each.writes && setId === key.setId })));
   }
@@ -68,6 +68,7 @@ export async function unlockToValidate(
 ): Promise<readonly DataKey[]> {
   const keys = [...(await unlockRoundToValidate(medium, root, { ...key, round }, secrets, signal))];
   for (const setId of await setIdsOf(medium, root, key, signal)) {
+    if (!(await isNeeded(medium, root, key, setId, signal))) continue;
     const place = setKeyPlace(medium, root, { ...key, setId });
     keys.push(...(await openUnless(place, secrets, setId > key.setId ? NOT_NEEDED : DAMAGE, signal)));
   }
@@ -83,6 +84,18 @@ export async function unlockRoundToValidate(
   signal?: AbortSignal,
 ): Promise<readonly DataKey[]> {
   return await openUnless(roundKeyPlace(medium, root, key), secrets, DAMAGE, signal);
+}
+
+/** A set that was begun and never completed has no blocks that another needs; its password may be anybody's. */
+async function isNeeded(
+  medium: Medium,
+  root: TreeRoot,
+  key: SetKey,
+  setId: bigint,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  if (setId === key.setId) return true;
+  return (await medium.stat(tree.backupInfo(root, { ...key, setId }), signal)) !== undefined;
 }
 
 const DAMAGE = ['DATA_CORRUPT', 'FORMAT_UNKNOWN'] as const;
@@ -102,7 +115,7 @@ async function openUnless(
   }
 }
 
-/** The keys of whatever backup or round the file is of, as far as `secrets` opens them. */
+/** The keys of the backup or round that the file is of. Throws BACKUP_INVALID_PASSWORD when they do not open. */
 export async function unlockFor(
   medium: Medium,
   file: string,
@@ -111,10 +124,7 @@ export async function unlockFor(
 ): Promise<readonly DataKey[]> {
   const path = parseTreePath(file);
   if (path === undefined) return [];
-  if ('fullSetId' in path) {
-    const whole = { tenantId: path.tenantId, fullSetId: path.fullSetId, setId: GREATEST_ID };
-    return await unlockSet(medium, path.root, whole, secrets, signal);
-  }
+  if ('setId' in path) return await openDataKeys(setKeyPlace(medium, path.root, path), secrets, signal);
   if ('round' in path) return await unlockRound(medium, path.root, path, secrets, signal);
   return [];
 }
@@ -156,7 +166,6 @@ export async function findKeyPlaces(
   return places;
 }
 
-const GREATEST_ID = 2n ** 64n - 1n;
 const SET_NAME = /^backup_set_([1-9][0-9]*)$/;
 const BACKUP_NAME = /^backup_([1-9][0-9]*)$/;
 const ROUND_NAME = /^([1-9][0-9]*)$/;
