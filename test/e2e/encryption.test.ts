@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readServerState, type ServerState } from '../../cli/demo/database-state.ts';
 import { stopServer } from '../../engine/postgres/server-process.ts';
@@ -153,15 +153,23 @@ describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) =
 
   test('has a flipped byte of any kind of file found by VALIDATE', async () => {
     const { destination, destinationDirectory } = scenario.deployment;
-    for (const kind of ['macroBlock', 'macroBlockIndex', 'metaFile', 'logData', 'logIndex'] as const) {
-      const [file = ''] = await filesOfKind(destinationDirectory, kind);
+    // One run finds several; what only an index leads to is damaged in another run than that.
+    for (const kinds of [
+      ['macroBlock', 'metaFile', 'logData'] as const,
+      ['macroBlockIndex', 'logIndex'] as const,
+    ])
       for (const place of [0.3, 0.999]) {
-        await using _ = await damage(file, 'flip', place);
+        await using damages = new AsyncDisposableStack();
+        const damaged: string[] = [];
+        for (const kind of kinds) {
+          const [file = ''] = await filesOfKind(destinationDirectory, kind);
+          damages.use(await damage(file, 'flip', place));
+          damaged.push(relative(destinationDirectory, file));
+        }
         const { code, stdout } = await holdfast('validate', '--from', destination, '--key-file', keyFile);
-        expect([kind, place, code]).toEqual([kind, place, 1]);
-        expect(stdout).toContain(file.slice(file.lastIndexOf('/') + 1));
+        expect([place, code]).toEqual([place, 1]);
+        for (const file of damaged) expect([place, stdout]).toEqual([place, expect.stringContaining(file)]);
       }
-    }
   });
 
   test('has a lost index of its log made anew, encrypted', async () => {
