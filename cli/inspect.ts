@@ -9,13 +9,14 @@ import { formatSize } from '../foundation/units.ts';
 import {
   type BackupInfo,
   BackupType,
+  EncryptionMode,
   type PartitionGroupBackup,
   type RoundEnd,
   RoundState,
 } from '../proto/gen/holdfast/v1/records_pb.ts';
 import { describeFile, type FileDescription, type PlainValue } from '../storage-layout/describe.ts';
+import { MODE_NAMES } from '../storage-layout/encryption/key-records.ts';
 import type { Medium } from '../storage-layout/media/medium.ts';
-import { openMedium } from '../storage-layout/media/open.ts';
 import { type FoundTenant, findRoots, findTenants } from '../storage-layout/plan/discovery.ts';
 import { readTenantHistory } from '../storage-layout/plan/tenant-history.ts';
 import {
@@ -25,10 +26,16 @@ import {
   restorableWindows,
   type TenantHistory,
 } from '../storage-layout/plan/windows.ts';
-import { type TreeRoot, tree } from '../storage-layout/tree.ts';
+import { parseTreePath, type TreeRoot, tree } from '../storage-layout/tree.ts';
+import {
+  addBackupKeyOptions,
+  type BackupKeyOptions,
+  openWithBackupKeys,
+  readBackupKeys,
+} from './backup-keys.ts';
 import { addExamples } from './help.ts';
 
-type InspectOptions = { readonly tenant?: string; readonly json?: boolean };
+type InspectOptions = BackupKeyOptions & { readonly tenant?: string; readonly json?: boolean };
 
 export function registerInspect(program: Command): void {
   const command = program
@@ -40,8 +47,10 @@ export function registerInspect(program: Command): void {
     )
     .argument('<uri or file>', 'a destination, for example file:///backup, or one file')
     .option('--tenant <name>', 'only this tenant, by name or id')
-    .option('--json', 'a single file as JSON')
-    .action(async (place: string, options: InspectOptions) => await inspect(place, options));
+    .option('--json', 'a single file as JSON');
+  addBackupKeyOptions(command).action(
+    async (place: string, options: InspectOptions) => await inspect(place, options),
+  );
   addExamples(command, [
     ['what can be restored', 'holdfast inspect file:///backup'],
     [
@@ -53,16 +62,27 @@ export function registerInspect(program: Command): void {
 
 async function inspect(place: string, options: InspectOptions): Promise<void> {
   const file = await asFile(place);
+  const secrets = await readBackupKeys(options);
   if (file === undefined) {
-    await using medium = await openMedium(isUri(place) ? place : pathToFileURL(resolve(place)).href);
+    const uri = isUri(place) ? place : pathToFileURL(resolve(place)).href;
+    await using medium = await openWithBackupKeys(uri, secrets);
     await inspectDestination(medium, options);
     return;
   }
-  await using medium = await openMedium(pathToFileURL(dirname(file)).href);
-  const description = await describeFile(medium, basename(file));
+  const { directory, key } = placeInTree(file);
+  await using medium = await openWithBackupKeys(pathToFileURL(directory).href, secrets);
+  const description = await describeFile(medium, key);
   if (options.json === true) console.log(JSON.stringify(description, replaceBigints, 2));
   else printFile(file, description);
   if (description.problem !== undefined) process.exitCode = 4;
+}
+
+/** A file that stands in a destination's tree is read as part of it: so its key is found. */
+function placeInTree(file: string): { readonly directory: string; readonly key: string } {
+  const [, directory, key] = /^(.*)\/([^/]+\/[^/]+\/incarnation_1\/.+)$/.exec(resolve(file)) ?? [];
+  if (directory === undefined || key === undefined || parseTreePath(key) === undefined)
+    return { directory: dirname(file), key: basename(file) };
+  return { directory: directory === '' ? '/' : directory, key };
 }
 
 async function inspectDestination(medium: Medium, options: InspectOptions): Promise<void> {
@@ -105,6 +125,11 @@ const KINDS: Readonly<Record<BackupType, string>> = {
   [BackupType.SYNTHETIC]: 'synthetic full',
 };
 
+/** `, encrypted (TRANSPARENT_ENCRYPTION)`; empty for what is plain. */
+function describeMode(mode: EncryptionMode): string {
+  return mode === EncryptionMode.UNSPECIFIED ? '' : `, encrypted (${MODE_NAMES[mode] ?? mode})`;
+}
+
 function printSets(history: TenantHistory): void {
   if (history.sets.length === 0) console.log('    no backup set');
   for (const set of history.sets) printSet(set);
@@ -119,7 +144,10 @@ function printSet(set: BackupInfo): void {
       ? ''
       : ` made of set ${set.sourceSetId}, every page read at ${formatInstant(set.pagesReadUs)} or later`;
   const description = set.description === '' ? '' : ` "${set.description}"`;
-  console.log(`    Backup set ${set.backupSetId}, ${kind}${name}${source}, round ${set.round}${description}`);
+  const secret = describeMode(set.encryptionMode);
+  console.log(
+    `    Backup set ${set.backupSetId}, ${kind}${name}${source}, round ${set.round}${secret}${description}`,
+  );
   if (set.reason !== '') console.log(`      a real full backup was made instead: ${set.reason}`);
   for (const group of set.partitionGroups) {
     console.log(
@@ -145,7 +173,7 @@ function printRound(round: RoundHistory, sizeBytes: number): void {
   const state = stateOf(round.end);
   console.log(
     `    Archive round ${round.begin.round}, ${state}, since ${formatInstant(round.begin.beginUs)}, ` +
-      `${formatSize(sizeBytes)} at the destination`,
+      `${formatSize(sizeBytes)} at the destination${describeMode(round.begin.encryptionMode)}`,
   );
   for (const { partitionGroup, joinedUs, leftUs } of round.members) {
     if (joinedUs > 0n) console.log(`      ${partitionGroup}: joined ${formatInstant(joinedUs)}`);

@@ -10,8 +10,14 @@ import { readMembers } from '../storage-layout/plan/read-members.ts';
 import { listRounds } from '../storage-layout/plan/tenant-history.ts';
 import { readInfoIfThere } from '../storage-layout/records/info-file.ts';
 import { type RoundKey, type TreeRoot, tree } from '../storage-layout/tree.ts';
+import {
+  addBackupKeyOptions,
+  type BackupKeyOptions,
+  openWithBackupKeys,
+  readBackupKeys,
+} from './backup-keys.ts';
 
-export type LogSourceOptions = {
+export type LogSourceOptions = BackupKeyOptions & {
   readonly from: string;
   readonly cluster?: string;
   readonly clusterId?: bigint;
@@ -30,7 +36,7 @@ export type LogSource = {
 };
 
 export function addLogSourceOptions(command: Command): Command {
-  return command
+  return addBackupKeyOptions(command)
     .requiredOption('--from <uri>', 'the destination, for example file:///backup')
     .option('--cluster <name>', 'the cluster, when the destination holds several')
     .option('--cluster-id <id>', "the cluster's id", parseId)
@@ -62,6 +68,11 @@ export async function findLogSources(
     'ENTRY_NOT_EXIST',
     `${medium.displayUri} has no ${options.round === undefined ? 'archive round' : `archive round ${options.round}`} of this tenant${options.group === undefined ? '' : ` and partition group "${options.group}"`}`,
   );
+}
+
+/** The destination that the options name, with what opens its encrypted log. */
+export async function openLogDestination(options: LogSourceOptions, signal: AbortSignal): Promise<Medium> {
+  return await openWithBackupKeys(options.from, await readBackupKeys(options), signal);
 }
 
 export async function openLog(source: LogSource, signal: AbortSignal): Promise<LogLookup> {

@@ -8,7 +8,6 @@ import { HoldfastError, isError, toHoldfastError } from '../foundation/errors.ts
 import { parseInstantUs } from '../foundation/instant.ts';
 import { formatLsn, parseLsn, type Timeline, toTimeline } from '../foundation/lsn.ts';
 import { formatSize } from '../foundation/units.ts';
-import { openMedium } from '../storage-layout/media/open.ts';
 import { formatInstant } from '../storage-layout/plan/windows.ts';
 import { addExamples } from './help.ts';
 import {
@@ -29,6 +28,7 @@ import {
   type LogSource,
   type LogSourceOptions,
   openLog,
+  openLogDestination,
 } from './log-source.ts';
 import { printError } from './print-error.ts';
 
@@ -97,7 +97,7 @@ async function reading(
   act: (context: ReadContext, options: ReadOptions, signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
   const { signal } = new AbortController();
-  await using medium = await openMedium(options.from, signal);
+  await using medium = await openLogDestination(options, signal);
   const sources = await findLogSources(medium, options, signal);
   const stretch: LogStretch = { since: options.since, until: options.until, timeline: options.timeline };
   if (options.json !== true && act === listEvents) console.log(LIST_HEADING);
@@ -252,7 +252,7 @@ async function fetchFile(name: string, path: string, options: LogSourceOptions):
 
 async function fetchTo(name: string, path: string, options: LogSourceOptions): Promise<void> {
   const { signal } = new AbortController();
-  await using medium = await openMedium(options.from, signal);
+  await using medium = await openLogDestination(options, signal);
   for (const source of await findLogSources(medium, options, signal)) {
     const data = await readFrom(source, name, signal);
     if (data === undefined) continue;

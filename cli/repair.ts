@@ -2,9 +2,13 @@
 import type { Command } from 'commander';
 import { type RepairedFile, repairIndexes } from '../agent/archive/rebuild-index.ts';
 import { formatLsn } from '../foundation/lsn.ts';
-import { openMedium } from '../storage-layout/media/open.ts';
 import { addExamples } from './help.ts';
-import { addLogSourceOptions, findLogSources, type LogSourceOptions } from './log-source.ts';
+import {
+  addLogSourceOptions,
+  findLogSources,
+  type LogSourceOptions,
+  openLogDestination,
+} from './log-source.ts';
 
 type RepairOptions = LogSourceOptions & { readonly dryRun?: boolean; readonly json?: boolean };
 
@@ -35,7 +39,7 @@ export function registerRepair(program: Command): void {
 
 async function repairClog(options: RepairOptions): Promise<void> {
   const { signal } = new AbortController();
-  await using medium = await openMedium(options.from, signal);
+  await using medium = await openLogDestination(options, signal);
   const [source] = await findLogSources(medium, options, signal);
   if (source === undefined) return; // findLogSources has thrown
   const dryRun = options.dryRun === true;

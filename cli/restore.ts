@@ -12,7 +12,8 @@ import { HoldfastError } from '../foundation/errors.ts';
 import { parseInstantUs } from '../foundation/instant.ts';
 import { formatLsn, parseLsn, toTimeline } from '../foundation/lsn.ts';
 import { formatSize } from '../foundation/units.ts';
-import { openMedium } from '../storage-layout/media/open.ts';
+import type { DataKey } from '../storage-layout/encryption/key-ring.ts';
+import { unlockWithLog } from '../storage-layout/encryption/unlock.ts';
 import { findRoot, findTenant } from '../storage-layout/plan/discovery.ts';
 import { findRestorePoints } from '../storage-layout/plan/restore-points.ts';
 import { readTenantHistory } from '../storage-layout/plan/tenant-history.ts';
@@ -23,11 +24,17 @@ import {
   type RestoreTarget,
 } from '../storage-layout/plan/windows.ts';
 import type { TreeRoot } from '../storage-layout/tree.ts';
+import {
+  addBackupKeyOptions,
+  type BackupKeyOptions,
+  openWithBackupKeys,
+  readBackupKeys,
+} from './backup-keys.ts';
 import { addExamples } from './help.ts';
 import { ProgressLine } from './progress-line.ts';
 import { findBinDirectory, findServerUser } from './server-host.ts';
 
-type RestoreOptions = {
+type RestoreOptions = BackupKeyOptions & {
   readonly from: string;
   readonly tenant: string;
   readonly to: string;
@@ -89,8 +96,8 @@ export function registerRestore(program: Command): void {
     .option('--run-as <user>', 'who the server runs as, when started by root; default: postgres')
     .option('--user <role>', 'a superuser of the restored database, for the check', 'postgres')
     .option('--delta', 'restore over the stopped data directory of the same database: write what differs')
-    .option('--no-start', 'lay down baseline, log and settings, and start nothing')
-    .action(async (options: RestoreOptions) => await restore(options));
+    .option('--no-start', 'lay down baseline, log and settings, and start nothing');
+  addBackupKeyOptions(command).action(async (options: RestoreOptions) => await restore(options));
   addExamples(command, [
     ['everything that was archived', 'holdfast restore --from file:///backup --tenant orders --to /restored'],
     [
@@ -126,7 +133,7 @@ function interruption(delta: boolean): string {
 
 async function restoreUntil(options: RestoreOptions, signal: AbortSignal): Promise<void> {
   const target = targetOf(options);
-  const { root, chosen, tenantId } = await choose(options, target, signal);
+  const { root, chosen, tenantId, keys } = await choose(options, target, signal);
   const group = groupOf(options, chosen);
   console.log(
     `Restoring tenant "${chosen.set.tenantName}", backup set ${chosen.set.backupSetId}, ${describeTarget(target)}`,
@@ -136,6 +143,7 @@ async function restoreUntil(options: RestoreOptions, signal: AbortSignal): Promi
   const outcome = await runRestore(
     {
       uri: options.from,
+      keys,
       root,
       set: { tenantId, fullSetId: chosen.set.fullSetId, setId: chosen.set.backupSetId },
       round: chosen.round,
@@ -164,8 +172,14 @@ async function choose(
   options: RestoreOptions,
   target: RestoreTarget,
   signal: AbortSignal,
-): Promise<{ readonly root: TreeRoot; readonly chosen: ChosenSet; readonly tenantId: bigint }> {
-  await using medium = await openMedium(options.from, signal);
+): Promise<{
+  readonly root: TreeRoot;
+  readonly chosen: ChosenSet;
+  readonly tenantId: bigint;
+  readonly keys: readonly DataKey[];
+}> {
+  const secrets = await readBackupKeys(options);
+  await using medium = await openWithBackupKeys(options.from, secrets, signal);
   const root = await findRoot(medium, { clusterName: options.cluster, clusterId: options.clusterId }, signal);
   const { tenantId } = await findTenant(medium, root, options.tenant, signal);
   const history = await readTenantHistory(medium, root, tenantId, signal);
@@ -176,7 +190,10 @@ async function choose(
   const chosen = chooseSet(history, placed, systemClock.nowUs(), options.set);
   for (const { key, reason } of history.unreadable)
     console.error(`WARNING:  not readable: ${key}: ${reason}`);
-  return { root, tenantId, chosen };
+  const { set, round } = chosen;
+  const key = { tenantId, fullSetId: set.fullSetId, setId: set.backupSetId };
+  const keys = await unlockWithLog(medium, root, key, round, secrets, signal);
+  return { root, tenantId, chosen, keys };
 }
 
 function targetOf(options: RestoreOptions): RestoreTarget {

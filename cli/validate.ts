@@ -6,19 +6,27 @@ import { runValidation, type Validated, type Validation } from '../agent/validat
 import { HoldfastError, isError } from '../foundation/errors.ts';
 import { formatSize } from '../foundation/units.ts';
 import { BackupInfoSchema, type RoundBegin, RoundBeginSchema } from '../proto/gen/holdfast/v1/records_pb.ts';
+import type { DataKey } from '../storage-layout/encryption/key-ring.ts';
+import { unlockRoundToValidate, unlockToValidate } from '../storage-layout/encryption/unlock.ts';
+import type { KeySecrets } from '../storage-layout/encryption/wrapping.ts';
 import type { Medium } from '../storage-layout/media/medium.ts';
-import { openMedium } from '../storage-layout/media/open.ts';
 import { type FoundTenant, findRoot, findTenant, findTenants } from '../storage-layout/plan/discovery.ts';
 import { archivedGroups } from '../storage-layout/plan/membership.ts';
 import { readMembers } from '../storage-layout/plan/read-members.ts';
 import { listRounds, listSets } from '../storage-layout/plan/tenant-history.ts';
 import { readInfoIfThere } from '../storage-layout/records/info-file.ts';
 import { type SetKey, type TreeRoot, tree } from '../storage-layout/tree.ts';
+import {
+  addBackupKeyOptions,
+  type BackupKeyOptions,
+  openWithBackupKeys,
+  readBackupKeys,
+} from './backup-keys.ts';
 import { addExamples } from './help.ts';
 import { parseId } from './log-source.ts';
 import { ProgressLine } from './progress-line.ts';
 
-type ValidateOptions = {
+type ValidateOptions = BackupKeyOptions & {
   readonly from: string;
   readonly cluster?: string;
   readonly clusterId?: bigint;
@@ -50,8 +58,8 @@ export function registerValidate(program: Command): void {
     .option('--tenant <name>', 'only this tenant, by name or id')
     .option('--set <id>', 'only this backup set, with the log that it needs', parseId)
     .option('--concurrency <number>', 'worker threads; default: one per core', parsePositive)
-    .option('--json', 'one JSON object per finding')
-    .action(async (options: ValidateOptions) => await validate(options));
+    .option('--json', 'one JSON object per finding');
+  addBackupKeyOptions(command).action(async (options: ValidateOptions) => await validate(options));
   addExamples(command, [
     ['everything', 'holdfast validate --from file:///backup'],
     ['one set', 'holdfast validate --from file:///backup --tenant orders --set 7'],
@@ -72,15 +80,18 @@ async function validate(options: ValidateOptions): Promise<void> {
 }
 
 async function validateAll(options: ValidateOptions, signal: AbortSignal): Promise<void> {
-  await using medium = await openMedium(options.from, signal);
+  const secrets = await readBackupKeys(options);
+  await using medium = await openWithBackupKeys(options.from, secrets, signal);
   const root = await findRoot(medium, { clusterName: options.cluster, clusterId: options.clusterId }, signal);
   const subjects = await findSubjects(medium, root, options, signal);
   let found = 0;
   for (const { what, tenant, partitionGroup, subject } of subjects) {
+    const keys = await keysOf(medium, root, tenant.tenantId, subject, secrets, signal);
     using line = new ProgressLine(process.stderr);
     const validated = await runValidation(
       {
         uri: options.from,
+        keys,
         root,
         tenantId: tenant.tenantId,
         partitionGroup,
@@ -96,6 +107,25 @@ async function validateAll(options: ValidateOptions, signal: AbortSignal): Promi
   }
   if (options.json !== true) console.log(found === 0 ? 'Nothing is wrong' : `${found} findings`);
   if (found > 0) process.exitCode = 1;
+}
+
+/** Throws BACKUP_INVALID_PASSWORD before anything is read. */
+async function keysOf(
+  medium: Medium,
+  root: TreeRoot,
+  tenantId: bigint,
+  subject: Validation['subject'],
+  secrets: KeySecrets,
+  signal: AbortSignal,
+): Promise<readonly DataKey[]> {
+  if (subject.kind === 'log')
+    return await unlockRoundToValidate(medium, root, { tenantId, round: subject.round }, secrets, signal);
+  const infoKey = tree.backupInfo(root, subject.key);
+  const info = await readInfoIfThere(medium, infoKey, BackupInfoSchema, signal).catch((error: unknown) => {
+    if (isError(error, 'DATA_CORRUPT', 'FORMAT_UNKNOWN')) return undefined; // the validation names it
+    throw error;
+  });
+  return await unlockToValidate(medium, root, subject.key, info?.round ?? 0n, secrets, signal);
 }
 
 /** Every set and round of the tenants that are asked for, by partition group. Throws INVALID_BACKUP_SET_ID. */

@@ -45,6 +45,7 @@ export const coordinatorConfigSchema = z
         z.strictObject({ kind: z.literal('postgresql'), url_file: path }),
       ])
       .default({ kind: 'pglite' }),
+    encryption: z.strictObject({ key_file: path }).optional(),
     log_level: z.enum(LOG_LEVELS).optional(),
   })
   .refine(

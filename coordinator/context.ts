@@ -54,6 +54,8 @@ export type CoordinatorContext = {
   readonly timing: Timing;
   /** The coordinator's own directory on this machine. */
   readonly dataDirectory: string;
+  /** The key file that wraps and opens data keys; undefined: none is configured. Read whenever it is needed. */
+  readonly keyFile?: string | undefined;
 };
 
 export type Transaction = Queryable & {

@@ -1,5 +1,6 @@
 /** The coordinator's process: catalog, reconcile loop, gRPC and SQL front ends, in the order in which they may start and stop. */
 import { createSecureContext, type SecureContext } from 'node:tls';
+import { readKeyFile } from '../foundation/key-file.ts';
 import type { Logger } from '../foundation/log.ts';
 import { parseDurationMs } from '../foundation/units.ts';
 import { VERSION } from '../foundation/version.ts';
@@ -31,11 +32,14 @@ export async function runCoordinator(
     config.catalog.kind === 'postgresql'
       ? await readSecret(config.catalog.url_file, 'catalog.url_file')
       : undefined;
+  // A key file that cannot be used is told at the start, not by the first backup of the night.
+  if (config.encryption !== undefined) await readKeyFile(config.encryption.key_file);
   await using opened = await openCoordinator({
     clusterName: config.cluster_name,
     clusterId: BigInt(config.cluster_id),
     stateDirectory: config.state_directory,
     catalogUrl,
+    keyFile: config.encryption?.key_file,
     logger,
     timing,
   });

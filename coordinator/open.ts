@@ -2,6 +2,7 @@
 import { hostname } from 'node:os';
 import { type Clock, systemClock } from '../foundation/clock.ts';
 import type { Logger } from '../foundation/log.ts';
+import { unlockingRing } from '../storage-layout/encryption/unlock.ts';
 import { AgentHub } from './agents/hub.ts';
 import type { Catalog } from './catalog/catalog.ts';
 import { openDeployment } from './catalog/deployment.ts';
@@ -10,6 +11,7 @@ import { openPostgresqlCatalog } from './catalog/postgresql.ts';
 import { type CoordinatorContext, DEFAULT_TIMING, type Timing } from './context.ts';
 import { rootOf } from './destination/claims.ts';
 import { Destinations } from './destination/destinations.ts';
+import { keySecrets } from './encryption/keys.ts';
 import { ChangeBus } from './events/bus.ts';
 import { openSecretBox } from './parameters/secrets.ts';
 
@@ -20,6 +22,7 @@ export type CoordinatorOptions = {
   readonly stateDirectory: string;
   /** Undefined: embedded. */
   readonly catalogUrl: string | undefined;
+  readonly keyFile?: string | undefined;
   readonly logger: Logger;
   readonly clock?: Clock;
   readonly timing?: Partial<Timing>;
@@ -54,7 +57,8 @@ async function assemble(
   const deployment = await catalog.transaction((tx) =>
     openDeployment(tx, options.clusterName, options.clusterId),
   );
-  const destinations = new Destinations();
+  const store = { catalog, secrets, keyFile: options.keyFile };
+  const destinations = new Destinations((medium) => unlockingRing(medium, () => keySecrets(store)));
   const context: CoordinatorContext = {
     catalog,
     epoch,
@@ -68,6 +72,7 @@ async function assemble(
     logger: options.logger,
     timing: { ...DEFAULT_TIMING, ...options.timing },
     dataDirectory: options.stateDirectory,
+    keyFile: options.keyFile,
   };
   return {
     context,

@@ -75,7 +75,7 @@ export async function describeFile(
     for await (const record of readRecords(medium, key, signal))
       records.push(describeRecord(record, { file: key }, entryLimit));
   } catch (error) {
-    if (!isError(error, 'DATA_CORRUPT', 'FORMAT_UNKNOWN')) throw error;
+    if (!isError(error, 'DATA_CORRUPT', 'FORMAT_UNKNOWN', 'BACKUP_INVALID_PASSWORD')) throw error;
     problem = { code: error.code, message: error.message };
   }
   const stored = await medium.stat(key, signal);
@@ -113,6 +113,7 @@ function describeContent(record: PlacedRecord, source: RecordSource, entryLimit:
       return {
         contents: recordName(header.contents) ?? '',
         fileId: Buffer.from(header.fileId).toString('hex'),
+        ...(header.keyId === undefined ? {} : { keyId: Buffer.from(header.keyId).toString('hex') }),
       };
     }
     case RECORD.fileEnd:

@@ -32,6 +32,7 @@ const TEMPLATES = {
   memberBegin: '{tenantId}/clog/{round}/members/{group}/{membership}.begin',
   memberLeft: '{tenantId}/clog/{round}/members/{group}/{membership}.left',
   roundNote: '{tenantId}/clog/{round}/note_{ordinal}',
+  roundKeyRecord: '{tenantId}/clog/{round}/key_{ordinal}',
   history: '{tenantId}/clog/{round}/history/{group}/{timeline}.history',
   logData: '{tenantId}/clog/{round}/data/{group}/{fileId}.{epoch}',
   logDataPart: '{tenantId}/clog/{round}/data/{group}/{fileId}.{epoch}.part_{part}',
@@ -41,6 +42,7 @@ const TEMPLATES = {
   backupInfo: '{tenantId}/data/backup_set_{fullSetId}/backup_{setId}/backup_info',
   pgList: '{tenantId}/data/backup_set_{fullSetId}/backup_{setId}/pg_list',
   note: '{tenantId}/data/backup_set_{fullSetId}/backup_{setId}/note_{ordinal}',
+  keyRecord: '{tenantId}/data/backup_set_{fullSetId}/backup_{setId}/key_{ordinal}',
   deleteMark: '{tenantId}/data/backup_set_{fullSetId}/backup_{setId}/delete_mark',
   metaFile: '{tenantId}/data/backup_set_{fullSetId}/backup_{setId}/meta_file_{taskId}',
   metaIndexFile: '{tenantId}/data/backup_set_{fullSetId}/backup_{setId}/meta_index_file_{taskId}',
@@ -135,6 +137,8 @@ export const tree = {
     build(r, 'memberLeft', { ...key, group, membership }),
   roundNote: (r: TreeRoot, key: RoundKey, ordinal: number): string =>
     build(r, 'roundNote', { ...key, ordinal }),
+  roundKeyRecord: (r: TreeRoot, key: RoundKey, ordinal: number): string =>
+    build(r, 'roundKeyRecord', { ...key, ordinal }),
   historyDirectory: (r: TreeRoot, key: RoundKey, group: string): string =>
     parent(tree.history(r, key, group, 1)),
   history: (r: TreeRoot, key: RoundKey, group: string, timeline: number): string =>
@@ -168,6 +172,8 @@ export const tree = {
   backupInfo: (r: TreeRoot, key: SetKey): string => build(r, 'backupInfo', key),
   pgList: (r: TreeRoot, key: SetKey): string => build(r, 'pgList', key),
   note: (r: TreeRoot, key: SetKey, ordinal: number): string => build(r, 'note', { ...key, ordinal }),
+  keyRecord: (r: TreeRoot, key: SetKey, ordinal: number): string =>
+    build(r, 'keyRecord', { ...key, ordinal }),
   deleteMark: (r: TreeRoot, key: SetKey): string => build(r, 'deleteMark', key),
   metaFile: (r: TreeRoot, key: SetKey, taskId: number): string => build(r, 'metaFile', { ...key, taskId }),
   metaIndexFile: (r: TreeRoot, key: SetKey, taskId: number): string =>

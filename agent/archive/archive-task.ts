@@ -26,6 +26,8 @@ import { type LogHole, type LogPosition, LogPositionSchema } from '../../proto/g
 import type { AbandonedLogFile } from '../../storage-layout/clog/log-file.ts';
 import { parseCompression } from '../../storage-layout/macroblock/compress.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
+import { withDataKeys } from '../../storage-layout/media/with-keys.ts';
+import { dataKeysOf } from '../data-keys.ts';
 import type { TaskContext } from '../task-context.ts';
 import { abandonable } from './abandonable.ts';
 import { noteInClogInfo } from './clog-info.ts';
@@ -177,7 +179,8 @@ class Archiver {
     try {
       this.#waitFor(DESTINATION);
       const open = this.#context.openMedium ?? openMedium;
-      await using medium = await open(destinationOf(this.#task).uri, begin);
+      const destination = destinationOf(this.#task);
+      await using medium = withDataKeys(await open(destination.uri, begin), dataKeysOf(destination));
       const place = placeOf(this.#task, medium);
       await checkMountFile(place, begin);
       this.#unmountedMs = undefined;

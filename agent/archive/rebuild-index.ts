@@ -30,6 +30,8 @@ import {
   readLogFile,
 } from '../../storage-layout/clog/log-file.ts';
 import { scanLogFile } from '../../storage-layout/clog/scan.ts';
+import { beginFile } from '../../storage-layout/encryption/key-ring.ts';
+import { RECORD } from '../../storage-layout/records/types.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import { FindingsCollector } from './findings.ts';
 import type { LogPlace } from './place.ts';
@@ -188,7 +190,8 @@ async function put(place: LogPlace, index: NewLogIndex, stored: Stored, signal: 
     return;
   }
   const key = tree.logIndex(root, round, group, index.fileId, index.epoch);
-  await medium.replace(key, encodeLogIndex(round, group, index), signal);
+  const begun = await beginFile(medium, key, RECORD.logIndex, signal);
+  await medium.replace(key, encodeLogIndex(round, group, index, begun), signal);
 }
 
 /** Leads an inspector through the files' log, as long as one goes on where the one before ended. */

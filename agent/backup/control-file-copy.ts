@@ -26,14 +26,12 @@ export async function copyControlFile(
   const key = tree.macroBlock(root, setKey, group, subTaskId);
   const id = { setId: setKey.setId, subTaskId, group };
   await using writer = await MacroBlockFileWriter.create(medium, key, id, compression, signal);
-  const place = await writer.append(bytes);
+  const place = await writer.append(bytes, { fileNumber, blockNumber: 0 });
   const { sizeBytes } = await writer.close();
   const entries = Buffer.alloc(ENTRY_BYTES);
   encodeMacroBlockEntry(entries, 0, {
     ...place,
     crc32c: crc32c(bytes),
-    fileNumber,
-    blockNumber: 0,
     newestPageLsn: toLsn(0n),
     pageCheckFailed: false,
   });

@@ -81,7 +81,7 @@ export async function copyDelta(
     found.entries.push(entry);
     return;
   }
-  const place = await writer.append(packDelta(context.buffer, pages));
+  const place = await writer.append(packDelta(context.buffer, pages), entry);
   found.entries.push({ ...entry, delta: { ...place, pages } });
   context.counters.add('storedBytes', place.storedBytes);
   await context.throttle.spend(place.storedBytes, signal);

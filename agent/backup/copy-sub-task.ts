@@ -129,11 +129,9 @@ async function copyExtent(
     const pageInFile = block * PAGES_PER_MACROBLOCK + pageNo;
     found.suspects.push({ fileNumber, path, macroblock: block, pageInFile, pageLsn });
   }
-  const place = await writer.append(extent);
+  const place = await writer.append(extent, { fileNumber: piece.fileNumber, blockNumber: block });
   found.entries.push({
     ...place,
-    fileNumber: piece.fileNumber,
-    blockNumber: block,
     newestPageLsn: facts.newestPageLsn,
     pageCheckFailed: false, // decided when the end of the log is known
   });

@@ -12,7 +12,7 @@ import {
   MACROBLOCK_BYTES,
   type MacroBlockEntry,
 } from '../../storage-layout/macroblock/index.ts';
-import { openMedium } from '../../storage-layout/media/open.ts';
+import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
 import { type CopiedBlocks, type CopyContext, copyBlocks } from './copy-sub-task.ts';
 import { Counters } from './counters.ts';
 import type { SubTask } from './plan.ts';
@@ -29,7 +29,7 @@ function post(message: FromWorker, transfer: readonly ArrayBuffer[] = []): void 
 }
 
 async function run(): Promise<void> {
-  await using medium = await openMedium(settings.destinationUri, never);
+  await using medium = await openKeyedMedium(settings.destinationUri, settings.keys, never);
   const context: CopyContext = {
     ...settings,
     medium,

@@ -49,6 +49,7 @@ export function workerSettings(backup: BegunBackup): WorkerSettings {
   const { target, task, identity, counters, limits, workerCount } = backup;
   return {
     destinationUri: target.uri,
+    keys: target.keys,
     root: target.root,
     setKey: target.setKey,
     group: target.group,

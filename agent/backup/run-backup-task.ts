@@ -24,6 +24,7 @@ import {
 import type { PartitionGroupBackup } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
+import { withDataKeys } from '../../storage-layout/media/with-keys.ts';
 import type { TaskContext } from '../task-context.ts';
 import type { BegunBackup } from './copy.ts';
 import { Counters } from './counters.ts';
@@ -55,7 +56,8 @@ export async function runBackupTask(
 ): Promise<BackupResult> {
   if (task.sourceSetId !== 0n) return await runSyntheticBackup(context, task, report, signal);
   const target = targetOf(task);
-  await using medium = await (context.openMedium ?? openMedium)(target.uri, signal);
+  const opened = await (context.openMedium ?? openMedium)(target.uri, signal);
+  await using medium = withDataKeys(opened, target.keys);
   await using instance = await context.instance(task.instance, signal);
   const identity = await instance.identify(signal);
   checkIdentity(identity);

@@ -1,12 +1,16 @@
 /** Where a backup task writes, out of its message. */
 import { HoldfastError } from '../../foundation/errors.ts';
 import type { BackupTask } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import { type Compression, parseCompression } from '../../storage-layout/macroblock/compress.ts';
 import type { SetKey, TreeRoot } from '../../storage-layout/tree.ts';
+import { dataKeysOf } from '../data-keys.ts';
 
 /** Where a task writes. */
 export type BackupTarget = {
   readonly uri: string;
+  /** Of what is encrypted there. */
+  readonly keys: readonly DataKey[];
   readonly root: TreeRoot;
   readonly setKey: SetKey;
   readonly group: string;
@@ -20,6 +24,7 @@ export function targetOf(task: BackupTask): BackupTarget {
     throw new HoldfastError('INVALID_ARGUMENT', 'a backup task without a destination');
   return {
     uri: destination.uri,
+    keys: dataKeysOf(destination),
     root: { clusterName: destination.clusterName, clusterId: destination.clusterId },
     setKey: { tenantId, fullSetId, setId },
     group,

@@ -9,12 +9,14 @@
  *     ◄──────────── failed        the backup fails
  */
 import { type ErrorCode, HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
+import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import type { SetKey, TreeRoot } from '../../storage-layout/tree.ts';
 import type { SubTask } from './plan.ts';
 
 /** What a worker is given at its start. */
 export type WorkerSettings = {
   readonly destinationUri: string;
+  readonly keys: readonly DataKey[];
   readonly root: TreeRoot;
   readonly setKey: SetKey;
   readonly group: string;

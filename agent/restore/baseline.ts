@@ -16,6 +16,7 @@ import { HoldfastError } from '../../foundation/errors.ts';
 import { toLsn, toTimeline } from '../../foundation/lsn.ts';
 import { type BackupFile, type BackupMeta, FileKind } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { crc32c } from '../../storage-layout/crc32c.ts';
+import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import { MACROBLOCK_BYTES } from '../../storage-layout/macroblock/index.ts';
 import {
   type FileBlocks,
@@ -50,6 +51,7 @@ export type BaselinePlace = {
   readonly concurrency: number | undefined;
   /** May hold credentials: never logged. */
   readonly uri: string;
+  readonly keys?: readonly DataKey[] | undefined;
 };
 
 export type BaselineProgress = {
@@ -217,7 +219,11 @@ function openPool(
   place: BaselinePlace,
   onDone: (bytes: number, blocks: number) => void,
 ): BlockPool {
-  return new BlockPool(workerCount(place), { ...blockSource(source, place), uri: place.uri }, onDone);
+  return new BlockPool(
+    workerCount(place),
+    { ...blockSource(source, place), uri: place.uri, keys: place.keys },
+    onDone,
+  );
 }
 
 function blockSource(source: SourceSet, place: BaselinePlace): BlockSource {
@@ -274,6 +280,8 @@ class JobBatch {
       this.#blocks.push({
         file: index,
         position: block.blockNumber * MACROBLOCK_BYTES,
+        fileNumber: block.fileNumber,
+        blockNumber: block.blockNumber,
         setId: block.setId,
         subTaskId: block.subTaskId,
         offset: block.offset,

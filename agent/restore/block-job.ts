@@ -1,6 +1,7 @@
 /** What travels between the restore and its worker threads. Plain data: it is cloned. */
 import type { ErrorCode } from '../../foundation/errors.ts';
 import type { Lsn } from '../../foundation/lsn.ts';
+import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import type { MacroBlockEntry } from '../../storage-layout/macroblock/index.ts';
 
 /** A file to create with its final size; what no block fills stays a hole of zeros. */
@@ -12,6 +13,8 @@ export type TargetFile = {
 
 export type StoredBlock = Pick<
   MacroBlockEntry,
+  | 'fileNumber'
+  | 'blockNumber'
   | 'setId'
   | 'subTaskId'
   | 'offset'
@@ -51,6 +54,7 @@ export type BlockSource = {
 export type BlockWorkerData = BlockSource & {
   /** May hold credentials: never logged. */
   readonly uri: string;
+  readonly keys?: readonly DataKey[] | undefined;
 };
 
 export type BlockWorkerMessage =

@@ -5,6 +5,8 @@
  */
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
+import type { FileCipher } from '../../storage-layout/encryption/cipher.ts';
+import { FileCiphers } from '../../storage-layout/encryption/key-ring.ts';
 import { applyDelta, baseBytes, deltaBytes } from '../../storage-layout/macroblock/delta.ts';
 import type { MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
 import { decodeMacroBlock, type PlannedRead, planReads } from '../../storage-layout/macroblock/reader.ts';
@@ -25,6 +27,7 @@ type Deltas = ReadonlyMap<StoredBlock, Buffer>;
 export class BlockLayer {
   readonly #source: BlockSource;
   readonly #medium: Medium;
+  readonly #ciphers: FileCiphers;
   readonly #writeBuffers = new WriteBuffers();
   readonly #readBuffers: [Buffer, Buffer] = [
     Buffer.allocUnsafeSlow(READ_BYTES),
@@ -34,6 +37,7 @@ export class BlockLayer {
   constructor(source: BlockSource, medium: Medium) {
     this.#source = source;
     this.#medium = medium;
+    this.#ciphers = new FileCiphers(medium);
   }
 
   /**
@@ -53,10 +57,11 @@ export class BlockLayer {
         const stored = await pending;
         pending = this.#fetch(reads, index + 1);
         pending.catch(() => undefined); // awaited in the next turn, unless this one fails first
+        const cipher = await this.#ciphers.of(key);
         for (const block of read.entries) {
           const file = defined(job.files[block.file], 'the file of a block');
           const record = storedBytes(stored, key, read.begin, block);
-          await this.#layBlock(targets, file, block, record, deltas.get(block), key);
+          await this.#layBlock(targets, file, block, { record, key, cipher }, deltas.get(block));
           bytes += block.plainBytes;
         }
       }
@@ -72,13 +77,15 @@ export class BlockLayer {
   async #readDeltas(job: BlockJob): Promise<Deltas> {
     const deltas = new Map<StoredBlock, Buffer>();
     const parts = job.blocks.flatMap((block) =>
-      block.delta === undefined ? [] : [{ ...block.delta, block, plainBytes: deltaBytes(block.delta.pages) }],
+      block.delta === undefined ? [] : [deltaPart(block, block.delta)],
     );
     for (const { key, read } of this.#planReads(parts)) {
       const range = await this.#medium.readRange(key, read.begin, read.end);
+      const cipher = await this.#ciphers.of(key);
       for (const part of read.entries) {
         const record = storedBytes(range, key, read.begin, part);
-        deltas.set(part.block, decodeMacroBlock(record, part, Buffer.allocUnsafe(part.plainBytes), key));
+        const into = Buffer.allocUnsafe(part.plainBytes);
+        deltas.set(part.block, decodeMacroBlock(record, part, into, key, cipher));
       }
     }
     return deltas;
@@ -119,14 +126,14 @@ export class BlockLayer {
     targets: TargetFiles,
     file: TargetFile,
     block: StoredBlock,
-    stored: Buffer,
+    stored: { readonly record: Buffer; readonly key: string; readonly cipher: FileCipher | undefined },
     delta: Buffer | undefined,
-    key: string,
   ): Promise<void> {
     const buffer = await this.#writeBuffers.take();
     const release = () => this.#writeBuffers.release(buffer);
     try {
-      decodeMacroBlock(stored, { ...block, plainBytes: baseBytes(block) }, buffer, key);
+      const { record, key, cipher } = stored;
+      decodeMacroBlock(record, { ...block, plainBytes: baseBytes(block) }, buffer, key, cipher);
       const pages = block.delta?.pages;
       const change = pages === undefined || delta === undefined ? undefined : { pages, bytes: delta };
       targets.write(file, block.position, applyDelta(buffer, block, change), release);
@@ -135,6 +142,12 @@ export class BlockLayer {
       throw error;
     }
   }
+}
+
+/** What is to be fetched of a block's delta. */
+function deltaPart(block: StoredBlock, delta: NonNullable<StoredBlock['delta']>) {
+  const { fileNumber, blockNumber } = block;
+  return { ...delta, fileNumber, blockNumber, block, plainBytes: deltaBytes(delta.pages) };
 }
 
 /** A block's part of a range that was read from `begin` on. */

@@ -2,7 +2,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { assert } from '../../foundation/assert.ts';
 import { toHoldfastError } from '../../foundation/errors.ts';
-import { openMedium } from '../../storage-layout/media/open.ts';
+import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
 import type { BlockJob, BlockWorkerData, BlockWorkerMessage } from './block-job.ts';
 import { BlockLayer, type LaidBlocks } from './block-layer.ts';
 
@@ -10,7 +10,7 @@ const port = parentPort;
 assert(port !== null, 'block-worker.ts runs as a worker thread');
 // The restore that starts this thread gives it exactly this.
 const data = workerData as BlockWorkerData;
-const layer = new BlockLayer(data, await openMedium(data.uri));
+const layer = new BlockLayer(data, await openKeyedMedium(data.uri, data.keys));
 const send = (message: BlockWorkerMessage) => port.postMessage(message, []);
 let queue: Promise<void> = Promise.resolve();
 

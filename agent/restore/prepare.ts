@@ -17,6 +17,7 @@ import { formatLsn, type Timeline, toLsn, toTimeline } from '../../foundation/ls
 import type { BackupMeta } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { LogLookup } from '../../storage-layout/clog/lookup.ts';
 import { verifyLog } from '../../storage-layout/clog/verify.ts';
+import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { findLogPath, type GroupLog, type LogPath } from '../../storage-layout/plan/lineage.ts';
 import { readGroupLog } from '../../storage-layout/plan/tenant-history.ts';
@@ -28,6 +29,8 @@ import { resolveTarget as resolveDirectory } from './target-directory.ts';
 export type RestoreRequest = {
   /** May hold credentials: never logged. */
   readonly uri: string;
+  /** Of what is encrypted at the destination; default: nothing is. Never logged. */
+  readonly keys?: readonly DataKey[] | undefined;
   readonly root: TreeRoot;
   readonly set: SetKey;
   readonly round: bigint;

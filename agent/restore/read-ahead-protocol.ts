@@ -10,12 +10,15 @@
  */
 import type { Lsn } from '../../foundation/lsn.ts';
 import type { LogStretch } from '../../storage-layout/clog/lookup.ts';
+import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import type { PlainError } from '../backup/worker-protocol.ts';
 
 /** What the thread is given at its start. */
 export type ReadAheadSettings = {
   /** May hold credentials: never logged. */
   readonly uri: string;
+  /** Of the round. Never logged, never shown. */
+  readonly keys: readonly DataKey[];
   /** How many chunks are read ahead. */
   readonly slotCount: number;
 };

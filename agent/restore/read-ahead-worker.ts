@@ -3,13 +3,13 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { defined } from '../../foundation/assert.ts';
 import { LogBuffers, type LogChunkRead, readLogFile } from '../../storage-layout/clog/log-file.ts';
 import type { LogStretch } from '../../storage-layout/clog/lookup.ts';
-import { openMedium } from '../../storage-layout/media/open.ts';
+import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
 import { plainError } from '../backup/worker-protocol.ts';
 import type { FromReadAhead, ReadAheadSettings, ToReadAhead } from './read-ahead-protocol.ts';
 
 const port = defined(parentPort, 'the port of a worker thread');
 const settings = workerData as ReadAheadSettings; // only read-ahead.ts starts this file
-const medium = await openMedium(settings.uri);
+const medium = await openKeyedMedium(settings.uri, settings.keys);
 
 const slots: Buffer[] = Array.from({ length: settings.slotCount }, () => Buffer.alloc(0));
 const free: number[] = [...slots.keys()];

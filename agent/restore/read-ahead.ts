@@ -38,13 +38,19 @@ export class ReadAheadLog implements LogReader {
     signal: AbortSignal,
   ): AsyncGenerator<{ readonly begin: Lsn; readonly data: Buffer }, void, undefined> {
     const stretches = this.#lookup.stretches(timeline, begin, end, signal);
-    await using thread = new ReadAheadThread({ uri: this.#uri, slotCount: SLOT_COUNT }, signal);
+    let next = await stretches.next();
+    if (next.done === true) return;
+    const keys = await this.#lookup.files.place.medium.keys?.keysFor(next.value.file.key, signal);
+    await using thread = new ReadAheadThread(
+      { uri: this.#uri, keys: keys ?? [], slotCount: SLOT_COUNT },
+      signal,
+    );
     let underWay = 0;
     const giveNext = async () => {
-      const next = await stretches.next();
       if (next.done === true) return;
       underWay += 1;
       thread.send({ kind: 'stretch', ...next.value });
+      next = await stretches.next();
     };
     for (let count = 0; count < STRETCHES_AHEAD; count += 1) await giveNext();
     while (underWay > 0) {

@@ -10,6 +10,7 @@ import {
   RestoreResultSchema,
   type RestoreTask,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import { dataKeysOf } from '../data-keys.ts';
 import type { RestoreSettings, TaskContext } from '../task-context.ts';
 import { freePortIn } from './free-port.ts';
 import { removeInterrupted } from './interrupted.ts';
@@ -59,6 +60,7 @@ function requestOf(task: RestoreTask, restore: RestoreSettings): RestoreRequest 
     throw new HoldfastError('INVALID_ARGUMENT', 'a restore task without its source or target');
   return {
     uri: source.uri,
+    keys: dataKeysOf(source),
     root: { clusterName: source.clusterName, clusterId: source.clusterId },
     set: { tenantId: task.sourceTenantId, fullSetId: task.fullSetId, setId: task.backupSetId },
     round: task.round,

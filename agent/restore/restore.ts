@@ -17,7 +17,7 @@ import { join } from 'node:path';
 import type { RecoveryTarget } from '../../engine/postgres/restore/settings.ts';
 import type { TablespaceTarget } from '../../engine/postgres/restore/tablespaces.ts';
 import { systemClock } from '../../foundation/clock.ts';
-import { openMedium } from '../../storage-layout/media/open.ts';
+import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
 import {
   type BaselinePlace,
   type BaselineProgress,
@@ -60,7 +60,7 @@ export async function runRestore(
   report: (step: RestoreStep) => void,
   signal: AbortSignal,
 ): Promise<RestoreOutcome> {
-  await using medium = await openMedium(request.uri, signal);
+  await using medium = await openKeyedMedium(request.uri, request.keys, signal);
   const reporter = new RestoreReporter(report);
   reporter.set({ phase: 'CREATE' });
   const prepared = await prepareRestore(request, medium, signal);
@@ -154,6 +154,7 @@ async function layBaseline(
     user: request.user,
     concurrency: request.concurrency,
     uri: request.uri,
+    keys: request.keys,
   };
   reporter.set({ phase: 'SYSTEM_DATA' });
   await layDirectories(source, place, signal);

@@ -7,8 +7,13 @@ import { checkExtent, PAGE_BYTES } from '../../engine/postgres/pages.ts';
 import { firstBlockOf } from '../../engine/postgres/relation-files.ts';
 import { isError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn } from '../../foundation/lsn.ts';
+import type { FileCipher } from '../../storage-layout/encryption/cipher.ts';
 import { applyDelta, baseBytes, deltaBytes } from '../../storage-layout/macroblock/delta.ts';
-import { MACROBLOCK_BYTES, type MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
+import {
+  MACROBLOCK_BYTES,
+  type MacroBlockName,
+  type MacroBlockPlace,
+} from '../../storage-layout/macroblock/index.ts';
 import { hasPage } from '../../storage-layout/macroblock/page-map.ts';
 import { decodeMacroBlock } from '../../storage-layout/macroblock/reader.ts';
 import type { BlockFinding, CheckedBlock, CheckedFile, CheckWorkerData } from './check-job.ts';
@@ -23,17 +28,23 @@ type Place = { readonly key: string; readonly offset: number };
 /** A delta that is right, with its plain bytes. */
 export type DecodedDelta = Place & { readonly pages: Uint8Array; readonly bytes: Buffer };
 
+/** What opens the records of the file; throws what is wrong with its header. */
+export type CipherOfFile = () => FileCipher | undefined;
+const plainFile: CipherOfFile = () => undefined;
+
 /** The delta of a block out of its record `stored`, or what is wrong with it. */
 export function checkDelta(
   key: string,
   stored: Buffer,
   file: CheckedFile,
-  delta: MacroBlockPlace & { readonly pages: Uint8Array },
+  delta: MacroBlockPlace & MacroBlockName & { readonly pages: Uint8Array },
+  cipher: CipherOfFile = plainFile,
 ): DecodedDelta | BlockFinding {
   const plainBytes = deltaBytes(delta.pages);
   const place = { key, offset: delta.offset };
   try {
-    const bytes = decodeMacroBlock(stored, { ...delta, plainBytes }, Buffer.allocUnsafe(plainBytes), key);
+    const into = Buffer.allocUnsafe(plainBytes);
+    const bytes = decodeMacroBlock(stored, { ...delta, plainBytes }, into, key, cipher());
     return { ...place, pages: delta.pages, bytes };
   } catch (error) {
     return damageOf(error, place, file);
@@ -52,10 +63,11 @@ export function checkBlock(
   delta: DecodedDelta | 'lost' | undefined,
   limits: Limits,
   into: Buffer,
+  cipher: CipherOfFile = plainFile,
 ): readonly BlockFinding[] {
   const base = { key, offset: block.offset };
   try {
-    decodeMacroBlock(stored, { ...block, plainBytes: baseBytes(block) }, into, key);
+    decodeMacroBlock(stored, { ...block, plainBytes: baseBytes(block) }, into, key, cipher());
   } catch (error) {
     return [damageOf(error, base, file)];
   }

@@ -4,6 +4,8 @@
  */
 import { HoldfastError } from '../../foundation/errors.ts';
 import { MacroBlockFileInfoSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { type FileCipher, TAG_BYTES } from '../../storage-layout/encryption/cipher.ts';
+import { cipherOf } from '../../storage-layout/encryption/key-ring.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import {
   decodeFileEnd,
@@ -11,7 +13,7 @@ import {
   decodeRecord,
   RECORD,
 } from '../../storage-layout/records/framing.ts';
-import { corrupt, HEADER_BYTES } from '../../storage-layout/records/header.ts';
+import { corrupt, HEADER_BYTES, type RecordSource } from '../../storage-layout/records/header.ts';
 import { decodeMessage } from '../../storage-layout/records/messages.ts';
 import { readRecordFile } from '../../storage-layout/records/record-file.ts';
 import { type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
@@ -37,12 +39,18 @@ export async function checkFrame(
     findings.addWhole(missing(file));
     return;
   }
-  await tolerate(findings, file, () => checkHeadOf(medium, file, key, subTaskId, group, signal));
-  if (!(await hasEndMark(medium, file, stored.sizeBytes, signal)))
+  let cipher: FileCipher | undefined;
+  await tolerate(findings, file, async () => {
+    cipher = await checkHeadOf(medium, file, key, subTaskId, group, signal);
+  });
+  if (!(await hasEndMark(medium, file, stored.sizeBytes, cipher, signal)))
     findings.addWhole(cutOff(file, stored.sizeBytes));
 }
 
-/** Throws DATA_CORRUPT, FORMAT_UNKNOWN and the medium's errors when the file does not begin as one of that name must. */
+/**
+ * Returns what opens the file's records. Throws DATA_CORRUPT, FORMAT_UNKNOWN and the medium's errors when the file does not
+ * begin as one of that name must.
+ */
 export async function checkHeadOf(
   medium: Medium,
   file: string,
@@ -50,9 +58,12 @@ export async function checkHeadOf(
   subTaskId: number,
   group: string,
   signal?: AbortSignal,
-): Promise<void> {
+): Promise<FileCipher | undefined> {
   const head = await medium.readRange(file, 0, HEAD_BYTES, undefined, signal);
-  checkHead(head, file, key, subTaskId, group);
+  const header = decodeRecord(head, 0, { file });
+  const cipher = await cipherOf(medium, header, { file }, signal);
+  checkHead(head, { file, cipher }, key, subTaskId, group);
+  return cipher;
 }
 
 /** True when a file of that size ends with the end mark of one. */
@@ -60,21 +71,23 @@ export async function hasEndMark(
   medium: Medium,
   file: string,
   sizeBytes: number,
+  cipher: FileCipher | undefined,
   signal?: AbortSignal,
 ): Promise<boolean> {
-  const begin = Math.max(0, sizeBytes - END_BYTES);
-  return isEndMark(await medium.readRange(file, begin, sizeBytes, undefined, signal), begin, file);
+  const endBytes = END_BYTES + (cipher === undefined ? 0 : TAG_BYTES);
+  const begin = Math.max(0, sizeBytes - endBytes);
+  const bytes = await medium.readRange(file, begin, sizeBytes, undefined, signal);
+  return isEndMark(bytes, { file, base: begin, cipher });
 }
 
 /** A file that a synthetic full copied whole says who wrote it: an earlier set. */
 function checkHead(
   head: Buffer,
-  file: string,
+  source: RecordSource,
   { setId, fullSetId }: SetKey,
   subTaskId: number,
   group: string,
 ): void {
-  const source = { file };
   const header = decodeRecord(head, 0, source);
   if (decodeFileHeader(header, source).contents !== RECORD.macroBlock)
     throw corrupt(source, 0, 'the file is not about macroblocks');
@@ -89,14 +102,13 @@ function checkHead(
 }
 
 /** A file whose last bytes are no end mark of its length was cut off, or something stands behind it. */
-function isEndMark(bytes: Buffer, begin: number, file: string): boolean {
-  const source = { file, base: begin };
+function isEndMark(bytes: Buffer, source: RecordSource): boolean {
   try {
     const record = decodeRecord(bytes, 0, source);
     return (
       record.type === RECORD.fileEnd &&
       record.next === bytes.length &&
-      decodeFileEnd(record, 0, source).sizeBytes === begin
+      decodeFileEnd(record, 0, source).sizeBytes === source.base
     );
   } catch (error) {
     if (error instanceof HoldfastError) return false;

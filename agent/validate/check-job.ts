@@ -1,6 +1,7 @@
 /** What travels between a validation and its worker threads. Plain data: it is cloned. */
 import type { ErrorCode } from '../../foundation/errors.ts';
 import type { Lsn } from '../../foundation/lsn.ts';
+import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import type { MacroBlockEntry } from '../../storage-layout/macroblock/index.ts';
 import type { NewFinding } from './findings.ts';
 
@@ -20,6 +21,7 @@ export const JOB_BLOCKS = 1024;
 export type CheckWorkerData = {
   /** May hold credentials: never logged. */
   readonly uri: string;
+  readonly keys?: readonly DataKey[] | undefined;
   readonly clusterName: string;
   readonly clusterId: bigint;
   readonly tenantId: bigint;

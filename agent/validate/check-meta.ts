@@ -5,6 +5,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import {
   BackupInfoSchema,
+  type EncryptionMode,
   type MetaIndexEntry,
   MetaIndexSchema,
   type PartitionGroupBackup,
@@ -26,6 +27,7 @@ import { type Findings, tolerate } from './findings.ts';
 export type Published = {
   readonly backup: PartitionGroupBackup;
   readonly round: bigint;
+  readonly encryptionMode: EncryptionMode;
   readonly isFirst: boolean;
 };
 
@@ -48,11 +50,11 @@ export async function checkCommitPoint(
     findings.add({ code: 'DATA_CORRUPT', key: infoKey, offset: 0, message });
     return undefined;
   }
-  if (place === 0) await checkSideFiles(medium, root, key, findings, signal);
-  return { backup, round: info.round, isFirst: place === 0 };
+  return { backup, round: info.round, isFirst: place === 0, encryptionMode: info.encryptionMode };
 }
 
-async function checkSideFiles(
+/** The write-once files beside the commit point. */
+export async function checkSideFiles(
   medium: Medium,
   root: TreeRoot,
   key: SetKey,

@@ -20,6 +20,8 @@ import {
   type PartitionGroupBackup,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { combineCrc32c } from '../../storage-layout/crc32c.ts';
+import { setKeyPlace } from '../../storage-layout/encryption/key-records.ts';
+import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import { isStoredWhole } from '../../storage-layout/macroblock/delta.ts';
 import type { MacroBlockEntry, MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
@@ -35,7 +37,14 @@ import {
   JOB_BLOCKS,
   JOB_BYTES,
 } from './check-job.ts';
-import { checkCommitPoint, checkDescribedFiles, checkMetaIndex, type Published } from './check-meta.ts';
+import { checkKeyRecord } from './check-keys.ts';
+import {
+  checkCommitPoint,
+  checkDescribedFiles,
+  checkMetaIndex,
+  checkSideFiles,
+  type Published,
+} from './check-meta.ts';
 import { type Findings, tolerate } from './findings.ts';
 import type { ValidationReporter } from './progress.ts';
 
@@ -45,6 +54,7 @@ const MAX_WORKERS = 16;
 export type SetSubject = {
   /** May hold credentials: never logged. */
   readonly uri: string;
+  readonly keys?: readonly DataKey[] | undefined;
   readonly medium: Medium;
   readonly root: TreeRoot;
   readonly key: SetKey;
@@ -70,7 +80,10 @@ export async function checkSet(
   reporter.set({ phase: 'META' });
   const published = await checkCommitPoint(medium, root, key, partitionGroup, findings, signal);
   if (published === undefined) return { published, databases: new Map() };
-  const { backup } = published;
+  const { backup, encryptionMode } = published;
+  if (!(await checkKeyRecord(setKeyPlace(medium, root, key), encryptionMode, findings, signal)))
+    return { published, databases: new Map() };
+  if (published.isFirst) await checkSideFiles(medium, root, key, findings, signal);
   reporter.set({ bytesTotal: backup.inputBytes, blocksTotal: backup.macroblockCount });
   const whole = await checkDescribedFiles(medium, root, key, backup, findings, signal);
   const metaKey = whole.get('metaFile');
@@ -142,7 +155,7 @@ function placesOf(block: MacroBlockEntry): readonly MacroBlockPlace[] {
 }
 
 function openPool(
-  { uri, root, key, partitionGroup, concurrency }: SetSubject,
+  { uri, keys, root, key, partitionGroup, concurrency }: SetSubject,
   backup: PartitionGroupBackup,
   findings: Findings,
   reporter: ValidationReporter,
@@ -150,6 +163,7 @@ function openPool(
   const size = Math.min(Math.max(concurrency ?? availableParallelism(), 1), MAX_WORKERS);
   const data = {
     uri,
+    keys,
     ...root,
     tenantId: key.tenantId,
     fullSetId: key.fullSetId,

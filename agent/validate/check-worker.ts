@@ -6,12 +6,13 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { assert, defined } from '../../foundation/assert.ts';
 import { isError, toHoldfastError } from '../../foundation/errors.ts';
+import { FileCiphers } from '../../storage-layout/encryption/key-ring.ts';
 import { MACROBLOCK_BYTES, type MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
 import { type PlannedRead, planReads } from '../../storage-layout/macroblock/reader.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
-import { openMedium } from '../../storage-layout/media/open.ts';
+import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
 import { tree } from '../../storage-layout/tree.ts';
-import { checkBlock, checkDelta, type DecodedDelta } from './check-block.ts';
+import { type CipherOfFile, checkBlock, checkDelta, type DecodedDelta } from './check-block.ts';
 import type {
   BlockFinding,
   CheckedBlock,
@@ -25,6 +26,9 @@ const READ_BYTES = 4 * 1024 * 1024;
 /** Bytes read along rather than starting another read. */
 const MAX_GAP_BYTES = 64 * 1024;
 
+type OpenedFile = { readonly key: string; readonly cipher: CipherOfFile };
+const noCipher: CipherOfFile = () => undefined;
+
 type FileRead<Part> = { readonly key: string; readonly read: PlannedRead<Part> };
 /** By block; one that has no delta is not in it. */
 type Deltas = ReadonlyMap<CheckedBlock, DecodedDelta | 'lost'>;
@@ -32,6 +36,7 @@ type Deltas = ReadonlyMap<CheckedBlock, DecodedDelta | 'lost'>;
 class CheckWorker {
   readonly #data: CheckWorkerData;
   readonly #medium: Medium;
+  readonly #ciphers: FileCiphers;
   readonly #plain = Buffer.allocUnsafeSlow(MACROBLOCK_BYTES);
   readonly #buffers: [Buffer, Buffer] = [
     Buffer.allocUnsafeSlow(READ_BYTES),
@@ -41,6 +46,7 @@ class CheckWorker {
   constructor(data: CheckWorkerData, medium: Medium) {
     this.#data = data;
     this.#medium = medium;
+    this.#ciphers = new FileCiphers(medium);
   }
 
   /** Throws the medium's errors other than that a file is missing. */
@@ -48,11 +54,14 @@ class CheckWorker {
     const findings: BlockFinding[] = [];
     const deltas = await this.#checkDeltas(job, findings);
     let bytes = 0;
-    await this.#readAll(job.blocks, (key, block, record, lost) => {
+    await this.#readAll(job.blocks, ({ key, cipher }, block, record, lost) => {
       const file = defined(job.files[block.file], 'the file of a block');
       bytes += block.plainBytes;
       if (record === undefined) findings.push({ ...lost, whole: true, path: file.path });
-      else findings.push(...checkBlock(key, record, file, block, deltas.get(block), this.#data, this.#plain));
+      else {
+        const delta = deltas.get(block);
+        findings.push(...checkBlock(key, record, file, block, delta, this.#data, this.#plain, cipher));
+      }
     });
     return { kind: 'done', bytes, blocks: job.blocks.length, findings };
   }
@@ -61,14 +70,16 @@ class CheckWorker {
   async #checkDeltas(job: CheckJob, findings: BlockFinding[]): Promise<Deltas> {
     const deltas = new Map<CheckedBlock, DecodedDelta | 'lost'>();
     const parts = job.blocks.flatMap((block) =>
-      block.delta === undefined ? [] : [{ ...block.delta, block }],
+      block.delta === undefined
+        ? []
+        : [{ ...block.delta, fileNumber: block.fileNumber, blockNumber: block.blockNumber, block }],
     );
-    await this.#readAll(parts, (key, { block, ...delta }, record, lost) => {
+    await this.#readAll(parts, ({ key, cipher }, { block, ...delta }, record, lost) => {
       const file = defined(job.files[block.file], 'the file of a block');
       const checked =
         record === undefined
           ? { ...lost, whole: true, path: file.path }
-          : checkDelta(key, record, file, delta);
+          : checkDelta(key, record, file, delta, cipher);
       if ('bytes' in checked) deltas.set(block, checked);
       else {
         deltas.set(block, 'lost');
@@ -84,7 +95,7 @@ class CheckWorker {
    */
   async #readAll<Part extends MacroBlockPlace>(
     parts: readonly Part[],
-    check: (key: string, part: Part, record: Buffer | undefined, lost: NewFinding) => void,
+    check: (file: OpenedFile, part: Part, record: Buffer | undefined, lost: NewFinding) => void,
   ): Promise<void> {
     const reads = this.#planReads(parts);
     let pending = this.#fetch(reads, 0);
@@ -93,11 +104,24 @@ class CheckWorker {
       pending = this.#fetch(reads, index + 1);
       pending.catch(() => undefined); // awaited in the next turn, unless this one fails first
       const lost = await this.#findLoss(key, read, stored);
+      const cipher = stored === undefined ? noCipher : await this.#cipherOf(key);
       for (const part of read.entries) {
         const begin = part.offset - read.begin;
         const record = stored?.subarray(begin, begin + part.storedBytes);
-        check(key, part, record?.length === part.storedBytes ? record : undefined, lost);
+        check({ key, cipher }, part, record?.length === part.storedBytes ? record : undefined, lost);
       }
+    }
+  }
+
+  async #cipherOf(key: string): Promise<CipherOfFile> {
+    try {
+      const cipher = await this.#ciphers.of(key);
+      return () => cipher;
+    } catch (error) {
+      if (!isError(error, 'DATA_CORRUPT', 'FORMAT_UNKNOWN')) throw error;
+      return () => {
+        throw error;
+      };
     }
   }
 
@@ -145,7 +169,7 @@ const port = parentPort;
 assert(port !== null, 'check-worker.ts runs as a worker thread');
 // The validation that starts this thread gives it exactly this.
 const data = workerData as CheckWorkerData;
-const worker = new CheckWorker(data, await openMedium(data.uri));
+const worker = new CheckWorker(data, await openKeyedMedium(data.uri, data.keys));
 const send = (message: CheckWorkerMessage) => port.postMessage(message, []);
 let queue: Promise<void> = Promise.resolve();
 

@@ -11,9 +11,11 @@ import {
   RoundMemberJoinedSchema,
   RoundMemberLeftSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { roundKeyPlace } from '../../storage-layout/encryption/key-records.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { readInfo } from '../../storage-layout/records/info-file.ts';
 import { parseTreePath, type RoundKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
+import { checkKeyRecord } from './check-keys.ts';
 import { type Findings, tolerate } from './findings.ts';
 
 export type LogStart = { readonly timeline: Timeline; readonly lsn: Lsn };
@@ -26,7 +28,7 @@ export type RoundOfGroup = {
   readonly hasLeft: boolean;
 };
 
-/** Undefined: nothing says where the group's log begins, and that is a finding. */
+/** Undefined: nothing says where the group's log begins, or nothing opens it any more, and that is a finding. */
 export async function readRoundStart(
   medium: Medium,
   root: TreeRoot,
@@ -39,6 +41,9 @@ export async function readRoundStart(
   const before = findings.count;
   const begin = await tolerate(findings, key, () => readInfo(medium, key, RoundBeginSchema, signal));
   const { begun, last } = await readMember(medium, root, round, group, findings, signal);
+  const keys = roundKeyPlace(medium, root, round);
+  if (begin !== undefined && !(await checkKeyRecord(keys, begin.encryptionMode, findings, signal)))
+    return undefined;
   const first = begin?.groups.find(({ partitionGroup }) => partitionGroup === group);
   const [start, ...later] = first === undefined ? begun : [first, ...begun];
   if (start !== undefined) return { start, laterStarts: later.flatMap(startOf), hasLeft: last === 'left' };

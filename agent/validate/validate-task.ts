@@ -20,6 +20,7 @@ import type { LogRange } from '../../storage-layout/clog/ranges.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import { readInfoIfThere } from '../../storage-layout/records/info-file.ts';
 import { tree } from '../../storage-layout/tree.ts';
+import { dataKeysOf } from '../data-keys.ts';
 import type { TaskContext } from '../task-context.ts';
 import type { Finding } from './findings.ts';
 import type { ValidationStep } from './progress.ts';
@@ -71,6 +72,7 @@ function validationOf(task: ValidateTask): Validation {
     throw new HoldfastError('INVALID_ARGUMENT', 'a validation task without its source or subject');
   return {
     uri: source.uri,
+    keys: dataKeysOf(source),
     root: { clusterName: source.clusterName, clusterId: source.clusterId },
     tenantId,
     partitionGroup,

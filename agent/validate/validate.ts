@@ -3,8 +3,9 @@
  * in a round. It reads from the destination alone and writes nothing.
  */
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
+import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
-import { openMedium } from '../../storage-layout/media/open.ts';
+import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
 import type { SetKey, TreeRoot } from '../../storage-layout/tree.ts';
 import { checkLog, type LogSubject, windowOf } from './check-log.ts';
 import { checkSet } from './check-set.ts';
@@ -16,6 +17,8 @@ import { readRoundEnd, readRoundStart } from './read-round.ts';
 export type Validation = {
   /** May hold credentials: never logged. */
   readonly uri: string;
+  /** Of what is encrypted at the destination; default: nothing is. Never logged. */
+  readonly keys?: readonly DataKey[] | undefined;
   readonly root: TreeRoot;
   readonly tenantId: bigint;
   readonly partitionGroup: string;
@@ -49,7 +52,7 @@ export async function runValidation(
   report: (step: ValidationStep) => void,
   signal: AbortSignal,
 ): Promise<Validated> {
-  await using medium = await openMedium(validation.uri, signal);
+  await using medium = await openKeyedMedium(validation.uri, validation.keys, signal);
   const reporter = new ValidationReporter(report);
   const findings = new Findings();
   const { subject } = validation;
@@ -77,8 +80,8 @@ async function validateSet(
   reporter: ValidationReporter,
   signal: AbortSignal,
 ): Promise<Made> {
-  const { uri, root, partitionGroup, concurrency } = validation;
-  const subject = { uri, medium, root, key, partitionGroup, concurrency };
+  const { uri, keys, root, partitionGroup, concurrency } = validation;
+  const subject = { uri, keys, medium, root, key, partitionGroup, concurrency };
   const { published, databases } = await checkSet(subject, findings, reporter, signal);
   const inData = findings.list(databases, () => ({ setIds: [], shortenedSetIds: [] }));
   const sharing = await findSetsSharing(medium, root, key, partitionGroup, inData, signal);

@@ -7,6 +7,7 @@ import {
   type RoundGroupStart,
   RoundGroupStartSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { modeOfName } from '../../storage-layout/encryption/key-records.ts';
 import type { Round, RoundGroup } from '../catalog/rounds.ts';
 
 /** The round begins when the last of its groups has. */
@@ -15,6 +16,7 @@ export function roundBegin(round: Round, groups: readonly RoundGroup[]): RoundBe
     tenantId: round.tenant_id,
     tenantName: round.tenant_name,
     round: round.round,
+    encryptionMode: modeOfName(round.encryption_mode),
     beginUs: groups.reduce((latest, group) => (group.start_us > latest ? group.start_us : latest), 0n),
     groups: groups.map(groupStart),
   });

@@ -1,5 +1,6 @@
 /** ARCHIVELOG: a new round. The destination first (mount_file claims the id), the catalog second (R1). */
 import { HoldfastError } from '../../foundation/errors.ts';
+import { roundKeyPlace, writeFirstRecord } from '../../storage-layout/encryption/key-records.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import { insertJob, insertTask } from '../catalog/jobs.ts';
@@ -10,6 +11,7 @@ import { type CoordinatorContext, write } from '../context.ts';
 import { checkOwner, claimRound } from '../destination/claims.ts';
 import { writeTenantSummaries } from '../destination/summaries.ts';
 import { checkTenant } from '../destination/tenant-check.ts';
+import { keepDataKey, modeName, newKeyFor } from '../encryption/keys.ts';
 import { isRunning } from './round-states.ts';
 
 export type StartedRound = { readonly round: bigint; readonly jobId: bigint };
@@ -31,7 +33,12 @@ export async function startRound(
   await checkTenant(medium, context.root, named, signal);
   const highest = await highestRound(context.catalog, tenant.tenant_id);
   const nowUs = context.clock.nowUs();
+  const key = await newKeyFor(context, tenant.tenant_id);
   const round = await claimRound(medium, context.deployment, tenant.tenant_id, highest, nowUs, signal);
+  if (key !== undefined) {
+    const place = roundKeyPlace(medium, context.root, { tenantId: tenant.tenant_id, round });
+    await writeFirstRecord(place, key.record, signal);
+  }
   const started = await write(context, async (tx) => {
     const last = await findLastRound(tx, tenant.tenant_id);
     if (last !== undefined && isRunning(last.state)) throw alreadyStarted(tenant, last.state);
@@ -44,6 +51,7 @@ export async function startRound(
       description,
       nowUs: tx.nowUs,
     });
+    if (key !== undefined) await keepDataKey(context, tx, key);
     await insertRound(tx, {
       tenantId: tenant.tenant_id,
       round,
@@ -51,6 +59,7 @@ export async function startRound(
       jobId,
       destination: context.secrets.encrypt(destination.uri),
       displayDestination: destination.display,
+      encryptionMode: modeName(key?.record),
       nowUs: tx.nowUs,
     });
     for (const group of await listGroups(tx, tenant.tenant_id)) {

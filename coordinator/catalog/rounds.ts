@@ -21,6 +21,8 @@ export type Round = {
   readonly end_owed: boolean;
   readonly end_state: string;
   readonly last_error: string;
+  /** As the views name it. */
+  readonly encryption_mode: string;
 };
 export type RoundGroup = {
   readonly tenant_id: bigint;
@@ -73,7 +75,7 @@ export type RoundGroup = {
 };
 
 const ROUND_COLUMNS = `tenant_id, round, tenant_name, job_id, state, destination, display_destination, start_us,
-  checkpoint_us, end_us, reason, stop_deadline_us, end_owed, end_state, last_error`;
+  checkpoint_us, end_us, reason, stop_deadline_us, end_owed, end_state, last_error, encryption_mode`;
 const GROUP_COLUMNS = `tenant_id, round, partition_group, task_id, epoch, state, server_id, instance, system_identifier,
   segment_size_bytes, postgres_major, start_timeline, start_lsn::text AS start_lsn, start_us, checkpoint_timeline,
   checkpoint_lsn::text AS checkpoint_lsn, checkpoint_us, earlier_input_bytes, earlier_output_bytes, input_bytes,
@@ -90,6 +92,8 @@ export async function insertRound(
     readonly jobId: bigint;
     readonly destination: string;
     readonly displayDestination: string;
+    /** Default NONE. */
+    readonly encryptionMode?: string;
     readonly nowUs: bigint;
   },
 ): Promise<void> {
@@ -104,6 +108,7 @@ export async function insertRound(
       state: 'BEGINNING',
       destination: round.destination,
       display_destination: round.displayDestination,
+      encryption_mode: round.encryptionMode,
       created_us: round.nowUs,
     },
     'round',

@@ -28,11 +28,13 @@ export type BackupSet = {
   readonly display_destination: string;
   readonly description: string;
   readonly start_us: bigint;
+  /** As the views name it. */
+  readonly encryption_mode: string;
 };
 
 const COLUMNS = `tenant_id, backup_set_id, full_set_id, backup_type, previous_set_id, full_reason, source_set_id,
   source_full_set_id, pages_read_us, tenant_name, job_id, state, round, epoch, destination,
-  display_destination, description, start_us`;
+  display_destination, description, start_us, encryption_mode`;
 
 /** What a synthetic full is made of. */
 export type NewSetSource = {
@@ -59,6 +61,8 @@ export async function insertSet(
     readonly displayDestination: string;
     readonly description: string;
     readonly plusArchivelog: boolean;
+    /** Default NONE. */
+    readonly encryptionMode?: string | undefined;
     readonly nowUs: bigint;
   },
 ): Promise<void> {
@@ -85,6 +89,7 @@ export async function insertSet(
       display_destination: set.displayDestination,
       description: set.description,
       plus_archivelog: set.plusArchivelog,
+      encryption_mode: set.encryptionMode,
       start_us: set.nowUs,
     },
     'backup_set_id',

@@ -1,5 +1,8 @@
 /** BACKUP and CANCEL BACKUP. */
 import { HoldfastError, isError } from '../../foundation/errors.ts';
+import type { NewDataKey } from '../../storage-layout/encryption/key-records.ts';
+import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
+import type { SetKey } from '../../storage-layout/tree.ts';
 import { requireMembers } from '../archive/require-members.ts';
 import { findLastJob, findRunningJob, insertJob, type Job, requestCancel } from '../catalog/jobs.ts';
 import { backupProgress } from '../catalog/progress.ts';
@@ -8,9 +11,12 @@ import type { Tenant } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { overdueReason } from '../destination/full-age.ts';
 import { findSource } from '../destination/synthetic-source.ts';
+import { formatKeyRecord, keepDataKey, keySecrets, modeName, newKeyFor } from '../encryption/keys.ts';
+import { keysOfSource } from '../encryption/task-keys.ts';
 import { tellBecameFull } from '../jobs/begin-backup.ts';
 import type { BackupJobSpec } from '../jobs/specs.ts';
 import { parameterText } from '../parameters/values.ts';
+import type { CommandEvent } from '../sql/results.ts';
 import type { SqlSession } from '../sql/session.ts';
 import type { CurrentStatement } from '../sql/statements.ts';
 import { requireDestination } from './archive.ts';
@@ -26,7 +32,6 @@ export async function* backup(
   session: SqlSession,
   signal: AbortSignal,
 ): Events {
-  refuseLater(session);
   const destination = await requireDestination(context);
   if (statement.to !== undefined && statement.to !== destination.uri) {
     throw new HoldfastError(
@@ -58,10 +63,14 @@ export async function* backup(
   for (const { tenant } of read) await checkTenant(context, tenant, 'backup', undefined, signal);
   const jobs: bigint[] = [];
   for (const each of chosen) {
-    const { tenant, mode, fullReason } = each;
-    const jobId = await createJob(context, each, statement);
+    const { tenant, mode, fullReason, logMode } = each;
+    const carried = await carriedKeys(context, each, session, signal);
+    const key = await newKeyFor(context, tenant.tenant_id, session, carried);
+    const jobId = await createJob(context, each, statement, key, carried);
     jobs.push(jobId);
     if (fullReason !== '') yield notice(`a real full backup is made instead: ${fullReason}`);
+    if (key === undefined && carried.length > 0) yield becomesPlain(tenant, each.source?.setId ?? 0n);
+    if (key !== undefined && logMode === 'NONE') yield logIsPlain(tenant, each.round);
     yield notice(
       `${mode === 'full' ? '' : `${mode} `}backup of tenant "${tenant.tenant_name}" started: job ${jobId}`,
       {
@@ -76,20 +85,16 @@ export async function* backup(
   }
 }
 
-/** What this version cannot do is refused by name, never done in part. */
-function refuseLater(session: SqlSession): void {
-  if (session.encryption !== undefined)
-    throw new HoldfastError('NOT_SUPPORTED', 'encrypted backups are not supported yet', {
-      hint: 'SET ENCRYPTION OFF;',
-    });
-}
-
 /** One tenant's backup. `fullReason`: why it is a real full one though another was asked for. */
 type Chosen = {
   readonly tenant: Tenant;
   readonly mode: BackupMode;
   readonly fullReason: string;
+  /** The set that a synthetic full is made of. */
+  readonly source?: SetKey;
   readonly round: bigint;
+  /** What opens the round's log; undefined: there is no round. */
+  readonly logMode: string | undefined;
   /** Encrypted URI. */
   readonly destination: string;
   readonly displayDestination: string;
@@ -104,15 +109,18 @@ async function chooseBackup(
   signal: AbortSignal,
 ): Promise<Chosen> {
   const round = await findLastRound(context.catalog, tenant.tenant_id);
-  const fullReason =
-    mode === 'synthetic' ? await reasonForFull(context, tenant, round, destination, signal) : '';
-  if (mode === 'synthetic' && fullReason === '') {
+  const synthetic =
+    mode === 'synthetic' ? await chooseSynthetic(context, tenant, round, destination, signal) : undefined;
+  const fullReason = synthetic?.fullReason ?? '';
+  if (synthetic !== undefined && fullReason === '') {
     // The job finds the set, and its round, anew.
     const place = {
       destination: round?.destination ?? context.secrets.encrypt(destination.uri),
       displayDestination: round?.display_destination ?? destination.display,
     };
-    return { tenant, mode, fullReason, round: round?.round ?? 0n, ...place };
+    const logMode = round?.encryption_mode;
+    const { source } = synthetic;
+    return { tenant, mode, fullReason, source, round: round?.round ?? 0n, logMode, ...place };
   }
   if (round?.state !== 'DOING') throw notArchiving(tenant, round);
   return {
@@ -120,24 +128,47 @@ async function chooseBackup(
     mode: mode === 'synthetic' ? 'full' : mode,
     fullReason,
     round: round.round,
+    logMode: round.encryption_mode,
     destination: round.destination,
     displayDestination: round.display_destination,
   };
 }
 
-/** Why a synthetic full will not do; empty: it will. Throws SYNTHETIC_BACKUP_REFUSED when there is nothing to make one of. */
-async function reasonForFull(
+/**
+ * What a synthetic full is made of. `fullReason`: why it will not do; empty: it will. Throws SYNTHETIC_BACKUP_REFUSED when
+ * there is nothing to make one of.
+ */
+async function chooseSynthetic(
   context: CoordinatorContext,
   tenant: Tenant,
   round: Round | undefined,
   destination: { readonly uri: string },
   signal: AbortSignal,
-): Promise<string> {
+): Promise<{ readonly source: SetKey; readonly fullReason: string }> {
   const uri = round === undefined ? destination.uri : context.secrets.decrypt(round.destination);
   const medium = await context.destinations.open(uri, signal);
-  const { pagesReadUs } = await findSource(medium, context.root, tenant, signal);
+  const { set, pagesReadUs } = await findSource(medium, context.root, tenant, signal);
   const maxAge = await parameterText(context.catalog, 'full_backup_max_age', tenant.tenant_id);
-  return overdueReason(pagesReadUs, { nowUs: context.clock.nowUs(), maxAge }) ?? '';
+  return {
+    source: { tenantId: set.tenantId, fullSetId: set.fullSetId, setId: set.backupSetId },
+    fullReason: overdueReason(pagesReadUs, { nowUs: context.clock.nowUs(), maxAge }) ?? '',
+  };
+}
+
+/**
+ * The data keys of the set that a synthetic full is made of: files that are copied whole keep theirs. Throws
+ * BACKUP_INVALID_PASSWORD when neither the coordinator nor the session opens them.
+ */
+async function carriedKeys(
+  context: CoordinatorContext,
+  { source, destination }: Chosen,
+  session: SqlSession,
+  signal: AbortSignal,
+): Promise<readonly DataKey[]> {
+  if (source === undefined) return [];
+  const medium = await context.destinations.open(context.secrets.decrypt(destination), signal);
+  const secrets = { ...(await keySecrets(context)), passwords: session.decryptionPasswords };
+  return await keysOfSource(medium, context.root, source, secrets, signal);
 }
 
 function isRefusal(error: unknown): error is HoldfastError {
@@ -167,10 +198,31 @@ function inProgress(tenant: Tenant, job: Job): HoldfastError {
   });
 }
 
+/** The log from its start to its end belongs to a backup. */
+function logIsPlain(tenant: Tenant, round: bigint): CommandEvent {
+  return {
+    kind: 'notice',
+    severity: 'WARNING',
+    message: `the backup of tenant "${tenant.tenant_name}" is encrypted, its log in archive round ${round} is not`,
+    hint: "ALTER SYSTEM SET backup_encryption = 'on'; then NOARCHIVELOG and ARCHIVELOG, for a round that is.",
+  };
+}
+
+function becomesPlain(tenant: Tenant, setId: bigint): CommandEvent {
+  return {
+    kind: 'notice',
+    severity: 'WARNING',
+    message: `backup set ${setId} of tenant "${tenant.tenant_name}" is encrypted, the synthetic full that is made of it is not`,
+    hint: "SET ENCRYPTION ON IDENTIFIED BY '<password>'; or ALTER SYSTEM SET backup_encryption = 'on';",
+  };
+}
+
 async function createJob(
   context: CoordinatorContext,
   { tenant, mode, fullReason, round, destination, displayDestination }: Chosen,
   statement: Of<'backup'>,
+  key: NewDataKey | undefined,
+  carried: readonly DataKey[],
 ): Promise<bigint> {
   const spec: BackupJobSpec = {
     description: statement.description ?? '',
@@ -180,10 +232,14 @@ async function createJob(
     round: String(round),
     mode,
     fullReason,
+    ...(key === undefined
+      ? {}
+      : { encryption: { mode: modeName(key.record), record: formatKeyRecord(key.record) } }),
   };
   return await write(context, async (tx) => {
     const running = await findRunningJob(tx, 'BACKUP', tenant.tenant_name);
     if (running !== undefined) throw inProgress(tenant, running);
+    for (const each of key === undefined ? carried : [key, ...carried]) await keepDataKey(context, tx, each);
     const jobId = await insertJob(tx, {
       kind: 'BACKUP',
       tenantId: tenant.tenant_id,

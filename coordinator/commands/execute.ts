@@ -11,6 +11,7 @@ import { setParameter, showParameters } from './parameters.ts';
 import { createPool, createUnit, dropPool, dropTenant, dropUnit } from './resources.ts';
 import { cancelRestore, restore, showRestorePreview } from './restore.ts';
 import { showRestoreWindows } from './restore-windows.ts';
+import { rotateBackupKey } from './rotate-key.ts';
 import { cancelValidate, validate } from './validate.ts';
 
 /** Runs one admin statement. Throws HoldfastError; stops waiting (the job goes on) when `signal` aborts. */
@@ -70,7 +71,10 @@ export async function* executeCommand(
       yield* dropTenant(context, statement);
       return;
     case 'validate':
-      yield* validate(context, statement, signal);
+      yield* validate(context, statement, session, signal);
+      return;
+    case 'rotateBackupKey':
+      yield* rotateBackupKey(context, statement, session, signal);
       return;
     case 'cancelValidate':
       yield* cancelValidate(context, statement);

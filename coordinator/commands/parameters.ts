@@ -9,6 +9,7 @@ import { getTenant } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { claimDestination, refuseForeignFiles } from '../destination/claims.ts';
 import { writeTenantSummaries } from '../destination/summaries.ts';
+import { requireFileKeys } from '../encryption/keys.ts';
 import {
   checkParameterValue,
   findParameter,
@@ -36,6 +37,7 @@ export async function setParameter(
     });
   }
   const value = checkParameterValue(parameter, statement.value);
+  if (parameter.name === 'backup_encryption' && value === 'on') await requireFileKeys(context);
   const stored =
     parameter.type === 'uri' ? await acceptDestination(context, value, signal) : { value, display: value };
   if (stored === undefined) return; // the same as before

@@ -4,6 +4,8 @@ import { assertNever } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn } from '../../foundation/lsn.ts';
 import { RestoreTargetSchema, RestoreTaskSchema } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
+import { unlockWithLog } from '../../storage-layout/encryption/unlock.ts';
 import { checkName } from '../../storage-layout/tree.ts';
 import { findRunningJob, insertJob, insertTask, requestCancel } from '../catalog/jobs.ts';
 import { restoreProgress } from '../catalog/progress.ts';
@@ -19,6 +21,7 @@ import {
   type ResourceUnitRow,
 } from '../catalog/tenants.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
+import { sealDataKeys, sessionSecrets } from '../encryption/keys.ts';
 import { messageToJson } from '../jobs/task-results.ts';
 import { parameterNumber } from '../parameters/values.ts';
 import type { ResultColumn, SqlValue } from '../sql/results.ts';
@@ -60,8 +63,12 @@ export async function* restore(
     yield* table(preview.columns, preview.rows);
     return;
   }
+  const { set, round } = plan.chosen;
+  const { medium, root, tenantId } = plan.source;
+  const key = { tenantId, fullSetId: set.fullSetId, setId: set.backupSetId };
+  const keys = await unlockWithLog(medium, root, key, round, await sessionSecrets(context, session), signal);
   const concurrency = options.concurrency ?? (await parameterNumber(context.catalog, 'restore_concurrency'));
-  const jobId = await createJob(context, statement, options, plan, { ...placement, concurrency });
+  const jobId = await createJob(context, statement, options, plan, keys, { ...placement, concurrency });
   yield notice(
     `restore of tenant "${statement.newTenant}" from backup set ${plan.chosen.set.backupSetId} until ${plan.targetText} started: job ${jobId}`,
     { hint: 'SELECT * FROM CDB_OB_RESTORE_PROGRESS;' },
@@ -120,6 +127,7 @@ async function createJob(
   statement: RestoreStatement,
   options: RestoreOptions,
   plan: RestorePlan,
+  keys: readonly DataKey[],
   placement: Placement & { readonly concurrency: number },
 ): Promise<bigint> {
   const { source, chosen } = plan;
@@ -170,6 +178,7 @@ async function createJob(
           task: taskOf(statement, options, plan, { tenantId, group, instance, ...placement }),
           destination: context.secrets.encrypt(source.uri),
           zones: placement.zones,
+          keys: sealDataKeys(context.secrets, keys),
         },
         deadlineUs: tx.nowUs + TASK_LIMIT_US,
         nowUs: tx.nowUs,

@@ -1,12 +1,16 @@
 /** VALIDATE and CANCEL VALIDATE. */
-import { HoldfastError } from '../../foundation/errors.ts';
+import { HoldfastError, isError } from '../../foundation/errors.ts';
 import { parseDurationMs } from '../../foundation/units.ts';
+import { openDataKeys } from '../../storage-layout/encryption/key-records.ts';
+import { findKeyPlaces } from '../../storage-layout/encryption/unlock.ts';
 import { findJob, insertJob, requestCancel } from '../catalog/jobs.ts';
 import { validationProgress } from '../catalog/progress.ts';
 import type { Tenant } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { findSets } from '../destination/validation-subjects.ts';
+import { keepDataKey, keySecrets } from '../encryption/keys.ts';
 import type { ValidateJobSpec } from '../jobs/specs.ts';
+import type { SqlSession } from '../sql/session.ts';
 import type { StatementOf } from '../sql/statements.ts';
 import { requireDestination } from './archive.ts';
 import { type Events, notice, progressLine, selectTenants, waitForJob } from './command.ts';
@@ -17,6 +21,7 @@ type Destination = { readonly uri: string; readonly display: string };
 export async function* validate(
   context: CoordinatorContext,
   statement: StatementOf<'validate'>,
+  session: SqlSession,
   signal: AbortSignal,
 ): Events {
   const { object, maxAge } = statement;
@@ -33,6 +38,8 @@ export async function* validate(
   const tenants = await selectTenants(context, statement.tenants);
   const chosen =
     setId === undefined ? tenants : await thoseWithSet(context, tenants, setId, destination, signal);
+  if (session.decryptionPasswords.length > 0)
+    for (const tenant of chosen) await learnKeys(context, tenant, session, destination, signal);
   const jobs: bigint[] = [];
   for (const tenant of chosen) {
     const jobId = await createJob(context, tenant, setId, maxAgeMs, destination);
@@ -45,6 +52,29 @@ export async function* validate(
   for (const jobId of jobs) {
     const line = async () => progressLine(jobId, await validationProgress(context.catalog, jobId));
     yield* waitForJob(context, jobId, line, signal);
+  }
+}
+
+/** What the session's passwords open is known from now on: the job's agents can read it. */
+async function learnKeys(
+  context: CoordinatorContext,
+  tenant: Tenant,
+  session: SqlSession,
+  destination: Destination,
+  signal: AbortSignal,
+): Promise<void> {
+  const medium = await context.destinations.open(destination.uri, signal);
+  const known = await keySecrets(context);
+  const secrets = { ...known, passwords: session.decryptionPasswords };
+  for (const place of await findKeyPlaces(medium, context.root, tenant.tenant_id, signal)) {
+    try {
+      const keys = await openDataKeys(place, secrets, signal);
+      await write(context, async (tx) => {
+        for (const key of keys) await keepDataKey(context, tx, key);
+      });
+    } catch (error) {
+      if (!isError(error, 'BACKUP_INVALID_PASSWORD', 'DATA_CORRUPT')) throw error; // the job says so
+    }
   }
 }
 

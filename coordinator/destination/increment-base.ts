@@ -1,5 +1,5 @@
 /** From which set an increment goes on. */
-import { type BackupInfo, BackupInfoSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { type BackupInfo, BackupInfoSchema, EncryptionMode } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { readInfoIfThere } from '../../storage-layout/records/info-file.ts';
 import { type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
@@ -10,6 +10,14 @@ export type IncrementBase =
   | { readonly kind: 'increment'; readonly setId: bigint; readonly fullSetId: bigint }
   | { readonly kind: 'full'; readonly reason: string };
 
+export type WantedBase = {
+  readonly round: bigint;
+  /** All of them must be in it. */
+  readonly groups: readonly string[];
+  /** All files of a full set are encrypted, or none. */
+  readonly encrypted: boolean;
+};
+
 /**
  * The newest set of the round: an increment needs all the log since, and between rounds there is a hole. A set that lacks
  * one of the tenant's partition groups is none to go on from, and neither is one whose pages were all read too long ago.
@@ -17,8 +25,7 @@ export type IncrementBase =
  */
 export function chooseBase(
   sets: readonly BackupInfo[],
-  round: bigint,
-  groups: readonly string[],
+  { round, groups, encrypted }: WantedBase,
   age?: AgeLimit,
 ): IncrementBase {
   const newest = newestOf(sets.filter((set) => set.round === round));
@@ -28,6 +35,10 @@ export function chooseBase(
       earlier === undefined
         ? 'there is no backup set to go on from'
         : `archive round ${round} has no backup set yet; the newest, ${earlier.backupSetId}, is of round ${earlier.round}, and its log ends there`;
+    return { kind: 'full', reason };
+  }
+  if (encrypted !== (newest.encryptionMode !== EncryptionMode.UNSPECIFIED)) {
+    const reason = `backup set ${newest.backupSetId} is ${encrypted ? 'not encrypted, and this one is' : 'encrypted, and this one is not'}`;
     return { kind: 'full', reason };
   }
   const has = new Set(newest.partitionGroups.map((group) => group.partitionGroup));

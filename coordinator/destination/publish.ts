@@ -13,6 +13,7 @@ import {
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { LogLookup } from '../../storage-layout/clog/lookup.ts';
 import { verifyLog } from '../../storage-layout/clog/verify.ts';
+import { keepCarriedKeys, modeOfName, setKeyPlace } from '../../storage-layout/encryption/key-records.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { type RoundKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
 import { listParameterValues } from '../catalog/parameters.ts';
@@ -96,6 +97,11 @@ export async function publishBackup(
     const problem = await baseProblem(medium, root, { ...key, setId: set.previous_set_id }, signal);
     if (problem !== undefined) throw new HoldfastError('BACKUP_FAILED', problem);
   }
+  if (set.source_set_id !== 0n && set.encryption_mode !== 'NONE') {
+    const ids = parts.backups.flatMap(({ carriedKeyIds }) => carriedKeyIds);
+    const used = new Set(ids.map((id) => Buffer.from(id).toString('hex')));
+    await keepCarriedKeys(setKeyPlace(medium, root, key), used, context.clock.nowUs(), signal);
+  }
   await writeOnceOrRead(
     medium,
     tree.localityInfo(root, key),
@@ -134,6 +140,7 @@ export async function publishBackup(
     round: set.round,
     description: set.description,
     reason: set.full_reason,
+    encryptionMode: modeOfName(set.encryption_mode),
     startUs: set.start_us,
     endUs: context.clock.nowUs(),
     clusterName: root.clusterName,

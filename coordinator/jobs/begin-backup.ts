@@ -1,6 +1,9 @@
 /** The beginning of a backup job: which set it makes, full or an increment of which other, and its claim at the destination. */
 import { create } from '@bufbuild/protobuf';
+import { isError } from '../../foundation/errors.ts';
 import { type PartitionGroupList, PartitionGroupListSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { setKeyPlace, writeFirstRecord } from '../../storage-layout/encryption/key-records.ts';
+import { unlockSet } from '../../storage-layout/encryption/unlock.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { listMembersOf } from '../agents/membership.ts';
 import { requireMembers } from '../archive/require-members.ts';
@@ -18,6 +21,7 @@ import { type CoordinatorContext, type Transaction, write } from '../context.ts'
 import { checkOwner, claimSet } from '../destination/claims.ts';
 import { chooseBase, readUsableSets } from '../destination/increment-base.ts';
 import type { SetReplica } from '../destination/publish.ts';
+import { keySecrets, parseKeyRecord } from '../encryption/keys.ts';
 import { parameterText } from '../parameters/values.ts';
 import { advance } from './backup-parts.ts';
 import { backupJobSpec } from './specs.ts';
@@ -54,6 +58,9 @@ export async function claimBackup(context: CoordinatorContext, job: Job, signal:
     });
   const highest = await highestSet(catalog, job.tenant_id);
   const setId = await claimSet(medium, root, job.tenant_id, highest, base.fullSetId, listFor, signal);
+  const key = { tenantId: job.tenant_id, fullSetId: base.fullSetId ?? setId, setId };
+  if (spec.encryption !== undefined)
+    await writeFirstRecord(setKeyPlace(medium, root, key), parseKeyRecord(spec.encryption.record), signal);
   await write(context, async (tx) => {
     if (!(await advance(tx, job, 'claimed'))) return; // cancelled meanwhile: the claim is garbage for the clean-up
     await insertSet(tx, {
@@ -71,6 +78,7 @@ export async function claimBackup(context: CoordinatorContext, job: Job, signal:
       displayDestination: spec.displayDestination,
       description: spec.description,
       plusArchivelog: spec.plusArchivelog,
+      encryptionMode: spec.encryption?.mode,
       nowUs: tx.nowUs,
     });
     for (const [index, partitionGroup] of groups.entries()) {
@@ -129,7 +137,7 @@ async function copyBase(
   signal: AbortSignal,
 ): Promise<Base> {
   const { catalog } = context;
-  const { mode, fullReason, ...spec } = backupJobSpec.parse(job.spec);
+  const { mode, fullReason, encryption, ...spec } = backupJobSpec.parse(job.spec);
   const round = BigInt(spec.round);
   const members = await requireMembers(catalog, job, round);
   const groups = members.map((group) => group.partition_group);
@@ -138,8 +146,16 @@ async function copyBase(
   if (mode === 'full') return { ...none, fullReason };
   const sets = await readUsableSets(medium, context.root, job.tenant_id, signal);
   const maxAge = await parameterText(catalog, 'full_backup_max_age', job.tenant_id);
-  const base = chooseBase(sets, round, groups, { nowUs: context.clock.nowUs(), maxAge });
+  const wanted = { round, groups, encrypted: encryption !== undefined };
+  const base = chooseBase(sets, wanted, { nowUs: context.clock.nowUs(), maxAge });
   if (base.kind === 'full') return { ...none, fullReason: base.reason };
+  try {
+    const key = { tenantId: job.tenant_id, fullSetId: base.fullSetId, setId: base.setId };
+    await unlockSet(medium, context.root, key, await keySecrets(context), signal);
+  } catch (error) {
+    if (!isError(error, 'BACKUP_INVALID_PASSWORD')) throw error;
+    return { ...none, fullReason: `the backup that it would go on from cannot be read: ${error.message}` };
+  }
   return { ...none, fullSetId: base.fullSetId, previousSetId: base.setId, fullReason: '' };
 }
 

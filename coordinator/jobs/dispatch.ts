@@ -13,6 +13,7 @@ import {
   StartTaskSchema,
   ValidateTaskSchema,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import { unlockRound } from '../../storage-layout/encryption/unlock.ts';
 import { awayEvent } from '../archive/changes.ts';
 import { listLiveTasks, moveTask, type Task } from '../catalog/jobs.ts';
 import {
@@ -26,6 +27,8 @@ import {
 import { findSetOfJob } from '../catalog/sets.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { highestLogEpoch } from '../destination/claims.ts';
+import { keyMessages, keySecrets, unsealDataKeys } from '../encryption/keys.ts';
+import { keysOfBackup, keysOfValidation } from '../encryption/task-keys.ts';
 import { readArchiveOption } from '../parameters/table.ts';
 import { parameterIsOn, parameterMs, parameterNumber, parameterText } from '../parameters/values.ts';
 import { copyLimits, runningCopies } from './copy-limits.ts';
@@ -154,7 +157,7 @@ async function prepare(
     case 'ARCHIVE':
       return await prepareArchive(context, task, place, signal);
     case 'BACKUP':
-      return { kind: await prepareBackup(context, task, place, attempt) };
+      return { kind: await prepareBackup(context, task, place, attempt, signal) };
     case 'CHECK': {
       const spec = checkTaskSpec.parse(task.spec);
       const value = create(CheckTaskSchema, { instance: place.instance, purpose: spec.purpose });
@@ -164,13 +167,17 @@ async function prepare(
     case 'RESTORE': {
       const spec = restoreTaskSpec.parse(task.spec);
       const value = messageFromJson(RestoreTaskSchema, spec.task);
-      if (value.source !== undefined) value.source.uri = context.secrets.decrypt(spec.destination);
+      if (value.source !== undefined) {
+        value.source.uri = context.secrets.decrypt(spec.destination);
+        value.source.keys = keyMessages(unsealDataKeys(context.secrets, spec.keys));
+      }
       return { kind: { case: 'restore', value } };
     }
     case 'VALIDATE': {
       const spec = validateTaskSpec.parse(task.spec);
       const value = messageFromJson(ValidateTaskSchema, spec.task);
       value.source = destinationOf(context, spec.destination);
+      value.source.keys = keyMessages(await keysOfValidation(context, task.tenant_id, spec, signal));
       return { kind: { case: 'validate', value } };
     }
     default:
@@ -199,6 +206,7 @@ async function prepareArchive(
     throw new HoldfastError('INTERNAL', `task ${task.task_id} has no round`);
   const destination = destinationOf(context, round.destination);
   const medium = await context.destinations.open(destination.uri, signal);
+  destination.keys = keyMessages(await unlockRound(medium, root, key, await keySecrets(context), signal));
   const written = await highestLogEpoch(medium, root, key, task.partition_group, signal);
   const epoch = (written > row.epoch ? written : row.epoch) + 1n;
   const option = readArchiveOption(await parameterText(catalog, 'backup_log_archive_option', key.tenantId));
@@ -235,6 +243,7 @@ async function prepareBackup(
   task: Task,
   place: Place,
   attempt: number,
+  signal: AbortSignal,
 ): Promise<StartTask['kind']> {
   const { catalog } = context;
   const spec = backupTaskSpec.parse(task.spec);
@@ -242,8 +251,10 @@ async function prepareBackup(
   const retry = attempt - 1;
   const others = runningCopies(await listLiveTasks(catalog)).length;
   const limits = await copyLimits(catalog, task.tenant_id, others + 1);
+  const destination = destinationOf(context, set?.destination ?? '');
+  destination.keys = keyMessages(set === undefined ? [] : await keysOfBackup(context, set, signal));
   const value = create(BackupTaskSchema, {
-    destination: destinationOf(context, set?.destination ?? ''),
+    destination,
     tenantId: task.tenant_id,
     backupSetId: BigInt(spec.setId),
     fullSetId: set?.full_set_id ?? BigInt(spec.setId),

@@ -13,6 +13,8 @@ export const backupJobSpec = z.object({
   /** `incremental` becomes `full`, with the reason, when an increment cannot be made. */
   mode: z.enum(['full', 'incremental', 'synthetic']).default('full'),
   fullReason: z.string().default(''),
+  /** Without it the backup is plain. `record`: its first key record; the data key is in the catalog's data_keys. */
+  encryption: z.object({ mode: z.string(), record: z.string() }).optional(),
 });
 export type BackupJobSpec = z.infer<typeof backupJobSpec>;
 
@@ -61,4 +63,6 @@ export const restoreTaskSpec = z.object({
   destination: z.string(),
   /** Zones whose agents may take it; empty: any. */
   zones: z.array(z.string()),
+  /** The keys of what it restores, encrypted; empty: it is plain. */
+  keys: z.string().default(''),
 });

@@ -25,6 +25,7 @@ import {
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
 import { checkOwner } from '../destination/claims.ts';
 import { findRounds, findSets } from '../destination/validation-subjects.ts';
+import { keysOfValidation } from '../encryption/task-keys.ts';
 import { VALIDATE_TRANSITIONS, type ValidateEvent, type ValidateState } from './job-states.ts';
 import { type PlannedValidation, planValidation } from './plan-validation.ts';
 import { type ValidateJobSpec, type ValidateTaskSpec, validateJobSpec, validateTaskSpec } from './specs.ts';
@@ -78,6 +79,8 @@ async function schedule(context: CoordinatorContext, job: Job, signal: AbortSign
   const rounds = spec.setId === undefined ? await findRounds(context, place, signal) : [];
   const sinceUs = spec.maxAgeMs === undefined ? undefined : job.created_us - BigInt(spec.maxAgeMs) * 1000n;
   const { tasks, skipped } = planValidation(sets, rounds, sinceUs);
+  for (const task of tasks) // what nobody can open is told before anything is read
+    await keysOfValidation(context, job.tenant_id, taskSpecOf(job, spec, task), signal);
   await write(context, async (tx) => {
     const planned: ValidateJobSpec = { ...spec, skipped: skipped.join(', ') };
     if (!(await advance(tx, job, 'planned', { spec: planned, comment: '' }))) return;

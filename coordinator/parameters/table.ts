@@ -79,6 +79,12 @@ export const PARAMETERS = [
     meaning: 'How macroblocks and log blocks are compressed.',
     parse: parseCompression,
   },
+  boolean(
+    'backup_encryption',
+    'off',
+    'tenant',
+    "Whether backups and new archive rounds are encrypted under the coordinator's key file; a session's password counts also when it is off.",
+  ),
   integer('backup_concurrency', '0', 0, 100, 'tenant', 'Readers of one partition group; 0 is automatic.'),
   {
     name: 'backup_net_limit',

@@ -41,7 +41,7 @@ export async function parameterNumber(
 
 export async function parameterIsOn(
   db: Queryable,
-  name: 'archive_auto_new_round' | 'backup_page_check',
+  name: 'archive_auto_new_round' | 'backup_encryption' | 'backup_page_check',
   tenantId = CLUSTER,
 ): Promise<boolean> {
   return (await parameterText(db, name, tenantId)) === 'on';

@@ -116,7 +116,9 @@ export type CurrentStatement =
       readonly wait: boolean;
     }
   | { readonly kind: 'cancelValidate'; readonly job: bigint }
-  /** `password` undefined: SET ENCRYPTION OFF. `only`: the password guards the restore, data stay plain. */
+  /** Wraps the data keys anew. */
+  | { readonly kind: 'rotateBackupKey'; readonly tenants: TenantNames }
+  /** `password` undefined: SET ENCRYPTION OFF. `only`: the password alone opens the backup, the key file does not. */
   | { readonly kind: 'setEncryption'; readonly password?: string; readonly only: boolean }
   /** The passwords to try when reading encrypted sets. */
   | { readonly kind: 'setDecryption'; readonly passwords: readonly string[] };
@@ -209,6 +211,7 @@ export const STATEMENT_NAMES = {
   dropResourceUnit: 'DROP RESOURCE UNIT',
   dropResourcePool: 'DROP RESOURCE POOL',
   dropTenant: 'ALTER SYSTEM DROP TENANT',
+  rotateBackupKey: 'ALTER SYSTEM ROTATE BACKUP KEY',
   setEncryption: 'SET ENCRYPTION',
   setDecryption: 'SET DECRYPTION',
   addBackupSchedule: 'ALTER SYSTEM ADD BACKUP SCHEDULE',

@@ -19,8 +19,17 @@ import {
   type LogIndexInfo,
   LogIndexInfoSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { type FileCipher, sealOf } from '../encryption/cipher.ts';
+import { beginFile } from '../encryption/key-ring.ts';
+import type { Compression } from '../macroblock/compress.ts';
 import type { Medium } from '../media/medium.ts';
-import { encodeFileEnd, encodeFileHeader, encodeRecord, RECORD } from '../records/framing.ts';
+import {
+  encodeFileEnd,
+  encodeFileHeader,
+  encodeRecord,
+  RECORD,
+  type RecordType,
+} from '../records/framing.ts';
 import { corrupt, type RecordSource, unknown } from '../records/header.ts';
 import { decodeMessage, encodeMessage } from '../records/messages.ts';
 import {
@@ -117,7 +126,8 @@ export async function writeLogIndex(
   signal?: AbortSignal,
 ): Promise<void> {
   const key = tree.logIndex(root, round, group, index.fileId, index.epoch);
-  await medium.createExclusive(key, encodeLogIndex(round, group, index), signal);
+  const begun = await beginFile(medium, key, RECORD.logIndex, signal);
+  await medium.createExclusive(key, encodeLogIndex(round, group, index, begun), signal);
 }
 
 /** Reads all but the change map. Throws FILE_NOT_FOUND, DATA_CORRUPT, FORMAT_UNKNOWN. */
@@ -153,12 +163,15 @@ export async function readChangePayloads(
   return payloads;
 }
 
-/** The file's bytes. `fileId`: 16 bytes, random by default. */
+/** The file's bytes. `begun`: its first record, and what seals the others; a plain file by default. */
 export function encodeLogIndex(
   round: RoundKey,
   group: string,
   index: NewLogIndex,
-  fileId?: Uint8Array,
+  begun: { readonly header: Buffer; readonly cipher: FileCipher | undefined } = {
+    header: encodeFileHeader(RECORD.logIndex),
+    cipher: undefined,
+  },
 ): Buffer {
   const map = index.changeMap === undefined ? undefined : encodeChangeMap(index.changeMap);
   const info = create(LogIndexInfoSchema, {
@@ -176,18 +189,16 @@ export function encodeLogIndex(
       : { unfinishedRecordBegin: index.unfinishedRecordBegin }),
     ...(map === undefined ? {} : { changes: changesInfo(map.summary) }),
   });
-  const records = [
-    encodeFileHeader(RECORD.logIndex, fileId),
-    encodeRecord({ type: RECORD.logIndex, payload: encodeMessage(LogIndexInfoSchema, info) }),
-  ];
-  for (let first = 0; first < index.blocks.length; first += BLOCKS_PER_CHUNK) {
-    const payload = encodeBlockPlaces(index.blocks.slice(first, first + BLOCKS_PER_CHUNK));
-    records.push(encodeRecord({ type: RECORD.logIndexBlocks, payload }));
-  }
-  for (const payload of map?.payloads ?? [])
-    records.push(encodeRecord({ type: RECORD.logIndexChanges, payload, compression: CHANGES_COMPRESSION }));
+  const records = [begun.header];
+  const add = (type: RecordType, payload: Uint8Array, compression: Compression = 'none') =>
+    records.push(encodeRecord({ type, payload, compression, seal: sealOf(begun.cipher, records.length) }));
+  add(RECORD.logIndex, encodeMessage(LogIndexInfoSchema, info));
+  for (let first = 0; first < index.blocks.length; first += BLOCKS_PER_CHUNK)
+    add(RECORD.logIndexBlocks, encodeBlockPlaces(index.blocks.slice(first, first + BLOCKS_PER_CHUNK)));
+  for (const payload of map?.payloads ?? []) add(RECORD.logIndexChanges, payload, CHANGES_COMPRESSION);
   const body = Buffer.concat(records);
-  return Buffer.concat([body, encodeFileEnd({ recordCount: records.length, sizeBytes: body.length })]);
+  const end = { recordCount: records.length, sizeBytes: body.length };
+  return Buffer.concat([body, encodeFileEnd(end, sealOf(begun.cipher, records.length))]);
 }
 
 async function readIndexHead(

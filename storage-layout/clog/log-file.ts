@@ -4,6 +4,8 @@
  */
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn, toLsn } from '../../foundation/lsn.ts';
+import type { FileCipher } from '../encryption/cipher.ts';
+import { readFileCipher } from '../encryption/key-ring.ts';
 import { planReads } from '../macroblock/reader.ts';
 import type { Medium } from '../media/medium.ts';
 import { decodeRecord, RECORD } from '../records/framing.ts';
@@ -119,12 +121,14 @@ export async function* readLogFile(
   const wanted = file.blocks.filter(
     (block) => block.begin < end && block.begin + BigInt(block.plainBytes) > begin,
   );
+  const cipher = wanted.length === 0 ? undefined : await readFileCipher(medium, file.key, signal);
   const ranges = planReads(wanted, READ_GAP_BYTES, READ_BYTES);
   const stored = buffers.stored(largest(ranges, (range) => range.end - range.begin));
   for (const range of ranges) {
     const bytes = await medium.readRange(file.key, range.begin, range.end, stored, signal);
     for (const block of range.entries) {
-      const data = decodeBlock(bytes, block, file, range.begin, await buffers.plain(block.plainBytes));
+      const plain = await buffers.plain(block.plainBytes);
+      const data = decodeBlock(bytes, block, file, range.begin, cipher, plain);
       const from = begin > block.begin ? Number(begin - block.begin) : 0;
       const until = Math.min(data.length, Number(end - block.begin));
       yield { begin: toLsn(block.begin + BigInt(from)), data: data.subarray(from, until) };
@@ -136,8 +140,15 @@ function largest<T>(all: readonly T[], sizeOf: (each: T) => number): number {
   return all.reduce((most, each) => Math.max(most, sizeOf(each)), 0);
 }
 
-function decodeBlock(bytes: Buffer, block: LogBlockPlace, file: LogFile, base: number, into: Buffer): Buffer {
-  const source = { file: file.key, base };
+function decodeBlock(
+  bytes: Buffer,
+  block: LogBlockPlace,
+  file: LogFile,
+  base: number,
+  cipher: FileCipher | undefined,
+  into: Buffer,
+): Buffer {
+  const source = { file: file.key, base, cipher };
   const offset = block.offset - base;
   const record = decodeRecord(bytes, offset, source, into);
   if (record.type !== RECORD.logBlock) throw disagrees(file, block, 'there is none');

@@ -7,14 +7,21 @@ import { assert } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { type Lsn, type Timeline, toLsn } from '../../foundation/lsn.ts';
 import { LogFileInfoSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { crc32c } from '../crc32c.ts';
+import { type FileCipher, type Seal, sealOf } from '../encryption/cipher.ts';
+import { beginFile } from '../encryption/key-ring.ts';
 import { BlockCompressor, type Compression } from '../macroblock/compress.ts';
 import type { AppendableFile, Medium } from '../media/medium.ts';
-import { encodeFileHeader, encodeRecord, RECORD } from '../records/framing.ts';
-import { encodeHeader, HEADER_BYTES } from '../records/header.ts';
+import {
+  type CompressedRecord,
+  encodeRecord,
+  encodeRecordHeader,
+  putRecord,
+  RECORD,
+  recordBytes,
+} from '../records/framing.ts';
 import { encodeMessage } from '../records/messages.ts';
 import { type RoundKey, type TreeRoot, tree } from '../tree.ts';
-import { encodeLogBlockHeader, encodeLogCheckpointHeader, LOG_BLOCK_EXTENSION_BYTES } from './block.ts';
+import { encodeLogBlockHeader, encodeLogCheckpointHeader } from './block.ts';
 import {
   type LogBlockPlace,
   type LogCheckpointPoint,
@@ -51,8 +58,13 @@ export class LogFileWriter implements AsyncDisposable {
   readonly #file: AppendableFile;
   readonly #options: LogFileOptions;
   readonly #compressor: BlockCompressor;
+  readonly #cipher: FileCipher | undefined;
   readonly #blocks: LogBlockPlace[] = [];
   #gathered: Buffer = Buffer.alloc(0);
+  /** An encrypted record that is being written. */
+  #record: Buffer = Buffer.alloc(0);
+  /** Of all records, the file header's too. */
+  #recordCount = 2;
   #end: Lsn;
   #flushes = 0;
   #firstCommitUs: bigint | undefined;
@@ -60,8 +72,9 @@ export class LogFileWriter implements AsyncDisposable {
   #checkpoint: LogCheckpointPoint | undefined;
   #isUsable = true;
 
-  private constructor(file: AppendableFile, options: LogFileOptions) {
+  private constructor(file: AppendableFile, options: LogFileOptions, cipher: FileCipher | undefined) {
     this.#file = file;
+    this.#cipher = cipher;
     this.#options = options;
     this.#compressor = new BlockCompressor(options.compression, 'log');
     this.#end = options.begin;
@@ -84,18 +97,16 @@ export class LogFileWriter implements AsyncDisposable {
       );
     }
     const key = tree.logData(root, round, group, options.fileId, options.epoch);
+    const { header, cipher } = await beginFile(medium, key, RECORD.logBlock, signal);
     const file = await medium.createAppendable(key, signal);
-    const info = logFileInfo(round, group, options);
+    const payload = encodeMessage(LogFileInfoSchema, logFileInfo(round, group, options));
     try {
-      await file.append([
-        encodeFileHeader(RECORD.logBlock),
-        encodeRecord({ type: RECORD.logFile, payload: encodeMessage(LogFileInfoSchema, info) }),
-      ]);
+      await file.append([header, encodeRecord({ type: RECORD.logFile, payload, seal: sealOf(cipher, 1) })]);
     } catch (error) {
       await file[Symbol.asyncDispose]();
       throw error;
     }
-    return new LogFileWriter(file, options);
+    return new LogFileWriter(file, options, cipher);
   }
 
   /** End of the log in the file, exclusive. */
@@ -124,32 +135,30 @@ export class LogFileWriter implements AsyncDisposable {
     const plain = this.#gather(block.data);
     assert(plain.length > 0, 'a log block has bytes');
     const { data, codec } = this.#compressor.compress(plain);
-    const header = Buffer.alloc(HEADER_BYTES + LOG_BLOCK_EXTENSION_BYTES);
+    const extension = encodeLogBlockHeader({
+      timeline: this.#options.timeline,
+      begin: block.begin,
+      epoch: this.#options.epoch,
+      firstCommitUs: block.firstCommitUs,
+      lastCommitUs: block.lastCommitUs,
+    });
+    const record = {
+      type: RECORD.logBlock,
+      compression: codec,
+      plainBytes: plain.length,
+      data,
+      extension,
+      seal: this.#seal(),
+    };
     const place = {
       begin: block.begin,
       offset: this.#file.sizeBytes,
-      storedBytes: header.length + data.length,
+      storedBytes: recordBytes(record),
       plainBytes: plain.length,
     };
-    encodeHeader(
-      header,
-      0,
-      {
-        type: RECORD.logBlock,
-        compression: codec,
-        plainBytes: plain.length,
-        codedBytes: data.length,
-        codedCrc32c: crc32c(data),
-      },
-      encodeLogBlockHeader({
-        timeline: this.#options.timeline,
-        begin: block.begin,
-        epoch: this.#options.epoch,
-        firstCommitUs: block.firstCommitUs,
-        lastCommitUs: block.lastCommitUs,
-      }),
-    );
-    await this.#append([header, data]);
+    const { seal } = record;
+    if (seal === undefined) await this.#append([encodeRecordHeader({ ...record, seal }), data]);
+    else await this.#append([this.#put(record, place.storedBytes)]);
     this.#blocks.push(place);
     this.#end = toLsn(this.#end + BigInt(place.plainBytes));
     this.#firstCommitUs ??= block.firstCommitUs;
@@ -166,7 +175,10 @@ export class LogFileWriter implements AsyncDisposable {
       epoch: this.#options.epoch,
       ...point,
     });
-    await this.#append([encodeRecord({ type: RECORD.logCheckpoint, payload: Buffer.alloc(0), extension })]);
+    const payload = Buffer.alloc(0);
+    await this.#append([
+      encodeRecord({ type: RECORD.logCheckpoint, payload, extension, seal: this.#seal() }),
+    ]);
     this.#noteCheckpoint(point);
   }
 
@@ -201,15 +213,29 @@ export class LogFileWriter implements AsyncDisposable {
     await this.close();
   }
 
-  async #append(chunks: readonly Uint8Array[]): Promise<void> {
+  /** Of the next record. */
+  #seal(): Seal | undefined {
+    return sealOf(this.#cipher, this.#recordCount);
+  }
+
+  /** An encrypted record, in a buffer that is kept. */
+  #put(record: CompressedRecord, storedBytes: number): Uint8Array {
+    if (this.#record.length < storedBytes) this.#record = Buffer.allocUnsafeSlow(storedBytes);
+    putRecord(this.#record, 0, record);
+    return this.#record.subarray(0, storedBytes);
+  }
+
+  /** Appends one record. No ordinal is used twice: after a failure nothing more is written. */
+  async #append(record: readonly Uint8Array[]): Promise<void> {
     assert(this.#isUsable, 'a log file is not written to after a failure or its end');
     try {
-      await this.#file.append(chunks);
+      await this.#file.append(record);
     } catch (error) {
       await this.close().catch(() => undefined); // the first error is the one to show
       throw error;
     }
     this.#flushes += 1;
+    this.#recordCount += 1;
   }
 
   #noteCheckpoint(point: LogCheckpointPoint): void {

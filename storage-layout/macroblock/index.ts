@@ -44,6 +44,13 @@ const WHOLE_BYTES = 120;
 const FLAG_PAGE_CHECK_FAILED = 1;
 const FLAG_DELTA = 2;
 
+/** Which macroblock: in an encrypted file, each record says whose it is. */
+export type MacroBlockName = {
+  readonly fileNumber: number;
+  /** Offset in the data file / MACROBLOCK_BYTES. */
+  readonly blockNumber: number;
+};
+
 /** Where stored bytes are, and what they are. */
 export type MacroBlockPlace = {
   readonly setId: bigint;
@@ -58,19 +65,17 @@ export type MacroBlockPlace = {
 };
 
 /** One macroblock of a backup; the place is the whole block's. */
-export type MacroBlockEntry = MacroBlockPlace & {
-  readonly fileNumber: number;
-  /** Offset in the data file / MACROBLOCK_BYTES. */
-  readonly blockNumber: number;
-  readonly plainBytes: number;
-  /** 0 when no page of the block holds an LSN. */
-  readonly newestPageLsn: Lsn;
-  readonly pageCheckFailed: boolean;
-  /** Plain length of the whole block as it is stored, when the block has been cut or has grown since. */
-  readonly wholeBytes?: number;
-  /** The pages that were changed since the start of the backup that wrote the whole block, in 256 bits (page-map.ts). */
-  readonly delta?: MacroBlockPlace & { readonly pages: Uint8Array };
-};
+export type MacroBlockEntry = MacroBlockPlace &
+  MacroBlockName & {
+    readonly plainBytes: number;
+    /** 0 when no page of the block holds an LSN. */
+    readonly newestPageLsn: Lsn;
+    readonly pageCheckFailed: boolean;
+    /** Plain length of the whole block as it is stored, when the block has been cut or has grown since. */
+    readonly wholeBytes?: number;
+    /** The pages that were changed since the start of the backup that wrote the whole block, in 256 bits (page-map.ts). */
+    readonly delta?: MacroBlockPlace & { readonly pages: Uint8Array };
+  };
 
 /**
  * Writes a whole index. The entries must come in strictly ascending (fileNumber, blockNumber) order. Throws FILE_EXISTS and
@@ -151,6 +156,14 @@ export async function* readIndexChunks(
 /** Order of the index: negative when `a` comes first. */
 export function compareEntries(a: MacroBlockEntry, b: MacroBlockEntry): number {
   return a.fileNumber - b.fileNumber || a.blockNumber - b.blockNumber;
+}
+
+/** The header fields of an encrypted macroblock's record: file number (4), block number (4). */
+export function encodeBlockName({ fileNumber, blockNumber }: MacroBlockName): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeUInt32LE(fileNumber, 0);
+  bytes.writeUInt32LE(blockNumber, 4);
+  return bytes;
 }
 
 /** Writes one entry's 128 bytes at `offset`. */

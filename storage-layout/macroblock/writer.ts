@@ -7,12 +7,19 @@ import { create } from '@bufbuild/protobuf';
 import { assert } from '../../foundation/assert.ts';
 import { MacroBlockFileInfoSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { crc32c } from '../crc32c.ts';
+import { type FileCipher, type Seal, sealOf } from '../encryption/cipher.ts';
+import { beginFile } from '../encryption/key-ring.ts';
 import type { Medium, StoredFileWriter } from '../media/medium.ts';
-import { encodeFileEnd, encodeFileHeader, encodeRecord, RECORD } from '../records/framing.ts';
-import { encodeHeader, HEADER_BYTES } from '../records/header.ts';
+import { encodeFileEnd, encodeRecord, putRecord, RECORD, recordBytes } from '../records/framing.ts';
 import { encodeMessage } from '../records/messages.ts';
 import { BlockCompressor, type Compression } from './compress.ts';
-import { MACROBLOCK_BYTES, MAX_MACROBLOCKS_PER_FILE, type MacroBlockPlace } from './index.ts';
+import {
+  encodeBlockName,
+  MACROBLOCK_BYTES,
+  MAX_MACROBLOCKS_PER_FILE,
+  type MacroBlockName,
+  type MacroBlockPlace,
+} from './index.ts';
 
 const BATCH_BYTES = 4 * 1024 * 1024;
 const KEPT_BUFFERS = 4;
@@ -20,12 +27,13 @@ const keptBuffers: Buffer[] = [];
 
 export type MacroBlockFileId = { readonly setId: bigint; readonly subTaskId: number; readonly group: string };
 /** Where an appended block went; spread into its index entry. */
-export type AppendedMacroBlock = MacroBlockPlace & { readonly plainBytes: number };
+export type AppendedMacroBlock = MacroBlockPlace & MacroBlockName & { readonly plainBytes: number };
 
 export class MacroBlockFileWriter implements AsyncDisposable {
   readonly #file: StoredFileWriter;
   readonly #id: MacroBlockFileId;
   readonly #compressor: BlockCompressor;
+  readonly #cipher: FileCipher | undefined;
   #batch: Buffer = takeBuffer();
   #batchBytes = 0;
   #spare: Buffer | undefined = takeBuffer();
@@ -35,10 +43,16 @@ export class MacroBlockFileWriter implements AsyncDisposable {
   #recordCount = 0;
   #blockCount = 0;
 
-  private constructor(file: StoredFileWriter, id: MacroBlockFileId, compressor: BlockCompressor) {
+  private constructor(
+    file: StoredFileWriter,
+    id: MacroBlockFileId,
+    compressor: BlockCompressor,
+    cipher: FileCipher | undefined,
+  ) {
     this.#file = file;
     this.#id = id;
     this.#compressor = compressor;
+    this.#cipher = cipher;
   }
 
   /** Begins the file. Throws FILE_EXISTS: a retry takes new sub task ids. Disposing without `close` abandons it. */
@@ -49,18 +63,20 @@ export class MacroBlockFileWriter implements AsyncDisposable {
     compression: Compression,
     signal?: AbortSignal,
   ): Promise<MacroBlockFileWriter> {
+    const { header, cipher } = await beginFile(medium, key, RECORD.macroBlock, signal);
     const file = await medium.createFile(key, signal);
-    const writer = new MacroBlockFileWriter(file, id, new BlockCompressor(compression));
+    const writer = new MacroBlockFileWriter(file, id, new BlockCompressor(compression), cipher);
     const info = create(MacroBlockFileInfoSchema, {
       backupSetId: id.setId,
       subTaskId: id.subTaskId,
       partitionGroup: id.group,
     });
-    await writer.#append(encodeFileHeader(RECORD.macroBlock));
+    await writer.#append(header);
     await writer.#append(
       encodeRecord({
         type: RECORD.macroBlockFile,
         payload: encodeMessage(MacroBlockFileInfoSchema, info),
+        seal: writer.#seal(),
       }),
     );
     return writer;
@@ -80,41 +96,46 @@ export class MacroBlockFileWriter implements AsyncDisposable {
   }
 
   /**
-   * Appends one macroblock, 1 byte to 2 MiB; `plain` may be reused when the promise has resolved. Rejects when this or an
-   * earlier block could not be written: the file is then lost.
+   * Appends one macroblock, 1 byte to 2 MiB, or its delta; `plain` may be reused when the promise has resolved. `name`:
+   * whose it is; an encrypted record says so too. Rejects when this or an earlier block could not be written: the file is
+   * then lost.
    */
-  async append(plain: Uint8Array): Promise<AppendedMacroBlock> {
+  async append(plain: Uint8Array, name: MacroBlockName): Promise<AppendedMacroBlock> {
     assert(plain.length > 0 && plain.length <= MACROBLOCK_BYTES, 'a macroblock has 1 byte to 2 MiB');
     assert(!this.isFull, 'a macroblock file has at most 512 macroblocks');
     const { data, codec } = this.#compressor.compress(plain);
-    const codedCrc32c = crc32c(data);
-    const storedBytes = HEADER_BYTES + data.length;
-    await this.#reserve(storedBytes);
-    const dataOffset = encodeHeader(this.#batch, this.#batchBytes, {
+    const record = {
       type: RECORD.macroBlock,
       compression: codec,
       plainBytes: plain.length,
-      codedBytes: data.length,
-      codedCrc32c,
-    });
-    this.#batch.set(data, dataOffset);
+      data,
+      extension: this.#cipher === undefined ? NOTHING : encodeBlockName(name),
+      seal: this.#seal(),
+    };
+    const storedBytes = recordBytes(record);
+    await this.#reserve(storedBytes);
+    const codedCrc32c = putRecord(this.#batch, this.#batchBytes, record);
     const offset = this.#sizeBytes;
     this.#count(storedBytes);
     this.#blockCount += 1;
+    const isStoredPlain = codec === 'none' && record.seal === undefined;
     return {
+      fileNumber: name.fileNumber,
+      blockNumber: name.blockNumber,
       setId: this.#id.setId,
       subTaskId: this.#id.subTaskId,
       offset,
       storedBytes,
       plainBytes: plain.length,
-      crc32c: codec === 'none' ? codedCrc32c : crc32c(plain),
+      crc32c: isStoredPlain ? codedCrc32c : crc32c(plain),
       compression: codec,
     };
   }
 
   /** Writes the end mark and makes the file durable. */
   async close(): Promise<{ readonly sizeBytes: number; readonly blockCount: number }> {
-    await this.#append(encodeFileEnd({ recordCount: this.#recordCount, sizeBytes: this.#sizeBytes }));
+    const end = { recordCount: this.#recordCount, sizeBytes: this.#sizeBytes };
+    await this.#append(encodeFileEnd(end, this.#seal()));
     await this.#flush();
     await this.#inFlight;
     await this.#file.close();
@@ -128,6 +149,11 @@ export class MacroBlockFileWriter implements AsyncDisposable {
     giveBack(this.#batch);
     giveBack(this.#spare);
     this.#spare = undefined;
+  }
+
+  /** Of the next record. */
+  #seal(): Seal | undefined {
+    return sealOf(this.#cipher, this.#recordCount);
   }
 
   async #append(record: Buffer): Promise<void> {
@@ -160,6 +186,8 @@ export class MacroBlockFileWriter implements AsyncDisposable {
     this.#batchBytes = 0;
   }
 }
+
+const NOTHING = Buffer.alloc(0);
 
 function takeBuffer(): Buffer {
   return keptBuffers.pop() ?? Buffer.allocUnsafeSlow(BATCH_BYTES);

@@ -4,6 +4,7 @@
  * or `..`. Every failure is a HoldfastError: DESTINATION_IO or DESTINATION_FULL (may be tried again), FILE_NOT_FOUND,
  * FILE_EXISTS; its message names the key, its cause is the store's own error.
  */
+import type { KeyRing } from '../encryption/key-ring.ts';
 
 export type MediumCapabilities = {
   /** `createExclusive` is refused by the store itself when the key exists. */
@@ -34,6 +35,8 @@ export interface Medium extends AsyncDisposable {
   /** For people and logs: the URI with its secrets masked. */
   readonly displayUri: string;
   readonly capabilities: MediumCapabilities;
+  /** The keys of encrypted files (with-keys.ts); undefined: none is known, and new files are plain. */
+  readonly keys?: KeyRing | undefined;
   /** The whole file. Files read this way are at most 64 MiB; longer ones are refused. */
   read(key: string, signal?: AbortSignal): Promise<Buffer>;
   /** Bytes [begin, end) of the file; fewer when the file is shorter. `into` is filled and its prefix returned, when given. */

@@ -12,13 +12,13 @@
  *       16    4  data length before coding
  *       20    4  data length after coding: so many bytes follow the header
  *       24    4  CRC-32C of the data after coding
- *       28    2  key slot, 0 while encryption is plain
- *       30    2  zero
+ *       28    4  the record's ordinal in its file, from 0; zero while encryption is plain
  *
  * Magic, header version, header length and header checksum keep their places in every later version.
  */
 import { HoldfastError } from '../../foundation/errors.ts';
 import { crc32c } from '../crc32c.ts';
+import { type FileCipher, TAG_BYTES } from '../encryption/cipher.ts';
 import { type RecordType, recordName } from './types.ts';
 
 export const HEADER_BYTES = 32;
@@ -32,7 +32,9 @@ const HEADER_LIMIT_BYTES = 4096;
 export const COMPRESSION = { none: 0, zstd: 1 } as const;
 export type CompressionName = keyof typeof COMPRESSION;
 const COMPRESSION_NAMES: readonly CompressionName[] = ['none', 'zstd'];
-const ENCRYPTION_PLAIN = 0;
+const ENCRYPTION = { plain: 0, 'aes-256-gcm': 1 } as const;
+type EncryptionName = keyof typeof ENCRYPTION;
+const ENCRYPTION_NAMES: readonly EncryptionName[] = ['plain', 'aes-256-gcm'];
 
 export type RecordHeader = {
   readonly type: RecordType;
@@ -44,12 +46,27 @@ export type RecordHeader = {
   /** Data length after coding. */
   readonly codedBytes: number;
   readonly codedCrc32c: number;
+  readonly encryption: EncryptionName;
+  /** Of an encrypted record: which one it is in its file. */
+  readonly ordinal: number;
+  /** The header itself. */
+  readonly bytes: Buffer;
 };
 
-/** Where bytes came from, for messages: `base` is the position in the file of offset 0 of the buffer. */
-export type RecordSource = { readonly file: string; readonly base?: number };
+/**
+ * Where bytes came from, for messages: `base` is the position in the file of offset 0 of the buffer. `cipher`: what opens
+ * the records of an encrypted file; with it, only the file header may be plain.
+ */
+export type RecordSource = {
+  readonly file: string;
+  readonly base?: number;
+  readonly cipher?: FileCipher | undefined;
+};
 
-export type HeaderFields = Omit<RecordHeader, 'headerBytes'>;
+export type HeaderFields = Omit<RecordHeader, 'headerBytes' | 'encryption' | 'ordinal' | 'bytes'> & {
+  /** Undefined: the record is plain. */
+  readonly ordinal?: number | undefined;
+};
 
 /** Writes a header at `offset`, its extension behind it. Returns the offset behind the header. */
 export function encodeHeader(
@@ -63,13 +80,13 @@ export function encodeHeader(
   into.writeUInt16LE(HEADER_VERSION, offset + 4);
   into.writeUInt16LE(fields.type, offset + 6);
   into.writeUInt8(COMPRESSION[fields.compression], offset + 8);
-  into.writeUInt8(ENCRYPTION_PLAIN, offset + 9);
+  into.writeUInt8(fields.ordinal === undefined ? ENCRYPTION.plain : ENCRYPTION['aes-256-gcm'], offset + 9);
   into.writeUInt16LE(headerBytes, offset + 10);
   into.writeUInt32LE(0, offset + 12);
   into.writeUInt32LE(fields.plainBytes, offset + 16);
   into.writeUInt32LE(fields.codedBytes, offset + 20);
   into.writeUInt32LE(fields.codedCrc32c, offset + 24);
-  into.writeUInt32LE(0, offset + 28);
+  into.writeUInt32LE(fields.ordinal ?? 0, offset + 28);
   into.set(extension, offset + HEADER_BYTES);
   into.writeUInt32LE(crc32c(into.subarray(offset, offset + headerBytes)), offset + 12);
   return offset + headerBytes;
@@ -87,13 +104,14 @@ export function decodeHeader(buffer: Buffer, offset: number, source: RecordSourc
   if (recordName(typeNumber) === undefined) throw unknown(source, offset, `record type ${typeNumber}`);
   const compression = COMPRESSION_NAMES[buffer.readUInt8(offset + 8)];
   if (compression === undefined) throw unknown(source, offset, `compression ${buffer.readUInt8(offset + 8)}`);
-  const encryption = buffer.readUInt8(offset + 9);
-  if (encryption !== ENCRYPTION_PLAIN) throw unknown(source, offset, `encryption ${encryption}`);
+  const encryption = ENCRYPTION_NAMES[buffer.readUInt8(offset + 9)];
+  if (encryption === undefined) throw unknown(source, offset, `encryption ${buffer.readUInt8(offset + 9)}`);
   const plainBytes = buffer.readUInt32LE(offset + 16);
   const codedBytes = buffer.readUInt32LE(offset + 20);
   if (plainBytes > DATA_LIMIT_BYTES || codedBytes > DATA_LIMIT_BYTES)
     throw corrupt(source, offset, `a record of ${plainBytes} bytes (${codedBytes} stored) is too long`);
-  if (compression === 'none' && plainBytes !== codedBytes)
+  const tagBytes = encryption === 'plain' ? 0 : TAG_BYTES;
+  if (codedBytes < tagBytes || (compression === 'none' && plainBytes + tagBytes !== codedBytes))
     throw corrupt(source, offset, 'lengths before and after coding differ without compression');
   return {
     type: typeNumber as RecordType, // recordName knows it
@@ -102,6 +120,9 @@ export function decodeHeader(buffer: Buffer, offset: number, source: RecordSourc
     plainBytes,
     codedBytes,
     codedCrc32c: buffer.readUInt32LE(offset + 24),
+    encryption,
+    ordinal: buffer.readUInt32LE(offset + 28),
+    bytes: buffer.subarray(offset, offset + headerBytes),
   };
 }
 

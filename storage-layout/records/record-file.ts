@@ -4,6 +4,8 @@
  */
 import { createHash, type Hash } from 'node:crypto';
 import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
+import { type FileCipher, type Seal, sealOf } from '../encryption/cipher.ts';
+import { beginFile, cipherOf } from '../encryption/key-ring.ts';
 import type { Compression } from '../macroblock/compress.ts';
 import type { Medium, StoredFileWriter } from '../media/medium.ts';
 import {
@@ -12,7 +14,6 @@ import {
   decodeFileHeader,
   decodeRecord,
   encodeFileEnd,
-  encodeFileHeader,
   encodeRecord,
   RECORD,
   type RecordType,
@@ -35,13 +36,15 @@ export type RecordPlace = { readonly offset: number; readonly length: number };
 export class RecordFileWriter implements AsyncDisposable {
   readonly #file: StoredFileWriter;
   readonly #compression: Compression;
+  readonly #cipher: FileCipher | undefined;
   readonly #sha256: Hash = createHash('sha256');
   #sizeBytes = 0;
   #recordCount = 0;
 
-  private constructor(file: StoredFileWriter, compression: Compression) {
+  private constructor(file: StoredFileWriter, compression: Compression, cipher: FileCipher | undefined) {
     this.#file = file;
     this.#compression = compression;
+    this.#cipher = cipher;
   }
 
   /** `contents`: the record type that the file is about. Throws FILE_EXISTS. */
@@ -52,9 +55,10 @@ export class RecordFileWriter implements AsyncDisposable {
     signal?: AbortSignal,
     compression: Compression = 'zstd:3',
   ): Promise<RecordFileWriter> {
-    const writer = new RecordFileWriter(await medium.createFile(key, signal), compression);
+    const { header, cipher } = await beginFile(medium, key, contents, signal);
+    const writer = new RecordFileWriter(await medium.createFile(key, signal), compression, cipher);
     try {
-      await writer.#write(encodeFileHeader(contents));
+      await writer.#write(header);
     } catch (error) {
       await writer[Symbol.asyncDispose]();
       throw error;
@@ -65,7 +69,7 @@ export class RecordFileWriter implements AsyncDisposable {
   /** Appends one record. */
   async append(type: RecordType, payload: Uint8Array): Promise<RecordPlace> {
     const compression = payload.length < COMPRESS_FROM_BYTES ? 'none' : this.#compression;
-    return await this.#write(encodeRecord({ type, payload, compression }));
+    return await this.#write(encodeRecord({ type, payload, compression, seal: this.#seal() }));
   }
 
   /** Appends one message as a record of its type. */
@@ -78,13 +82,19 @@ export class RecordFileWriter implements AsyncDisposable {
 
   /** Writes the end mark and makes the file durable. */
   async close(): Promise<FileFacts> {
-    await this.#write(encodeFileEnd({ recordCount: this.#recordCount, sizeBytes: this.#sizeBytes }));
+    const end = { recordCount: this.#recordCount, sizeBytes: this.#sizeBytes };
+    await this.#write(encodeFileEnd(end, this.#seal()));
     await this.#file.close();
     return { sizeBytes: BigInt(this.#sizeBytes), sha256: this.#sha256.digest() };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#file[Symbol.asyncDispose]();
+  }
+
+  /** Of the next record. */
+  #seal(): Seal | undefined {
+    return sealOf(this.#cipher, this.#recordCount);
   }
 
   async #write(record: Buffer): Promise<RecordPlace> {
@@ -119,7 +129,8 @@ export async function* readRecordFile(
 
 /**
  * Every record of any file of this format, file header and end mark included, up to the end of the file. `readBytes`: how
- * much is fetched at a time; a reader of the first records only wants less.
+ * much is fetched at a time; a reader of the first records only wants less. Of an encrypted file the medium's keys open the
+ * records, and each must be the next: throws BACKUP_INVALID_PASSWORD when they do not have its key.
  */
 export async function* readRecords(
   medium: Medium,
@@ -130,6 +141,8 @@ export async function* readRecords(
   let base = 0; // position in the file of window[0]
   let window: Buffer = Buffer.alloc(0);
   let atEnd = false;
+  let cipher: FileCipher | undefined;
+  let ordinal = 0;
   const grow = async (needBytes: number) => {
     while (window.length < needBytes && !atEnd) {
       const begin = base + window.length;
@@ -140,14 +153,19 @@ export async function* readRecords(
     }
   };
   for (;;) {
-    const source = { file: key, base };
+    const source = { file: key, base, cipher };
     await grow(HEADER_BYTES);
     if (window.length === 0) return;
     await grow(window.length < HEADER_BYTES ? HEADER_BYTES : window.readUInt16LE(10));
     const header = decodeHeader(window, 0, source);
     await grow(header.headerBytes + header.codedBytes);
+    if (cipher !== undefined && header.ordinal !== ordinal)
+      throw corrupt(source, 0, `record ${header.ordinal} of the file where record ${ordinal} should be`);
     const record = decodeRecord(window, 0, source);
     yield { ...record, offset: base };
+    if (record.type === RECORD.fileHeader && base === 0)
+      cipher = await cipherOf(medium, record, source, signal);
+    ordinal += 1;
     base += record.next;
     window = window.subarray(record.next);
   }

@@ -22,6 +22,7 @@ export const RECORD = {
   roundMemberBegin: 31,
   roundMemberLeft: 32,
   note: 33,
+  keyRecord: 34,
   // records of a meta file and its index
   backupMeta: 48,
   fileList: 49,

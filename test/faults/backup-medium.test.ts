@@ -204,6 +204,7 @@ describe('a coordinator', () => {
       display_destination: '',
       description: '',
       start_us: 1n,
+      encryption_mode: 'NONE',
     } as const;
     await using medium = await openMedium(`file://${destination}`);
     await context.catalog.transaction((tx) => claimLeadership(tx, 'another', context.clock.nowUs()));

@@ -34,6 +34,8 @@ export type DeclaredServer = {
 
 export type DeploymentOptions = {
   readonly servers: readonly DeclaredServer[];
+  /** The coordinator's key file; default: none. */
+  readonly keyFile?: string | undefined;
 };
 
 /** One process of ours that can die and come back. */
@@ -95,7 +97,10 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     await writeFile(configPath, stringify(config));
     return manageProcess(name, configPath, directory, processes);
   };
-  const coordinator = await manage('coordinator', coordinatorConfig(directory, sqlPort, grpcPort));
+  const coordinator = await manage('coordinator', {
+    ...coordinatorConfig(directory, sqlPort, grpcPort),
+    ...(options.keyFile === undefined ? {} : { encryption: { key_file: options.keyFile } }),
+  });
   const configOf = (servers: readonly DeclaredServer[]) =>
     agentConfig(directory, grpcPort, firstRestorePort, servers);
   const agent = await manage('agent', configOf(options.servers));

@@ -49,12 +49,15 @@ export async function startShop(
 export async function startArchivedShop(
   options: TestServerOptions = {},
   size: ShopSize = SMALL_SIZE,
+  encryption?: { readonly keyFile: string },
 ): Promise<Scenario> {
   const { server, tablespaceDirectory } = await startShop(options, size);
   try {
     const deployment = await startDeployment({
       servers: [{ name: 'orders-primary', tenant: TENANT, port: server.port }],
+      keyFile: encryption?.keyFile,
     });
+    if (encryption !== undefined) await deployment.sql("ALTER SYSTEM SET backup_encryption = 'on'");
     await beginArchiving(deployment);
     return {
       server,

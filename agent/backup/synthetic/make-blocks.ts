@@ -6,6 +6,8 @@ import { checkExtent, PAGE_BYTES } from '../../../engine/postgres/pages.ts';
 import { firstBlockOf } from '../../../engine/postgres/relation-files.ts';
 import { HoldfastError, isError } from '../../../foundation/errors.ts';
 import { formatLsn, type Lsn, toLsn } from '../../../foundation/lsn.ts';
+import type { FileCipher } from '../../../storage-layout/encryption/cipher.ts';
+import type { FileCiphers } from '../../../storage-layout/encryption/key-ring.ts';
 import type { Compression } from '../../../storage-layout/macroblock/compress.ts';
 import { applyDelta, baseBytes, deltaBytes } from '../../../storage-layout/macroblock/delta.ts';
 import {
@@ -31,6 +33,7 @@ const FETCH_BLOCKS = 256;
 
 export type MakeContext = {
   readonly medium: Medium;
+  readonly ciphers: FileCiphers;
   readonly root: TreeRoot;
   readonly group: string;
   readonly source: SetKey;
@@ -64,8 +67,8 @@ export async function copyMacroBlockFile(
     if (!isError(error, 'FILE_NOT_FOUND')) throw error;
     throw new HoldfastError('BACKUP_FILE_NOT_EXIST', `${from}: the file is missing`, { cause: error });
   }
-  await checkHeadOf(medium, to, target, subTaskId, group, signal);
-  if (!(await hasEndMark(medium, to, sizeBytes, signal)))
+  const cipher = await checkHeadOf(medium, to, target, subTaskId, group, signal);
+  if (!(await hasEndMark(medium, to, sizeBytes, cipher, signal)))
     throw new HoldfastError('DATA_CORRUPT', `${from} at offset ${sizeBytes}: the file is cut off`);
   counters.add('storedBytes', sizeBytes);
   return { entries: new Uint8Array(0), storedBytes: sizeBytes };
@@ -78,6 +81,7 @@ type Fetched = {
   readonly wholes: ReadonlyMap<SyntheticBlock, Part>;
   readonly deltas: ReadonlyMap<SyntheticBlock, Part>;
   readonly records: ReadonlyMap<Part, Buffer>;
+  readonly ciphers: ReadonlyMap<string, FileCipher | undefined>;
 };
 
 /**
@@ -108,9 +112,8 @@ export async function makeBlocks(context: MakeContext, job: BlocksJob, signal: A
       context.counters.add('plainBytes', plain.length);
       context.counters.add('macroblocks', 1);
       if (block.copiedTo !== undefined || writer === undefined) continue;
-      const { fileNumber, blockNumber } = block;
-      const place = await writer.append(plain);
-      const entry = { ...place, fileNumber, blockNumber, newestPageLsn, pageCheckFailed: false };
+      const place = await writer.append(plain, block);
+      const entry = { ...place, newestPageLsn, pageCheckFailed: false };
       encodeMacroBlockEntry(entries, written * ENTRY_BYTES, entry);
       written += 1;
       context.counters.add('storedBytes', place.storedBytes);
@@ -152,12 +155,11 @@ async function fetchBlocks(context: MakeContext, blocks: readonly SyntheticBlock
     const deltaKey = tree.macroBlock(root, { ...source, setId: delta.setId }, group, delta.subTaskId);
     deltas.set(block, { ...delta, key: deltaKey, block });
   }
-  return {
-    blocks,
-    wholes,
-    deltas,
-    records: await readRecords(medium, [...wholes.values(), ...deltas.values()]),
-  };
+  const parts = [...wholes.values(), ...deltas.values()];
+  const records = await readRecords(medium, parts);
+  const ciphers = new Map<string, FileCipher | undefined>();
+  for (const key of new Set(parts.map((part) => part.key))) ciphers.set(key, await context.ciphers.of(key));
+  return { blocks, wholes, deltas, records, ciphers };
 }
 
 /** The block's bytes, in the context's buffer. */
@@ -166,15 +168,17 @@ function decode(context: MakeContext, fetched: Fetched, block: SyntheticBlock): 
   const whole = fetched.wholes.get(block);
   if (whole === undefined) throw new HoldfastError('INTERNAL', 'a block that was not fetched');
   const base = { ...block, plainBytes: baseBytes(block) };
-  decodeMacroBlock(recordOf(fetched.records, whole), base, blockBuffer, whole.key);
+  const cipher = fetched.ciphers.get(whole.key);
+  decodeMacroBlock(recordOf(fetched.records, whole), base, blockBuffer, whole.key, cipher);
   const part = fetched.deltas.get(block);
   if (part === undefined || block.delta === undefined) return applyDelta(blockBuffer, block, undefined);
   const { pages } = block.delta;
   const record = recordOf(fetched.records, part);
-  const place = { ...block.delta, plainBytes: deltaBytes(pages) };
+  const { fileNumber, blockNumber } = block;
+  const place = { ...block.delta, fileNumber, blockNumber, plainBytes: deltaBytes(pages) };
   return applyDelta(blockBuffer, block, {
     pages,
-    bytes: decodeMacroBlock(record, place, deltaBuffer, part.key),
+    bytes: decodeMacroBlock(record, place, deltaBuffer, part.key, fetched.ciphers.get(part.key)),
   });
 }
 

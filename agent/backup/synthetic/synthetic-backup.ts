@@ -23,10 +23,12 @@ import {
   PartitionGroupBackupSchema,
 } from '../../../proto/gen/holdfast/v1/records_pb.ts';
 import { combineCrc32c } from '../../../storage-layout/crc32c.ts';
+import { opensAt } from '../../../storage-layout/encryption/key-ring.ts';
 import { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
 import { type MacroBlockEntry, writeMacroBlockIndex } from '../../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';
 import { openMedium } from '../../../storage-layout/media/open.ts';
+import { withDataKeys } from '../../../storage-layout/media/with-keys.ts';
 import type { FileFacts } from '../../../storage-layout/records/record-file.ts';
 import { tree } from '../../../storage-layout/tree.ts';
 import { JobPool } from '../../job-pool.ts';
@@ -47,7 +49,7 @@ import { ProgressReporter } from '../progress.ts';
 import { type BackupTarget, targetOf } from '../target.ts';
 import type { SharedLimits } from '../throttle.ts';
 import { pageCheckFailed } from './make-blocks.ts';
-import { FileCopies, LiveBytes, TaskSize, taskBytes } from './plan.ts';
+import { FileCopies, isMostlyLive, LiveBytes, TaskSize, taskBytes } from './plan.ts';
 import type {
   SyntheticBlock,
   SyntheticFile,
@@ -66,6 +68,8 @@ type Making = {
   readonly medium: Medium;
   readonly source: SourceSet;
   readonly copies: FileCopies;
+  /** The data keys of the copies. */
+  readonly keyIds: ReadonlySet<string>;
   readonly counters: Counters;
   readonly limits: SharedLimits;
   readonly workerCount: number;
@@ -83,17 +87,18 @@ export async function runSyntheticBackup(
   signal: AbortSignal,
 ): Promise<BackupResult> {
   const target = targetOf(task);
-  await using medium = await (context.openMedium ?? openMedium)(target.uri, signal);
+  const opened = await (context.openMedium ?? openMedium)(target.uri, signal);
+  await using medium = withDataKeys(opened, target.keys);
   const progress = new ProgressReporter(report);
   const { tenantId } = target.setKey;
   const key = { tenantId, fullSetId: task.sourceFullSetId, setId: task.sourceSetId };
   const source = await openSourceSet(medium, target.root, key, target.group, signal);
-  const copies = await planCopies(source, task.firstSubTaskId, signal);
+  const { copies, keyIds } = await planCopies(source, target, task.firstSubTaskId, signal);
   const counters = new Counters();
   const workerCount =
     task.concurrency === 0 ? Math.min(availableParallelism(), MAX_AUTOMATIC_WORKERS) : task.concurrency;
   const limits = netLimitsOf(context, task);
-  const making = { context, task, target, medium, source, copies, counters, limits, workerCount };
+  const making = { context, task, target, medium, source, copies, keyIds, counters, limits, workerCount };
   const { inputBytes, fileCount, macroblockCount } = source.backup;
   const totals = {
     bytes: Number(inputBytes),
@@ -116,12 +121,16 @@ export async function runSyntheticBackup(
   return create(BackupResultSchema, { backup: summarize(making, index, described, storedBytes) });
 }
 
-/** Which macroblock files are copied whole. Throws SYNTHETIC_BACKUP_REFUSED, BACKUP_FILE_NOT_EXIST. */
+/**
+ * Which macroblock files are copied whole; none whose data key the new set does not have. Throws SYNTHETIC_BACKUP_REFUSED,
+ * BACKUP_FILE_NOT_EXIST.
+ */
 async function planCopies(
   source: SourceSet,
+  target: BackupTarget,
   firstSubTaskId: number,
   signal: AbortSignal,
-): Promise<FileCopies> {
+): Promise<{ readonly copies: FileCopies; readonly keyIds: ReadonlySet<string> }> {
   const live = new LiveBytes();
   for await (const { file, blocks } of readFileBlocks(source, signal))
     for (const block of blocks) {
@@ -130,15 +139,22 @@ async function planCopies(
       live.add(block);
     }
   const sized = [];
+  const keyIds = new Set<string>();
   for (const file of live.files()) {
     const { root, key, backup, medium } = source;
     const path = tree.macroBlock(root, { ...key, setId: file.setId }, backup.partitionGroup, file.subTaskId);
     const stored = await medium.stat(path, signal);
     if (stored === undefined)
       throw new HoldfastError('BACKUP_FILE_NOT_EXIST', `${path}: the file is missing`);
-    sized.push({ ...file, sizeBytes: stored.sizeBytes });
+    const copy = tree.macroBlock(root, target.setKey, backup.partitionGroup, firstSubTaskId);
+    const candidate = { ...file, sizeBytes: stored.sizeBytes };
+    if (!isMostlyLive(candidate)) continue;
+    const { opens, keyId } = await opensAt(medium, path, copy, signal);
+    if (!opens) continue;
+    sized.push(candidate);
+    if (keyId !== undefined) keyIds.add(keyId);
   }
-  return new FileCopies(sized, firstSubTaskId);
+  return { copies: new FileCopies(sized, firstSubTaskId), keyIds };
 }
 
 /** Does all work on worker threads; returns the bytes that were stored. */
@@ -165,6 +181,7 @@ function workerData({ target, source, counters, limits, workerCount }: Making): 
   const { backup } = source;
   return {
     destinationUri: target.uri,
+    keys: target.keys,
     root: target.root,
     group: target.group,
     source: source.key,
@@ -289,7 +306,7 @@ async function* filesOf(
 }
 
 function summarize(
-  { task, target, source }: Making,
+  { task, target, source, keyIds }: Making,
   { newestPageLsn }: IndexOfWholes,
   described: readonly DescribedFile[],
   storedBytes: number,
@@ -304,6 +321,7 @@ function summarize(
     readBytes: 0n,
     previousSetId: 0n,
     sourceSetId: task.sourceSetId,
+    carriedKeyIds: [...keyIds].map((id) => Buffer.from(id, 'hex')),
     taskId: task.metaTaskId,
     files: described.map(({ key, facts: { sizeBytes, sha256 } }) =>
       create(FileDigestSchema, { path: key.slice(prefix.length), sizeBytes, sha256 }),

@@ -1,6 +1,7 @@
 /** What travels between a synthetic full and its worker threads. Plain data: it is cloned. */
 import type { ErrorCode } from '../../../foundation/errors.ts';
 import type { Lsn } from '../../../foundation/lsn.ts';
+import type { DataKey } from '../../../storage-layout/encryption/key-ring.ts';
 import type { MacroBlockEntry } from '../../../storage-layout/macroblock/index.ts';
 import type { SetKey, TreeRoot } from '../../../storage-layout/tree.ts';
 import type { FileCopy } from './plan.ts';
@@ -28,6 +29,7 @@ export type SyntheticJob =
 export type SyntheticWorkerData = {
   /** May hold credentials: never logged. */
   readonly destinationUri: string;
+  readonly keys: readonly DataKey[];
   readonly root: TreeRoot;
   readonly group: string;
   readonly source: SetKey;

@@ -3,9 +3,10 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { defined } from '../../../foundation/assert.ts';
 import { systemClock } from '../../../foundation/clock.ts';
 import { toHoldfastError } from '../../../foundation/errors.ts';
+import { FileCiphers } from '../../../storage-layout/encryption/key-ring.ts';
 import { parseCompression } from '../../../storage-layout/macroblock/compress.ts';
 import { MACROBLOCK_BYTES } from '../../../storage-layout/macroblock/index.ts';
-import { openMedium } from '../../../storage-layout/media/open.ts';
+import { openKeyedMedium } from '../../../storage-layout/media/with-keys.ts';
 import { Counters } from '../counters.ts';
 import { SharedLimits, Throttle } from '../throttle.ts';
 import { copyMacroBlockFile, type MakeContext, makeBlocks } from './make-blocks.ts';
@@ -14,9 +15,11 @@ import type { SyntheticJob, SyntheticWorkerData, SyntheticWorkerMessage } from '
 const port = defined(parentPort, 'the port of a worker thread');
 const data = workerData as SyntheticWorkerData; // only synthetic-backup.ts starts this file
 const never = new AbortController().signal;
+const medium = await openKeyedMedium(data.destinationUri, data.keys, never);
 const context: MakeContext = {
   ...data,
-  medium: await openMedium(data.destinationUri, never),
+  medium,
+  ciphers: new FileCiphers(medium),
   compression: parseCompression(data.compression),
   counters: new Counters(data.counters),
   throttle: new Throttle(new SharedLimits(data.limits).shareOf(data.workerCount), systemClock),

@@ -41,6 +41,7 @@ class AdminParser extends LifeRules {
         { ALT: () => (this.CONSUME(K.VALIDATE), this.SUBRULE(this.validate)) },
         { ALT: () => (this.CONSUME(K.PAUSE), this.SUBRULE(this.changeSchedule, { ARGS: ['pause'] })) },
         { ALT: () => this.SUBRULE(this.archivelogCopy) },
+        { ALT: () => this.SUBRULE(this.rotateKey) },
         { ALT: () => this.SUBRULE(this.importBackup) },
         { ALT: () => this.SUBRULE(this.knownByName) },
         { ALT: () => (this.CONSUME(K.RESUME), this.SUBRULE2(this.changeSchedule, { ARGS: ['resume'] })) },
@@ -205,6 +206,13 @@ class AdminParser extends LifeRules {
     this.CONSUME(K.BACKUP);
     this.CONSUME(K.ARCHIVELOG);
     return { kind: 'backupArchivelogCopy', action };
+  });
+
+  rotateKey = this.RULE('rotateKey', (): AdminStatement => {
+    this.CONSUME(K.ROTATE);
+    this.CONSUME(K.BACKUP);
+    this.CONSUME(K.KEY);
+    return { kind: 'rotateBackupKey', tenants: this.SUBRULE(this.tenants) };
   });
 
   importBackup = this.RULE('importBackup', (): AdminStatement => {

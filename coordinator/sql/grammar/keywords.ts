@@ -77,6 +77,7 @@ export const KEYWORDS = [
   'RESOURCE',
   'RESTORE',
   'RESUME',
+  'ROTATE',
   'SCHEDULE',
   'SCN',
   'SET',

@@ -1,7 +1,11 @@
 import { create } from '@bufbuild/protobuf';
 import { describe, expect, test } from 'vitest';
 import { chooseBase } from '../../../coordinator/destination/increment-base.ts';
-import { type BackupInfo, BackupInfoSchema } from '../../../proto/gen/holdfast/v1/records_pb.ts';
+import {
+  type BackupInfo,
+  BackupInfoSchema,
+  EncryptionMode,
+} from '../../../proto/gen/holdfast/v1/records_pb.ts';
 
 function set(
   backupSetId: bigint,
@@ -13,14 +17,34 @@ function set(
   return create(BackupInfoSchema, { backupSetId, fullSetId, round, partitionGroups });
 }
 
+const WANTED = { round: 2n, encrypted: false };
+
 describe('the set that an increment goes on from', () => {
   test('is the newest of the round', () => {
     const sets = [set(7n, 7n, 1n, 'a'), set(9n, 8n, 2n, 'a'), set(8n, 8n, 2n, 'a')];
-    expect(chooseBase(sets, 2n, ['a'])).toEqual({ kind: 'increment', setId: 9n, fullSetId: 8n });
+    expect(chooseBase(sets, { ...WANTED, groups: ['a'] })).toEqual({
+      kind: 'increment',
+      setId: 9n,
+      fullSetId: 8n,
+    });
   });
 
   test('may hold a partition group that has left', () => {
-    expect(chooseBase([set(8n, 8n, 2n, 'a', 'b')], 2n, ['a'])).toMatchObject({ kind: 'increment' });
+    expect(chooseBase([set(8n, 8n, 2n, 'a', 'b')], { ...WANTED, groups: ['a'] })).toMatchObject({
+      kind: 'increment',
+    });
+  });
+
+  test('is encrypted when the increment is, and only then', () => {
+    const encrypted = { ...set(8n, 8n, 2n, 'a'), encryptionMode: EncryptionMode.DUAL };
+    const wanted = { ...WANTED, groups: ['a'] };
+    expect(chooseBase([encrypted], { ...wanted, encrypted: true })).toMatchObject({ kind: 'increment' });
+    expect(chooseBase([encrypted], wanted)).toMatchObject({
+      reason: 'backup set 8 is encrypted, and this one is not',
+    });
+    expect(chooseBase([set(8n, 8n, 2n, 'a')], { ...wanted, encrypted: true })).toMatchObject({
+      reason: 'backup set 8 is not encrypted, and this one is',
+    });
   });
 
   test.each([
@@ -36,7 +60,7 @@ describe('the set that an increment goes on from', () => {
       /partition group b has joined since backup set 8/,
     ],
   ])('is none when %s', (_, sets, reason) => {
-    const base = chooseBase(sets, 2n, ['a', 'b']);
+    const base = chooseBase(sets, { ...WANTED, groups: ['a', 'b'] });
     expect(base.kind === 'full' ? base.reason : base).toMatch(reason);
   });
 });

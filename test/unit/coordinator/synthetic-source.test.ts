@@ -69,9 +69,10 @@ describe('the age of the last backup that read every page', () => {
   });
 
   test('makes an increment a full backup', () => {
+    const wanted = { round: 1n, groups: ['a'], encrypted: false };
     const age = { nowUs: 9n * DAY_US, maxAge: '7d' };
-    expect(chooseBase(sets, 1n, ['a'], age)).toMatchObject({ kind: 'full' });
-    expect(chooseBase(sets, 1n, ['a'], { ...age, maxAge: '30d' })).toEqual({
+    expect(chooseBase(sets, wanted, age)).toMatchObject({ kind: 'full' });
+    expect(chooseBase(sets, wanted, { ...age, maxAge: '30d' })).toEqual({
       kind: 'increment',
       setId: 4n,
       fullSetId: 3n,

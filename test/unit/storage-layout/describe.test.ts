@@ -85,7 +85,11 @@ it('a macroblock file and its index are described, long lists cut', async () => 
       'zstd:1',
     );
     for (let n = 0; n < 5; n += 1)
-      entries.push({ ...(await file.append(sampleBytes(10_000))), ...place, blockNumber: n });
+      entries.push({
+        ...(await file.append(sampleBytes(10_000), { fileNumber: 1, blockNumber: n })),
+        ...place,
+        blockNumber: n,
+      });
     await file.close();
   }
   await writeMacroBlockIndex(medium, 'i', entries);

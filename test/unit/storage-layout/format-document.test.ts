@@ -10,9 +10,11 @@ import {
 } from '../../../storage-layout/clog/block.ts';
 import { decodeChanges, encodeChangeMap } from '../../../storage-layout/clog/change-map.ts';
 import { decodeBlockPlaces } from '../../../storage-layout/clog/index.ts';
+import { beginEncryptedFile } from '../../../storage-layout/encryption/key-ring.ts';
 import {
   decodeMacroBlockEntries,
   ENTRY_BYTES,
+  encodeBlockName,
   encodeMacroBlockEntry,
 } from '../../../storage-layout/macroblock/index.ts';
 import {
@@ -92,6 +94,21 @@ describe('docs/format.md', () => {
     const { payload } = decodeRecord(parseHex(example.text), 0, SOURCE);
     const written = fromJson(schema, JSON.parse(text) as JsonValue);
     expect(toJson(schema, decodeMessage(schema, payload, 0, SOURCE))).toEqual(toJson(schema, written));
+  });
+
+  it('has an example of an encrypted file that opens, and is encrypted again the same', () => {
+    const [head, stored] = fenced('encrypted').map(({ text }) => parseHex(text));
+    if (head === undefined || stored === undefined) throw new Error('there is no such example');
+    const { fileId, keyId } = decodeFileHeader(decodeRecord(head, 0, SOURCE), SOURCE);
+    const key = Uint8Array.from({ length: 32 }, (_, n) => n);
+    const id = Buffer.from(keyId ?? []).toString('hex');
+    const begun = beginEncryptedFile({ id, key }, RECORD.macroBlock, fileId);
+    expect(begun.header.toString('hex')).toBe(head.toString('hex'));
+    const { type, header, payload, extension } = decodeRecord(stored, 0, { ...SOURCE, cipher: begun.cipher });
+    expect(payload.toString()).toBe('a very small block');
+    expect(extension.equals(encodeBlockName({ fileNumber: 7, blockNumber: 2 }))).toBe(true);
+    const seal = { cipher: begun.cipher, ordinal: header.ordinal };
+    expect(encodeRecord({ type, payload, extension, seal }).toString('hex')).toBe(stored.toString('hex'));
   });
 
   it('shows the message of every record that has one', () => {

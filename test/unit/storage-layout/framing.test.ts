@@ -93,7 +93,7 @@ describe('a record', () => {
     ['a newer header version', 4, 2, /header version 2/],
     ['an unknown record type', 6, 9999 & 0xff, /record type/],
     ['an unknown compression', 8, 7, /compression 7/],
-    ['encrypted data', 9, 1, /encryption 1/],
+    ['an unknown encryption', 9, 2, /encryption 2/],
   ])('of %s is refused by name', (_, offset, value, message) => {
     const error = errorOf(() => decodeRecord(resealed(PLAIN, offset, value), 0, SOURCE));
     expect(error.code).toBe('FORMAT_UNKNOWN');

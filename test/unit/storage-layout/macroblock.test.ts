@@ -36,6 +36,7 @@ const ENTRY: MacroBlockEntry = {
   compression: 'zstd',
 };
 const FILE = { setId: 8n, subTaskId: 3, group: 'orders_0' };
+const NAME = { fileNumber: 1, blockNumber: 0 };
 
 describe('an index entry', () => {
   it('has these bytes', () => {
@@ -216,7 +217,7 @@ describe('a macroblock file', () => {
       const reused = Buffer.alloc(MACROBLOCK_BYTES);
       for (const block of blocks) {
         reused.set(block);
-        entries.push(await file.append(reused.subarray(0, block.length)));
+        entries.push(await file.append(reused.subarray(0, block.length), NAME));
         reused.fill(0xff);
       }
       const closed = await file.close();
@@ -234,16 +235,16 @@ describe('a macroblock file', () => {
   it('takes 512 blocks and no more', async () => {
     await using opened = await openTestMedium();
     await using file = await MacroBlockFileWriter.create(opened.medium, 'm', FILE, 'zstd:1');
-    for (let n = 0; n < 512; n += 1) await file.append(Buffer.from([n & 255]));
+    for (let n = 0; n < 512; n += 1) await file.append(Buffer.from([n & 255]), NAME);
     expect(file.isFull).toBe(true);
-    await expect(file.append(Buffer.from([1]))).rejects.toThrow(/at most 512/);
+    await expect(file.append(Buffer.from([1]), NAME)).rejects.toThrow(/at most 512/);
   });
 
   it('a block with any one bit changed, another length, or of another entry is DATA_CORRUPT', async () => {
     await using opened = await openTestMedium();
     await using file = await MacroBlockFileWriter.create(opened.medium, 'm', FILE, 'zstd:1');
-    const entry = await file.append(Buffer.alloc(1000, 'page'));
-    const other = await file.append(Buffer.alloc(1000, 'leaf'));
+    const entry = await file.append(Buffer.alloc(1000, 'page'), NAME);
+    const other = await file.append(Buffer.alloc(1000, 'leaf'), NAME);
     await file.close();
     const stored = await opened.medium.readRange('m', entry.offset, entry.offset + entry.storedBytes);
     const into = Buffer.alloc(1000);
@@ -276,7 +277,7 @@ describe('a macroblock file', () => {
     });
     await using file = await MacroBlockFileWriter.create(failing, 'm', FILE, 'none');
     const append = async () => {
-      for (let n = 0; n < 10; n += 1) await file.append(Buffer.alloc(MACROBLOCK_BYTES));
+      for (let n = 0; n < 10; n += 1) await file.append(Buffer.alloc(MACROBLOCK_BYTES), NAME);
     };
     await expect(append()).rejects.toMatchObject({ code: 'DESTINATION_FULL' });
   });

@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file holdfast/v1/agent.proto.
  */
 export const file_holdfast_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("Chdob2xkZmFzdC92MS9hZ2VudC5wcm90bxILaG9sZGZhc3QudjEigAIKDEFnZW50TWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmhvbGRmYXN0LnYxLkhlbGxvSAASKwoJaGVhcnRiZWF0GAIgASgLMhYuaG9sZGZhc3QudjEuSGVhcnRiZWF0SAASMgoNdGFza19hY2NlcHRlZBgDIAEoCzIZLmhvbGRmYXN0LnYxLlRhc2tBY2NlcHRlZEgAEjIKDXRhc2tfcHJvZ3Jlc3MYBCABKAsyGS5ob2xkZmFzdC52MS5UYXNrUHJvZ3Jlc3NIABIuCgt0YXNrX3Jlc3VsdBgFIAEoCzIXLmhvbGRmYXN0LnYxLlRhc2tSZXN1bHRIAEIGCgRraW5kIt0CChJDb29yZGluYXRvck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmhvbGRmYXN0LnYxLldlbGNvbWVIABIsCgpzdGFydF90YXNrGAIgASgLMhYuaG9sZGZhc3QudjEuU3RhcnRUYXNrSAASLgoLY2FuY2VsX3Rhc2sYAyABKAsyFy5ob2xkZmFzdC52MS5DYW5jZWxUYXNrSAASKgoJZmx1c2hfbG9nGAQgASgLMhUuaG9sZGZhc3QudjEuRmx1c2hMb2dIABIwCgxyZXBvcnRfdGFza3MYBSABKAsyGC5ob2xkZmFzdC52MS5SZXBvcnRUYXNrc0gAEiwKCmtlZXBfc2xvdHMYBiABKAsyFi5ob2xkZmFzdC52MS5LZWVwU2xvdHNIABIsCgpsaW1pdF90YXNrGBQgASgLMhYuaG9sZGZhc3QudjEuTGltaXRUYXNrSABCBgoEa2luZCLGAQoFSGVsbG8SEgoKYWdlbnRfdXVpZBgBIAEoCRIKCgJpcBgCIAEoCRIMCgRwb3J0GAMgASgNEgwKBHpvbmUYBCABKAkSDwoHdmVyc2lvbhgFIAEoCRIwCglpbnN0YW5jZXMYBiADKAsyHS5ob2xkZmFzdC52MS5EZWNsYXJlZEluc3RhbmNlEi8KDXJ1bm5pbmdfdGFza3MYByADKAsyGC5ob2xkZmFzdC52MS5SdW5uaW5nVGFzaxINCgV0b2tlbhgIIAEoCSJyChBEZWNsYXJlZEluc3RhbmNlEg4KBnRlbmFudBgBIAEoCRIXCg9wYXJ0aXRpb25fZ3JvdXAYAiABKAkSEAoIaW5zdGFuY2UYAyABKAkSEAoIcmVzdG9yZWQYBCABKAgSEQoJdGVuYW50X2lkGAUgASgEIi8KC1J1bm5pbmdUYXNrEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDSKUAQoHV2VsY29tZRIRCglzZXJ2ZXJfaWQYASABKAQSFAoMY2x1c3Rlcl9uYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAQSFwoPZGVwbG95bWVudF91dWlkGAQgASgJEh0KFWhlYXJ0YmVhdF9pbnRlcnZhbF9tcxgFIAEoDRIUCgxsZWFkZXJfZXBvY2gYBiABKAQitQEKCUhlYXJ0YmVhdBIPCgd0aW1lX3VzGAEgASgDEi4KCWluc3RhbmNlcxgCIAMoCzIbLmhvbGRmYXN0LnYxLkluc3RhbmNlU3RhdHVzEh0KFXJlc2lkZW50X21lbW9yeV9ieXRlcxgDIAEoBBIXCg9mcmVlX2Rpc2tfYnl0ZXMYBCABKAQSLwoNZHJvcHBlZF9zbG90cxgKIAMoCzIYLmhvbGRmYXN0LnYxLkRyb3BwZWRTbG90IjIKC0Ryb3BwZWRTbG90EhAKCGluc3RhbmNlGAEgASgJEhEKCXNsb3RfbmFtZRgCIAEoCSKNAwoOSW5zdGFuY2VTdGF0dXMSDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRInCgRyb2xlGAQgASgOMhkuaG9sZGZhc3QudjEuSW5zdGFuY2VSb2xlEhkKEXN5c3RlbV9pZGVudGlmaWVyGAUgASgGEhAKCHRpbWVsaW5lGAYgASgNEgsKA2xzbhgHIAEoBhIWCg5zZXJ2ZXJfdmVyc2lvbhgIIAEoCRIWCg5wb3N0Z3Jlc19tYWpvchgJIAEoDRINCgVlcnJvchgKIAEoCRIMCgRob3N0GAsgASgJEgwKBHBvcnQYDCABKA0SFgoOZGF0YV9kaXJlY3RvcnkYDSABKAkSEAoIcmVzdG9yZWQYDiABKAgSEQoJdGVuYW50X2lkGA8gASgEEh4KFm1heF9zbG90X3dhbF9rZWVwX3NpemUYFCABKAkSJQodaWRsZV9yZXBsaWNhdGlvbl9zbG90X3RpbWVvdXQYFSABKAkiRAoLRGVzdGluYXRpb24SCwoDdXJpGAEgASgJEhQKDGNsdXN0ZXJfbmFtZRgCIAEoCRISCgpjbHVzdGVyX2lkGAMgASgEIrcCCglTdGFydFRhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEg4KBmpvYl9pZBgDIAEoBBITCgtkZWFkbGluZV9tcxgEIAEoDRIrCgdhcmNoaXZlGAUgASgLMhguaG9sZGZhc3QudjEuQXJjaGl2ZVRhc2tIABIpCgZiYWNrdXAYBiABKAsyFy5ob2xkZmFzdC52MS5CYWNrdXBUYXNrSAASKwoHcmVzdG9yZRgHIAEoCzIYLmhvbGRmYXN0LnYxLlJlc3RvcmVUYXNrSAASJwoFY2hlY2sYCCABKAsyFi5ob2xkZmFzdC52MS5DaGVja1Rhc2tIABItCgh2YWxpZGF0ZRgJIAEoCzIZLmhvbGRmYXN0LnYxLlZhbGlkYXRlVGFza0gAQgYKBGtpbmQiTQoKQ2FuY2VsVGFzaxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDgoGcmVhc29uGAMgASgJEg0KBWRyYWluGAQgASgIIkcKCEZsdXNoTG9nEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRILCgNsc24YAyABKAYSDAoEc2VhbBgEIAEoCCJWCglMaW1pdFRhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEicKBmxpbWl0cxgDIAEoCzIXLmhvbGRmYXN0LnYxLkNvcHlMaW1pdHMiXgoKQ29weUxpbWl0cxIcChRuZXRfYnl0ZXNfcGVyX3NlY29uZBgBIAEoBBIZChFjb21taXRfbGF0ZW5jeV9tcxgCIAEoARIXCg9pb193YWl0X3BlcmNlbnQYAyABKAEiMQoJS2VlcFNsb3RzEiQKBXNsb3RzGAEgAygLMhUuaG9sZGZhc3QudjEuS2VwdFNsb3QiPAoIS2VwdFNsb3QSEAoIaW5zdGFuY2UYASABKAkSEQoJc2xvdF9uYW1lGAIgASgJEgsKA2xzbhgDIAEoBiINCgtSZXBvcnRUYXNrcyIwCgxUYXNrQWNjZXB0ZWQSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNIo0CCgxUYXNrUHJvZ3Jlc3MSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEg8KB3RpbWVfdXMYAyABKAMSLwoHYXJjaGl2ZRgEIAEoCzIcLmhvbGRmYXN0LnYxLkFyY2hpdmVQcm9ncmVzc0gAEi0KBmJhY2t1cBgFIAEoCzIbLmhvbGRmYXN0LnYxLkJhY2t1cFByb2dyZXNzSAASLwoHcmVzdG9yZRgGIAEoCzIcLmhvbGRmYXN0LnYxLlJlc3RvcmVQcm9ncmVzc0gAEjEKCHZhbGlkYXRlGAcgASgLMh0uaG9sZGZhc3QudjEuVmFsaWRhdGVQcm9ncmVzc0gAQgYKBGtpbmQiyAIKClRhc2tSZXN1bHQSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEikKBWVycm9yGAMgASgLMhguaG9sZGZhc3QudjEuRXJyb3JEZXRhaWxIABItCgdhcmNoaXZlGAQgASgLMhouaG9sZGZhc3QudjEuQXJjaGl2ZVJlc3VsdEgAEisKBmJhY2t1cBgFIAEoCzIZLmhvbGRmYXN0LnYxLkJhY2t1cFJlc3VsdEgAEi0KB3Jlc3RvcmUYBiABKAsyGi5ob2xkZmFzdC52MS5SZXN0b3JlUmVzdWx0SAASKQoFY2hlY2sYByABKAsyGC5ob2xkZmFzdC52MS5DaGVja1Jlc3VsdEgAEi8KCHZhbGlkYXRlGAggASgLMhsuaG9sZGZhc3QudjEuVmFsaWRhdGVSZXN1bHRIAEIGCgRraW5kIl0KCUNoZWNrVGFzaxIQCghpbnN0YW5jZRgBIAEoCRItCgtkZXN0aW5hdGlvbhgCIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEg8KB3B1cnBvc2UYAyABKAkiNAoLQ2hlY2tSZXN1bHQSJQoFaXRlbXMYASADKAsyFi5ob2xkZmFzdC52MS5DaGVja0l0ZW0iVQoJQ2hlY2tJdGVtEgwKBG5hbWUYASABKAkSDgoGcGFzc2VkGAIgASgIEg0KBWZvdW5kGAMgASgJEg4KBndhbnRlZBgEIAEoCRILCgNmaXgYBSABKAkiwQIKC0FyY2hpdmVUYXNrEi0KC2Rlc3RpbmF0aW9uGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SEQoJdGVuYW50X2lkGAIgASgEEg0KBXJvdW5kGAMgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgEIAEoCRIQCghpbnN0YW5jZRgFIAEoCRINCgVlcG9jaBgGIAEoBBIRCglzbG90X25hbWUYByABKAkSDQoFZnJlc2gYCCABKAgSHgoWY2hlY2twb2ludF9pbnRlcnZhbF9tcxgJIAEoDRITCgtjb21wcmVzc2lvbhgKIAEoCRIiChpleHBlY3RlZF9zeXN0ZW1faWRlbnRpZmllchgLIAEoBhIRCglzZXJ2ZXJfaWQYDCABKAQSGQoRbmV3X3JvdW5kX2ZvbGxvd3MYDSABKAgiuwQKD0FyY2hpdmVQcm9ncmVzcxINCgVzdGF0ZRgBIAEoCRInCgVzdGFydBgCIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEikKB2R1cmFibGUYAyABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIVCg1jaGVja3BvaW50X3VzGAQgASgDEhIKCnNlcnZlcl9sc24YBSABKAYSEQoJc2VydmVyX3VzGAYgASgDEhMKC2lucHV0X2J5dGVzGAcgASgEEhQKDG91dHB1dF9ieXRlcxgIIAEoBBIZChFzeXN0ZW1faWRlbnRpZmllchgJIAEoBhIaChJzZWdtZW50X3NpemVfYnl0ZXMYCiABKA0SFgoOcG9zdGdyZXNfbWFqb3IYCyABKA0SDwoHZmlsZV9pZBgMIAEoBBITCgt3YWl0aW5nX2ZvchgNIAEoCRISCgpsYXN0X2Vycm9yGA4gASgJEhAKCHN0YXJ0X3VzGA8gASgDEhUKDWJhY2tsb2dfYnl0ZXMYECABKAQSEgoKc2xvdF9zdGF0ZRgRIAEoCRIbChNzbG90X3JldGFpbmVkX2J5dGVzGBIgASgEEhYKDndhbF9mcmVlX2J5dGVzGBMgASgEEhAKCHRpbWVsaW5lGBQgASgNEjIKC2Rlc3RpbmF0aW9uGB4gASgOMh0uaG9sZGZhc3QudjEuRGVzdGluYXRpb25SZWFjaBIbChNkZXN0aW5hdGlvbl9hd2F5X3VzGB8gASgDInwKDUFyY2hpdmVSZXN1bHQSKwoFZmluYWwYASABKAsyHC5ob2xkZmFzdC52MS5BcmNoaXZlUHJvZ3Jlc3MSGgoSaW50ZXJydXB0ZWRfcmVhc29uGAIgASgJEiIKBGhvbGUYAyABKAsyFC5ob2xkZmFzdC52MS5Mb2dIb2xlIssDCgpCYWNrdXBUYXNrEi0KC2Rlc3RpbmF0aW9uGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SEQoJdGVuYW50X2lkGAIgASgEEhUKDWJhY2t1cF9zZXRfaWQYAyABKAQSEwoLZnVsbF9zZXRfaWQYBCABKAQSFwoPcGFydGl0aW9uX2dyb3VwGAUgASgJEhAKCGluc3RhbmNlGAYgASgJEg0KBXJldHJ5GAcgASgNEhkKEWZpcnN0X3N1Yl90YXNrX2lkGAggASgNEhMKC2NvbXByZXNzaW9uGAkgASgJEhMKC2NvbmN1cnJlbmN5GAogASgNEhIKCnBhZ2VfY2hlY2sYCyABKAgSFAoMbWV0YV90YXNrX2lkGAwgASgNEiIKGm5ldF9saW1pdF9ieXRlc19wZXJfc2Vjb25kGA0gASgEEhcKD3ByZXZpb3VzX3NldF9pZBgOIAEoBBINCgVyb3VuZBgPIAEoBBIVCg1zb3VyY2Vfc2V0X2lkGB4gASgEEhoKEnNvdXJjZV9mdWxsX3NldF9pZBgfIAEoBBInCgZsaW1pdHMYICABKAsyFy5ob2xkZmFzdC52MS5Db3B5TGltaXRzIuUBCg5CYWNrdXBQcm9ncmVzcxINCgVwaGFzZRgBIAEoCRISCgpieXRlc19kb25lGAIgASgEEhMKC2J5dGVzX3RvdGFsGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBISCgpmaWxlc19kb25lGAUgASgEEhMKC2ZpbGVzX3RvdGFsGAYgASgEEhgKEG1hY3JvYmxvY2tzX2RvbmUYByABKAQSGQoRbWFjcm9ibG9ja3NfdG90YWwYCCABKAQSJwoFc3RhcnQYCSABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbiJBCgxCYWNrdXBSZXN1bHQSMQoGYmFja3VwGAEgASgLMiEuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBCYWNrdXAiywMKC1Jlc3RvcmVUYXNrEigKBnNvdXJjZRgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhgKEHNvdXJjZV90ZW5hbnRfaWQYAiABKAQSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBINCgVyb3VuZBgFIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBiABKAkSFQoNbmV3X3RlbmFudF9pZBgHIAEoBBISCgpuZXdfdGVuYW50GAggASgJEhQKDG5ld19pbnN0YW5jZRgJIAEoCRIqCgZ0YXJnZXQYCiABKAsyGi5ob2xkZmFzdC52MS5SZXN0b3JlVGFyZ2V0EkMKDnRhYmxlc3BhY2VfbWFwGAsgAygLMisuaG9sZGZhc3QudjEuUmVzdG9yZVRhc2suVGFibGVzcGFjZU1hcEVudHJ5EhMKC2NvbmN1cnJlbmN5GAwgASgNEicKBHVuaXQYDSABKAsyGS5ob2xkZmFzdC52MS5SZXNvdXJjZVVuaXQaNAoSVGFibGVzcGFjZU1hcEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiqAEKDVJlc3RvcmVUYXJnZXQSFAoKZW5kX29mX2xvZxgBIAEoCEgAEhEKB3RpbWVfdXMYAiABKANIABINCgNsc24YAyABKAZIABITCglpbW1lZGlhdGUYBCABKAhIABINCgN4aWQYByABKA1IABIOCgRuYW1lGAggASgJSAASEQoJZXhjbHVzaXZlGAUgASgIEhAKCHRpbWVsaW5lGAYgASgNQgYKBGtpbmQiUgoMUmVzb3VyY2VVbml0EhgKEG1heF9tZW1vcnlfYnl0ZXMYASABKAQSFwoPbWF4X3Nlc3Npb25fbnVtGAIgASgNEg8KB21heF9jcHUYAyABKAEipgEKD1Jlc3RvcmVQcm9ncmVzcxINCgVwaGFzZRgBIAEoCRISCgpieXRlc19kb25lGAIgASgEEhMKC2J5dGVzX3RvdGFsGAMgASgEEhgKEG1hY3JvYmxvY2tzX2RvbmUYBCABKAQSGQoRbWFjcm9ibG9ja3NfdG90YWwYBSABKAQSEgoKcmVwbGF5X2xzbhgGIAEoBhISCgp0YXJnZXRfbHNuGAcgASgGItYBCg1SZXN0b3JlUmVzdWx0EgwKBGhvc3QYASABKAkSDAoEcG9ydBgCIAEoDRIWCg5kYXRhX2RpcmVjdG9yeRgDIAEoCRIpCgdyZWFjaGVkGAQgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFgoOc2VydmVyX3ZlcnNpb24YBSABKAkSFgoOYnl0ZXNfcmVzdG9yZWQYBiABKAQSHgoWdGFibGVzcGFjZV9kaXJlY3RvcmllcxgHIAMoCRIWCg5sYXN0X2NvbW1pdF91cxgIIAEoAyLWAQoMVmFsaWRhdGVUYXNrEigKBnNvdXJjZRgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkSJwoDc2V0GAQgASgLMhguaG9sZGZhc3QudjEuVmFsaWRhdGVTZXRIABInCgNsb2cYBSABKAsyGC5ob2xkZmFzdC52MS5WYWxpZGF0ZUxvZ0gAEhMKC2NvbmN1cnJlbmN5GAYgASgNQgkKB3N1YmplY3QiOQoLVmFsaWRhdGVTZXQSFQoNYmFja3VwX3NldF9pZBgBIAEoBBITCgtmdWxsX3NldF9pZBgCIAEoBCJvCgtWYWxpZGF0ZUxvZxINCgVyb3VuZBgBIAEoBBIoCgdjaGVja2VkGAIgAygLMhcuaG9sZGZhc3QudjEuQ2hlY2tlZExvZxInCgV1bnRpbBgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uIscBChBWYWxpZGF0ZVByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgEIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgFIAEoBBIWCg5sb2dfYnl0ZXNfZG9uZRgGIAEoBBIXCg9sb2dfYnl0ZXNfdG90YWwYByABKAQSFQoNZmluZGluZ19jb3VudBgIIAEoBCLcAQoOVmFsaWRhdGVSZXN1bHQSEAoIYmVnaW5fdXMYASABKAMSDgoGZW5kX3VzGAIgASgDEhgKEG1hY3JvYmxvY2tfY291bnQYAyABKAQSDQoFYnl0ZXMYBCABKAQSEQoJbG9nX2J5dGVzGAUgASgEEhUKDWZpbmRpbmdfY291bnQYBiABKAQSLgoIZmluZGluZ3MYByADKAsyHC5ob2xkZmFzdC52MS5WYWxpZGF0ZUZpbmRpbmcSJQoEbG9ncxgIIAMoCzIXLmhvbGRmYXN0LnYxLkNoZWNrZWRMb2ciwQEKD1ZhbGlkYXRlRmluZGluZxIMCgRjb2RlGAEgASgJEg4KBm9iamVjdBgCIAEoCRIOCgZvZmZzZXQYAyABKAMSDwoHbWVzc2FnZRgEIAEoCRIoCgVmaWxlcxgFIAMoCzIZLmhvbGRmYXN0LnYxLkFmZmVjdGVkRmlsZRISCgpmaWxlX2NvdW50GAYgASgEEhYKDmJhY2t1cF9zZXRfaWRzGAcgAygEEhkKEXNob3J0ZW5lZF9zZXRfaWRzGAggAygEInwKDEFmZmVjdGVkRmlsZRIMCgRwYXRoGAEgASgJEhQKDGRhdGFiYXNlX29pZBgCIAEoDRIVCg1kYXRhYmFzZV9uYW1lGAMgASgJEhcKD3JlbF9maWxlX251bWJlchgEIAEoDRIYChBtYWNyb2Jsb2NrX2NvdW50GAUgASgEKnsKDEluc3RhbmNlUm9sZRIdChlJTlNUQU5DRV9ST0xFX1VOU1BFQ0lGSUVEEAASGQoVSU5TVEFOQ0VfUk9MRV9QUklNQVJZEAESGQoVSU5TVEFOQ0VfUk9MRV9TVEFOREJZEAISFgoSSU5TVEFOQ0VfUk9MRV9ET1dOEAMqcAoQRGVzdGluYXRpb25SZWFjaBIhCh1ERVNUSU5BVElPTl9SRUFDSF9VTlNQRUNJRklFRBAAEh0KGURFU1RJTkFUSU9OX1JFQUNIX1JFQUNIRUQQARIaChZERVNUSU5BVElPTl9SRUFDSF9BV0FZEAIyWAoMQWdlbnRTZXJ2aWNlEkgKBkF0dGFjaBIZLmhvbGRmYXN0LnYxLkFnZW50TWVzc2FnZRofLmhvbGRmYXN0LnYxLkNvb3JkaW5hdG9yTWVzc2FnZSgBMAFiBnByb3RvMw", [file_holdfast_v1_admin, file_holdfast_v1_records]);
+  fileDesc("Chdob2xkZmFzdC92MS9hZ2VudC5wcm90bxILaG9sZGZhc3QudjEigAIKDEFnZW50TWVzc2FnZRIjCgVoZWxsbxgBIAEoCzISLmhvbGRmYXN0LnYxLkhlbGxvSAASKwoJaGVhcnRiZWF0GAIgASgLMhYuaG9sZGZhc3QudjEuSGVhcnRiZWF0SAASMgoNdGFza19hY2NlcHRlZBgDIAEoCzIZLmhvbGRmYXN0LnYxLlRhc2tBY2NlcHRlZEgAEjIKDXRhc2tfcHJvZ3Jlc3MYBCABKAsyGS5ob2xkZmFzdC52MS5UYXNrUHJvZ3Jlc3NIABIuCgt0YXNrX3Jlc3VsdBgFIAEoCzIXLmhvbGRmYXN0LnYxLlRhc2tSZXN1bHRIAEIGCgRraW5kIt0CChJDb29yZGluYXRvck1lc3NhZ2USJwoHd2VsY29tZRgBIAEoCzIULmhvbGRmYXN0LnYxLldlbGNvbWVIABIsCgpzdGFydF90YXNrGAIgASgLMhYuaG9sZGZhc3QudjEuU3RhcnRUYXNrSAASLgoLY2FuY2VsX3Rhc2sYAyABKAsyFy5ob2xkZmFzdC52MS5DYW5jZWxUYXNrSAASKgoJZmx1c2hfbG9nGAQgASgLMhUuaG9sZGZhc3QudjEuRmx1c2hMb2dIABIwCgxyZXBvcnRfdGFza3MYBSABKAsyGC5ob2xkZmFzdC52MS5SZXBvcnRUYXNrc0gAEiwKCmtlZXBfc2xvdHMYBiABKAsyFi5ob2xkZmFzdC52MS5LZWVwU2xvdHNIABIsCgpsaW1pdF90YXNrGBQgASgLMhYuaG9sZGZhc3QudjEuTGltaXRUYXNrSABCBgoEa2luZCLGAQoFSGVsbG8SEgoKYWdlbnRfdXVpZBgBIAEoCRIKCgJpcBgCIAEoCRIMCgRwb3J0GAMgASgNEgwKBHpvbmUYBCABKAkSDwoHdmVyc2lvbhgFIAEoCRIwCglpbnN0YW5jZXMYBiADKAsyHS5ob2xkZmFzdC52MS5EZWNsYXJlZEluc3RhbmNlEi8KDXJ1bm5pbmdfdGFza3MYByADKAsyGC5ob2xkZmFzdC52MS5SdW5uaW5nVGFzaxINCgV0b2tlbhgIIAEoCSJyChBEZWNsYXJlZEluc3RhbmNlEg4KBnRlbmFudBgBIAEoCRIXCg9wYXJ0aXRpb25fZ3JvdXAYAiABKAkSEAoIaW5zdGFuY2UYAyABKAkSEAoIcmVzdG9yZWQYBCABKAgSEQoJdGVuYW50X2lkGAUgASgEIi8KC1J1bm5pbmdUYXNrEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDSKUAQoHV2VsY29tZRIRCglzZXJ2ZXJfaWQYASABKAQSFAoMY2x1c3Rlcl9uYW1lGAIgASgJEhIKCmNsdXN0ZXJfaWQYAyABKAQSFwoPZGVwbG95bWVudF91dWlkGAQgASgJEh0KFWhlYXJ0YmVhdF9pbnRlcnZhbF9tcxgFIAEoDRIUCgxsZWFkZXJfZXBvY2gYBiABKAQitQEKCUhlYXJ0YmVhdBIPCgd0aW1lX3VzGAEgASgDEi4KCWluc3RhbmNlcxgCIAMoCzIbLmhvbGRmYXN0LnYxLkluc3RhbmNlU3RhdHVzEh0KFXJlc2lkZW50X21lbW9yeV9ieXRlcxgDIAEoBBIXCg9mcmVlX2Rpc2tfYnl0ZXMYBCABKAQSLwoNZHJvcHBlZF9zbG90cxgKIAMoCzIYLmhvbGRmYXN0LnYxLkRyb3BwZWRTbG90IjIKC0Ryb3BwZWRTbG90EhAKCGluc3RhbmNlGAEgASgJEhEKCXNsb3RfbmFtZRgCIAEoCSKNAwoOSW5zdGFuY2VTdGF0dXMSDgoGdGVuYW50GAEgASgJEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRInCgRyb2xlGAQgASgOMhkuaG9sZGZhc3QudjEuSW5zdGFuY2VSb2xlEhkKEXN5c3RlbV9pZGVudGlmaWVyGAUgASgGEhAKCHRpbWVsaW5lGAYgASgNEgsKA2xzbhgHIAEoBhIWCg5zZXJ2ZXJfdmVyc2lvbhgIIAEoCRIWCg5wb3N0Z3Jlc19tYWpvchgJIAEoDRINCgVlcnJvchgKIAEoCRIMCgRob3N0GAsgASgJEgwKBHBvcnQYDCABKA0SFgoOZGF0YV9kaXJlY3RvcnkYDSABKAkSEAoIcmVzdG9yZWQYDiABKAgSEQoJdGVuYW50X2lkGA8gASgEEh4KFm1heF9zbG90X3dhbF9rZWVwX3NpemUYFCABKAkSJQodaWRsZV9yZXBsaWNhdGlvbl9zbG90X3RpbWVvdXQYFSABKAkiaAoLRGVzdGluYXRpb24SCwoDdXJpGAEgASgJEhQKDGNsdXN0ZXJfbmFtZRgCIAEoCRISCgpjbHVzdGVyX2lkGAMgASgEEiIKBGtleXMYBCADKAsyFC5ob2xkZmFzdC52MS5EYXRhS2V5IkkKB0RhdGFLZXkSEQoJZGlyZWN0b3J5GAEgASgJEg4KBmtleV9pZBgCIAEoDBILCgNrZXkYAyABKAwSDgoGd3JpdGVzGAQgASgIIrcCCglTdGFydFRhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEg4KBmpvYl9pZBgDIAEoBBITCgtkZWFkbGluZV9tcxgEIAEoDRIrCgdhcmNoaXZlGAUgASgLMhguaG9sZGZhc3QudjEuQXJjaGl2ZVRhc2tIABIpCgZiYWNrdXAYBiABKAsyFy5ob2xkZmFzdC52MS5CYWNrdXBUYXNrSAASKwoHcmVzdG9yZRgHIAEoCzIYLmhvbGRmYXN0LnYxLlJlc3RvcmVUYXNrSAASJwoFY2hlY2sYCCABKAsyFi5ob2xkZmFzdC52MS5DaGVja1Rhc2tIABItCgh2YWxpZGF0ZRgJIAEoCzIZLmhvbGRmYXN0LnYxLlZhbGlkYXRlVGFza0gAQgYKBGtpbmQiTQoKQ2FuY2VsVGFzaxIPCgd0YXNrX2lkGAEgASgEEg8KB2F0dGVtcHQYAiABKA0SDgoGcmVhc29uGAMgASgJEg0KBWRyYWluGAQgASgIIkcKCEZsdXNoTG9nEg8KB3Rhc2tfaWQYASABKAQSDwoHYXR0ZW1wdBgCIAEoDRILCgNsc24YAyABKAYSDAoEc2VhbBgEIAEoCCJWCglMaW1pdFRhc2sSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEicKBmxpbWl0cxgDIAEoCzIXLmhvbGRmYXN0LnYxLkNvcHlMaW1pdHMiXgoKQ29weUxpbWl0cxIcChRuZXRfYnl0ZXNfcGVyX3NlY29uZBgBIAEoBBIZChFjb21taXRfbGF0ZW5jeV9tcxgCIAEoARIXCg9pb193YWl0X3BlcmNlbnQYAyABKAEiMQoJS2VlcFNsb3RzEiQKBXNsb3RzGAEgAygLMhUuaG9sZGZhc3QudjEuS2VwdFNsb3QiPAoIS2VwdFNsb3QSEAoIaW5zdGFuY2UYASABKAkSEQoJc2xvdF9uYW1lGAIgASgJEgsKA2xzbhgDIAEoBiINCgtSZXBvcnRUYXNrcyIwCgxUYXNrQWNjZXB0ZWQSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNIo0CCgxUYXNrUHJvZ3Jlc3MSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEg8KB3RpbWVfdXMYAyABKAMSLwoHYXJjaGl2ZRgEIAEoCzIcLmhvbGRmYXN0LnYxLkFyY2hpdmVQcm9ncmVzc0gAEi0KBmJhY2t1cBgFIAEoCzIbLmhvbGRmYXN0LnYxLkJhY2t1cFByb2dyZXNzSAASLwoHcmVzdG9yZRgGIAEoCzIcLmhvbGRmYXN0LnYxLlJlc3RvcmVQcm9ncmVzc0gAEjEKCHZhbGlkYXRlGAcgASgLMh0uaG9sZGZhc3QudjEuVmFsaWRhdGVQcm9ncmVzc0gAQgYKBGtpbmQiyAIKClRhc2tSZXN1bHQSDwoHdGFza19pZBgBIAEoBBIPCgdhdHRlbXB0GAIgASgNEikKBWVycm9yGAMgASgLMhguaG9sZGZhc3QudjEuRXJyb3JEZXRhaWxIABItCgdhcmNoaXZlGAQgASgLMhouaG9sZGZhc3QudjEuQXJjaGl2ZVJlc3VsdEgAEisKBmJhY2t1cBgFIAEoCzIZLmhvbGRmYXN0LnYxLkJhY2t1cFJlc3VsdEgAEi0KB3Jlc3RvcmUYBiABKAsyGi5ob2xkZmFzdC52MS5SZXN0b3JlUmVzdWx0SAASKQoFY2hlY2sYByABKAsyGC5ob2xkZmFzdC52MS5DaGVja1Jlc3VsdEgAEi8KCHZhbGlkYXRlGAggASgLMhsuaG9sZGZhc3QudjEuVmFsaWRhdGVSZXN1bHRIAEIGCgRraW5kIl0KCUNoZWNrVGFzaxIQCghpbnN0YW5jZRgBIAEoCRItCgtkZXN0aW5hdGlvbhgCIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEg8KB3B1cnBvc2UYAyABKAkiNAoLQ2hlY2tSZXN1bHQSJQoFaXRlbXMYASADKAsyFi5ob2xkZmFzdC52MS5DaGVja0l0ZW0iVQoJQ2hlY2tJdGVtEgwKBG5hbWUYASABKAkSDgoGcGFzc2VkGAIgASgIEg0KBWZvdW5kGAMgASgJEg4KBndhbnRlZBgEIAEoCRILCgNmaXgYBSABKAkiwQIKC0FyY2hpdmVUYXNrEi0KC2Rlc3RpbmF0aW9uGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SEQoJdGVuYW50X2lkGAIgASgEEg0KBXJvdW5kGAMgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgEIAEoCRIQCghpbnN0YW5jZRgFIAEoCRINCgVlcG9jaBgGIAEoBBIRCglzbG90X25hbWUYByABKAkSDQoFZnJlc2gYCCABKAgSHgoWY2hlY2twb2ludF9pbnRlcnZhbF9tcxgJIAEoDRITCgtjb21wcmVzc2lvbhgKIAEoCRIiChpleHBlY3RlZF9zeXN0ZW1faWRlbnRpZmllchgLIAEoBhIRCglzZXJ2ZXJfaWQYDCABKAQSGQoRbmV3X3JvdW5kX2ZvbGxvd3MYDSABKAgiuwQKD0FyY2hpdmVQcm9ncmVzcxINCgVzdGF0ZRgBIAEoCRInCgVzdGFydBgCIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEikKB2R1cmFibGUYAyABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIVCg1jaGVja3BvaW50X3VzGAQgASgDEhIKCnNlcnZlcl9sc24YBSABKAYSEQoJc2VydmVyX3VzGAYgASgDEhMKC2lucHV0X2J5dGVzGAcgASgEEhQKDG91dHB1dF9ieXRlcxgIIAEoBBIZChFzeXN0ZW1faWRlbnRpZmllchgJIAEoBhIaChJzZWdtZW50X3NpemVfYnl0ZXMYCiABKA0SFgoOcG9zdGdyZXNfbWFqb3IYCyABKA0SDwoHZmlsZV9pZBgMIAEoBBITCgt3YWl0aW5nX2ZvchgNIAEoCRISCgpsYXN0X2Vycm9yGA4gASgJEhAKCHN0YXJ0X3VzGA8gASgDEhUKDWJhY2tsb2dfYnl0ZXMYECABKAQSEgoKc2xvdF9zdGF0ZRgRIAEoCRIbChNzbG90X3JldGFpbmVkX2J5dGVzGBIgASgEEhYKDndhbF9mcmVlX2J5dGVzGBMgASgEEhAKCHRpbWVsaW5lGBQgASgNEjIKC2Rlc3RpbmF0aW9uGB4gASgOMh0uaG9sZGZhc3QudjEuRGVzdGluYXRpb25SZWFjaBIbChNkZXN0aW5hdGlvbl9hd2F5X3VzGB8gASgDInwKDUFyY2hpdmVSZXN1bHQSKwoFZmluYWwYASABKAsyHC5ob2xkZmFzdC52MS5BcmNoaXZlUHJvZ3Jlc3MSGgoSaW50ZXJydXB0ZWRfcmVhc29uGAIgASgJEiIKBGhvbGUYAyABKAsyFC5ob2xkZmFzdC52MS5Mb2dIb2xlIssDCgpCYWNrdXBUYXNrEi0KC2Rlc3RpbmF0aW9uGAEgASgLMhguaG9sZGZhc3QudjEuRGVzdGluYXRpb24SEQoJdGVuYW50X2lkGAIgASgEEhUKDWJhY2t1cF9zZXRfaWQYAyABKAQSEwoLZnVsbF9zZXRfaWQYBCABKAQSFwoPcGFydGl0aW9uX2dyb3VwGAUgASgJEhAKCGluc3RhbmNlGAYgASgJEg0KBXJldHJ5GAcgASgNEhkKEWZpcnN0X3N1Yl90YXNrX2lkGAggASgNEhMKC2NvbXByZXNzaW9uGAkgASgJEhMKC2NvbmN1cnJlbmN5GAogASgNEhIKCnBhZ2VfY2hlY2sYCyABKAgSFAoMbWV0YV90YXNrX2lkGAwgASgNEiIKGm5ldF9saW1pdF9ieXRlc19wZXJfc2Vjb25kGA0gASgEEhcKD3ByZXZpb3VzX3NldF9pZBgOIAEoBBINCgVyb3VuZBgPIAEoBBIVCg1zb3VyY2Vfc2V0X2lkGB4gASgEEhoKEnNvdXJjZV9mdWxsX3NldF9pZBgfIAEoBBInCgZsaW1pdHMYICABKAsyFy5ob2xkZmFzdC52MS5Db3B5TGltaXRzIuUBCg5CYWNrdXBQcm9ncmVzcxINCgVwaGFzZRgBIAEoCRISCgpieXRlc19kb25lGAIgASgEEhMKC2J5dGVzX3RvdGFsGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBISCgpmaWxlc19kb25lGAUgASgEEhMKC2ZpbGVzX3RvdGFsGAYgASgEEhgKEG1hY3JvYmxvY2tzX2RvbmUYByABKAQSGQoRbWFjcm9ibG9ja3NfdG90YWwYCCABKAQSJwoFc3RhcnQYCSABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbiJBCgxCYWNrdXBSZXN1bHQSMQoGYmFja3VwGAEgASgLMiEuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBCYWNrdXAiywMKC1Jlc3RvcmVUYXNrEigKBnNvdXJjZRgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhgKEHNvdXJjZV90ZW5hbnRfaWQYAiABKAQSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBINCgVyb3VuZBgFIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYBiABKAkSFQoNbmV3X3RlbmFudF9pZBgHIAEoBBISCgpuZXdfdGVuYW50GAggASgJEhQKDG5ld19pbnN0YW5jZRgJIAEoCRIqCgZ0YXJnZXQYCiABKAsyGi5ob2xkZmFzdC52MS5SZXN0b3JlVGFyZ2V0EkMKDnRhYmxlc3BhY2VfbWFwGAsgAygLMisuaG9sZGZhc3QudjEuUmVzdG9yZVRhc2suVGFibGVzcGFjZU1hcEVudHJ5EhMKC2NvbmN1cnJlbmN5GAwgASgNEicKBHVuaXQYDSABKAsyGS5ob2xkZmFzdC52MS5SZXNvdXJjZVVuaXQaNAoSVGFibGVzcGFjZU1hcEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiqAEKDVJlc3RvcmVUYXJnZXQSFAoKZW5kX29mX2xvZxgBIAEoCEgAEhEKB3RpbWVfdXMYAiABKANIABINCgNsc24YAyABKAZIABITCglpbW1lZGlhdGUYBCABKAhIABINCgN4aWQYByABKA1IABIOCgRuYW1lGAggASgJSAASEQoJZXhjbHVzaXZlGAUgASgIEhAKCHRpbWVsaW5lGAYgASgNQgYKBGtpbmQiUgoMUmVzb3VyY2VVbml0EhgKEG1heF9tZW1vcnlfYnl0ZXMYASABKAQSFwoPbWF4X3Nlc3Npb25fbnVtGAIgASgNEg8KB21heF9jcHUYAyABKAEipgEKD1Jlc3RvcmVQcm9ncmVzcxINCgVwaGFzZRgBIAEoCRISCgpieXRlc19kb25lGAIgASgEEhMKC2J5dGVzX3RvdGFsGAMgASgEEhgKEG1hY3JvYmxvY2tzX2RvbmUYBCABKAQSGQoRbWFjcm9ibG9ja3NfdG90YWwYBSABKAQSEgoKcmVwbGF5X2xzbhgGIAEoBhISCgp0YXJnZXRfbHNuGAcgASgGItYBCg1SZXN0b3JlUmVzdWx0EgwKBGhvc3QYASABKAkSDAoEcG9ydBgCIAEoDRIWCg5kYXRhX2RpcmVjdG9yeRgDIAEoCRIpCgdyZWFjaGVkGAQgASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SFgoOc2VydmVyX3ZlcnNpb24YBSABKAkSFgoOYnl0ZXNfcmVzdG9yZWQYBiABKAQSHgoWdGFibGVzcGFjZV9kaXJlY3RvcmllcxgHIAMoCRIWCg5sYXN0X2NvbW1pdF91cxgIIAEoAyLWAQoMVmFsaWRhdGVUYXNrEigKBnNvdXJjZRgBIAEoCzIYLmhvbGRmYXN0LnYxLkRlc3RpbmF0aW9uEhEKCXRlbmFudF9pZBgCIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkSJwoDc2V0GAQgASgLMhguaG9sZGZhc3QudjEuVmFsaWRhdGVTZXRIABInCgNsb2cYBSABKAsyGC5ob2xkZmFzdC52MS5WYWxpZGF0ZUxvZ0gAEhMKC2NvbmN1cnJlbmN5GAYgASgNQgkKB3N1YmplY3QiOQoLVmFsaWRhdGVTZXQSFQoNYmFja3VwX3NldF9pZBgBIAEoBBITCgtmdWxsX3NldF9pZBgCIAEoBCJvCgtWYWxpZGF0ZUxvZxINCgVyb3VuZBgBIAEoBBIoCgdjaGVja2VkGAIgAygLMhcuaG9sZGZhc3QudjEuQ2hlY2tlZExvZxInCgV1bnRpbBgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uIscBChBWYWxpZGF0ZVByb2dyZXNzEg0KBXBoYXNlGAEgASgJEhIKCmJ5dGVzX2RvbmUYAiABKAQSEwoLYnl0ZXNfdG90YWwYAyABKAQSGAoQbWFjcm9ibG9ja3NfZG9uZRgEIAEoBBIZChFtYWNyb2Jsb2Nrc190b3RhbBgFIAEoBBIWCg5sb2dfYnl0ZXNfZG9uZRgGIAEoBBIXCg9sb2dfYnl0ZXNfdG90YWwYByABKAQSFQoNZmluZGluZ19jb3VudBgIIAEoBCLcAQoOVmFsaWRhdGVSZXN1bHQSEAoIYmVnaW5fdXMYASABKAMSDgoGZW5kX3VzGAIgASgDEhgKEG1hY3JvYmxvY2tfY291bnQYAyABKAQSDQoFYnl0ZXMYBCABKAQSEQoJbG9nX2J5dGVzGAUgASgEEhUKDWZpbmRpbmdfY291bnQYBiABKAQSLgoIZmluZGluZ3MYByADKAsyHC5ob2xkZmFzdC52MS5WYWxpZGF0ZUZpbmRpbmcSJQoEbG9ncxgIIAMoCzIXLmhvbGRmYXN0LnYxLkNoZWNrZWRMb2ciwQEKD1ZhbGlkYXRlRmluZGluZxIMCgRjb2RlGAEgASgJEg4KBm9iamVjdBgCIAEoCRIOCgZvZmZzZXQYAyABKAMSDwoHbWVzc2FnZRgEIAEoCRIoCgVmaWxlcxgFIAMoCzIZLmhvbGRmYXN0LnYxLkFmZmVjdGVkRmlsZRISCgpmaWxlX2NvdW50GAYgASgEEhYKDmJhY2t1cF9zZXRfaWRzGAcgAygEEhkKEXNob3J0ZW5lZF9zZXRfaWRzGAggAygEInwKDEFmZmVjdGVkRmlsZRIMCgRwYXRoGAEgASgJEhQKDGRhdGFiYXNlX29pZBgCIAEoDRIVCg1kYXRhYmFzZV9uYW1lGAMgASgJEhcKD3JlbF9maWxlX251bWJlchgEIAEoDRIYChBtYWNyb2Jsb2NrX2NvdW50GAUgASgEKnsKDEluc3RhbmNlUm9sZRIdChlJTlNUQU5DRV9ST0xFX1VOU1BFQ0lGSUVEEAASGQoVSU5TVEFOQ0VfUk9MRV9QUklNQVJZEAESGQoVSU5TVEFOQ0VfUk9MRV9TVEFOREJZEAISFgoSSU5TVEFOQ0VfUk9MRV9ET1dOEAMqcAoQRGVzdGluYXRpb25SZWFjaBIhCh1ERVNUSU5BVElPTl9SRUFDSF9VTlNQRUNJRklFRBAAEh0KGURFU1RJTkFUSU9OX1JFQUNIX1JFQUNIRUQQARIaChZERVNUSU5BVElPTl9SRUFDSF9BV0FZEAIyWAoMQWdlbnRTZXJ2aWNlEkgKBkF0dGFjaBIZLmhvbGRmYXN0LnYxLkFnZW50TWVzc2FnZRofLmhvbGRmYXN0LnYxLkNvb3JkaW5hdG9yTWVzc2FnZSgBMAFiBnByb3RvMw", [file_holdfast_v1_admin, file_holdfast_v1_records]);
 
 /**
  * @generated from message holdfast.v1.AgentMessage
@@ -465,6 +465,7 @@ export const InstanceStatusSchema: GenMessage<InstanceStatus> = /*@__PURE__*/
 
 /**
  * Where a task reads and writes. The URI may hold credentials: never log it, mask it first.
+ * So do the keys.
  *
  * @generated from message holdfast.v1.Destination
  */
@@ -483,6 +484,11 @@ export type Destination = Message<"holdfast.v1.Destination"> & {
    * @generated from field: uint64 cluster_id = 3;
    */
   clusterId: bigint;
+
+  /**
+   * @generated from field: repeated holdfast.v1.DataKey keys = 4;
+   */
+  keys: DataKey[];
 };
 
 /**
@@ -491,6 +497,42 @@ export type Destination = Message<"holdfast.v1.Destination"> & {
  */
 export const DestinationSchema: GenMessage<Destination> = /*@__PURE__*/
   messageDesc(file_holdfast_v1_agent, 9);
+
+/**
+ * What opens the encrypted files below a directory of the destination.
+ *
+ * @generated from message holdfast.v1.DataKey
+ */
+export type DataKey = Message<"holdfast.v1.DataKey"> & {
+  /**
+   * @generated from field: string directory = 1;
+   */
+  directory: string;
+
+  /**
+   * @generated from field: bytes key_id = 2;
+   */
+  keyId: Uint8Array;
+
+  /**
+   * @generated from field: bytes key = 3;
+   */
+  key: Uint8Array;
+
+  /**
+   * new files below the directory are encrypted under it
+   *
+   * @generated from field: bool writes = 4;
+   */
+  writes: boolean;
+};
+
+/**
+ * Describes the message holdfast.v1.DataKey.
+ * Use `create(DataKeySchema)` to create a new message.
+ */
+export const DataKeySchema: GenMessage<DataKey> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_agent, 10);
 
 /**
  * @generated from message holdfast.v1.StartTask
@@ -559,7 +601,7 @@ export type StartTask = Message<"holdfast.v1.StartTask"> & {
  * Use `create(StartTaskSchema)` to create a new message.
  */
 export const StartTaskSchema: GenMessage<StartTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 10);
+  messageDesc(file_holdfast_v1_agent, 11);
 
 /**
  * @generated from message holdfast.v1.CancelTask
@@ -593,7 +635,7 @@ export type CancelTask = Message<"holdfast.v1.CancelTask"> & {
  * Use `create(CancelTaskSchema)` to create a new message.
  */
 export const CancelTaskSchema: GenMessage<CancelTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 11);
+  messageDesc(file_holdfast_v1_agent, 12);
 
 /**
  * Make everything up to `lsn` of this archive task durable now.
@@ -629,7 +671,7 @@ export type FlushLog = Message<"holdfast.v1.FlushLog"> & {
  * Use `create(FlushLogSchema)` to create a new message.
  */
 export const FlushLogSchema: GenMessage<FlushLog> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 12);
+  messageDesc(file_holdfast_v1_agent, 13);
 
 /**
  * A running backup task is limited to this from now on.
@@ -658,7 +700,7 @@ export type LimitTask = Message<"holdfast.v1.LimitTask"> & {
  * Use `create(LimitTaskSchema)` to create a new message.
  */
 export const LimitTaskSchema: GenMessage<LimitTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 13);
+  messageDesc(file_holdfast_v1_agent, 14);
 
 /**
  * @generated from message holdfast.v1.CopyLimits
@@ -691,7 +733,7 @@ export type CopyLimits = Message<"holdfast.v1.CopyLimits"> & {
  * Use `create(CopyLimitsSchema)` to create a new message.
  */
 export const CopyLimitsSchema: GenMessage<CopyLimits> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 14);
+  messageDesc(file_holdfast_v1_agent, 15);
 
 /**
  * Standbys keep their log as far as it is not archived, so that nothing is missing after a promotion.
@@ -710,7 +752,7 @@ export type KeepSlots = Message<"holdfast.v1.KeepSlots"> & {
  * Use `create(KeepSlotsSchema)` to create a new message.
  */
 export const KeepSlotsSchema: GenMessage<KeepSlots> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 15);
+  messageDesc(file_holdfast_v1_agent, 16);
 
 /**
  * @generated from message holdfast.v1.KeptSlot
@@ -739,7 +781,7 @@ export type KeptSlot = Message<"holdfast.v1.KeptSlot"> & {
  * Use `create(KeptSlotSchema)` to create a new message.
  */
 export const KeptSlotSchema: GenMessage<KeptSlot> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 16);
+  messageDesc(file_holdfast_v1_agent, 17);
 
 /**
  * Ask for a RunningTask-like TaskProgress of every running task, now.
@@ -754,7 +796,7 @@ export type ReportTasks = Message<"holdfast.v1.ReportTasks"> & {
  * Use `create(ReportTasksSchema)` to create a new message.
  */
 export const ReportTasksSchema: GenMessage<ReportTasks> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 17);
+  messageDesc(file_holdfast_v1_agent, 18);
 
 /**
  * @generated from message holdfast.v1.TaskAccepted
@@ -776,7 +818,7 @@ export type TaskAccepted = Message<"holdfast.v1.TaskAccepted"> & {
  * Use `create(TaskAcceptedSchema)` to create a new message.
  */
 export const TaskAcceptedSchema: GenMessage<TaskAccepted> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 18);
+  messageDesc(file_holdfast_v1_agent, 19);
 
 /**
  * @generated from message holdfast.v1.TaskProgress
@@ -832,7 +874,7 @@ export type TaskProgress = Message<"holdfast.v1.TaskProgress"> & {
  * Use `create(TaskProgressSchema)` to create a new message.
  */
 export const TaskProgressSchema: GenMessage<TaskProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 19);
+  messageDesc(file_holdfast_v1_agent, 20);
 
 /**
  * @generated from message holdfast.v1.TaskResult
@@ -895,7 +937,7 @@ export type TaskResult = Message<"holdfast.v1.TaskResult"> & {
  * Use `create(TaskResultSchema)` to create a new message.
  */
 export const TaskResultSchema: GenMessage<TaskResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 20);
+  messageDesc(file_holdfast_v1_agent, 21);
 
 /**
  * ---- check: what the coordinator asks before ARCHIVELOG or BACKUP -----------------------------------------------
@@ -928,7 +970,7 @@ export type CheckTask = Message<"holdfast.v1.CheckTask"> & {
  * Use `create(CheckTaskSchema)` to create a new message.
  */
 export const CheckTaskSchema: GenMessage<CheckTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 21);
+  messageDesc(file_holdfast_v1_agent, 22);
 
 /**
  * @generated from message holdfast.v1.CheckResult
@@ -945,7 +987,7 @@ export type CheckResult = Message<"holdfast.v1.CheckResult"> & {
  * Use `create(CheckResultSchema)` to create a new message.
  */
 export const CheckResultSchema: GenMessage<CheckResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 22);
+  messageDesc(file_holdfast_v1_agent, 23);
 
 /**
  * @generated from message holdfast.v1.CheckItem
@@ -984,7 +1026,7 @@ export type CheckItem = Message<"holdfast.v1.CheckItem"> & {
  * Use `create(CheckItemSchema)` to create a new message.
  */
 export const CheckItemSchema: GenMessage<CheckItem> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 23);
+  messageDesc(file_holdfast_v1_agent, 24);
 
 /**
  * ---- archive ----------------------------------------------------------------------------------------------------
@@ -1073,7 +1115,7 @@ export type ArchiveTask = Message<"holdfast.v1.ArchiveTask"> & {
  * Use `create(ArchiveTaskSchema)` to create a new message.
  */
 export const ArchiveTaskSchema: GenMessage<ArchiveTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 24);
+  messageDesc(file_holdfast_v1_agent, 25);
 
 /**
  * @generated from message holdfast.v1.ArchiveProgress
@@ -1215,7 +1257,7 @@ export type ArchiveProgress = Message<"holdfast.v1.ArchiveProgress"> & {
  * Use `create(ArchiveProgressSchema)` to create a new message.
  */
 export const ArchiveProgressSchema: GenMessage<ArchiveProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 25);
+  messageDesc(file_holdfast_v1_agent, 26);
 
 /**
  * @generated from message holdfast.v1.ArchiveResult
@@ -1246,7 +1288,7 @@ export type ArchiveResult = Message<"holdfast.v1.ArchiveResult"> & {
  * Use `create(ArchiveResultSchema)` to create a new message.
  */
 export const ArchiveResultSchema: GenMessage<ArchiveResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 26);
+  messageDesc(file_holdfast_v1_agent, 27);
 
 /**
  * ---- backup -----------------------------------------------------------------------------------------------------
@@ -1362,7 +1404,7 @@ export type BackupTask = Message<"holdfast.v1.BackupTask"> & {
  * Use `create(BackupTaskSchema)` to create a new message.
  */
 export const BackupTaskSchema: GenMessage<BackupTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 27);
+  messageDesc(file_holdfast_v1_agent, 28);
 
 /**
  * @generated from message holdfast.v1.BackupProgress
@@ -1423,7 +1465,7 @@ export type BackupProgress = Message<"holdfast.v1.BackupProgress"> & {
  * Use `create(BackupProgressSchema)` to create a new message.
  */
 export const BackupProgressSchema: GenMessage<BackupProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 28);
+  messageDesc(file_holdfast_v1_agent, 29);
 
 /**
  * @generated from message holdfast.v1.BackupResult
@@ -1440,7 +1482,7 @@ export type BackupResult = Message<"holdfast.v1.BackupResult"> & {
  * Use `create(BackupResultSchema)` to create a new message.
  */
 export const BackupResultSchema: GenMessage<BackupResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 29);
+  messageDesc(file_holdfast_v1_agent, 30);
 
 /**
  * ---- restore ----------------------------------------------------------------------------------------------------
@@ -1519,7 +1561,7 @@ export type RestoreTask = Message<"holdfast.v1.RestoreTask"> & {
  * Use `create(RestoreTaskSchema)` to create a new message.
  */
 export const RestoreTaskSchema: GenMessage<RestoreTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 30);
+  messageDesc(file_holdfast_v1_agent, 31);
 
 /**
  * @generated from message holdfast.v1.RestoreTarget
@@ -1590,7 +1632,7 @@ export type RestoreTarget = Message<"holdfast.v1.RestoreTarget"> & {
  * Use `create(RestoreTargetSchema)` to create a new message.
  */
 export const RestoreTargetSchema: GenMessage<RestoreTarget> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 31);
+  messageDesc(file_holdfast_v1_agent, 32);
 
 /**
  * @generated from message holdfast.v1.ResourceUnit
@@ -1617,7 +1659,7 @@ export type ResourceUnit = Message<"holdfast.v1.ResourceUnit"> & {
  * Use `create(ResourceUnitSchema)` to create a new message.
  */
 export const ResourceUnitSchema: GenMessage<ResourceUnit> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 32);
+  messageDesc(file_holdfast_v1_agent, 33);
 
 /**
  * @generated from message holdfast.v1.RestoreProgress
@@ -1666,7 +1708,7 @@ export type RestoreProgress = Message<"holdfast.v1.RestoreProgress"> & {
  * Use `create(RestoreProgressSchema)` to create a new message.
  */
 export const RestoreProgressSchema: GenMessage<RestoreProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 33);
+  messageDesc(file_holdfast_v1_agent, 34);
 
 /**
  * @generated from message holdfast.v1.RestoreResult
@@ -1720,7 +1762,7 @@ export type RestoreResult = Message<"holdfast.v1.RestoreResult"> & {
  * Use `create(RestoreResultSchema)` to create a new message.
  */
 export const RestoreResultSchema: GenMessage<RestoreResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 34);
+  messageDesc(file_holdfast_v1_agent, 35);
 
 /**
  * ---- validate ---------------------------------------------------------------------------------------------------
@@ -1774,7 +1816,7 @@ export type ValidateTask = Message<"holdfast.v1.ValidateTask"> & {
  * Use `create(ValidateTaskSchema)` to create a new message.
  */
 export const ValidateTaskSchema: GenMessage<ValidateTask> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 35);
+  messageDesc(file_holdfast_v1_agent, 36);
 
 /**
  * @generated from message holdfast.v1.ValidateSet
@@ -1796,7 +1838,7 @@ export type ValidateSet = Message<"holdfast.v1.ValidateSet"> & {
  * Use `create(ValidateSetSchema)` to create a new message.
  */
 export const ValidateSetSchema: GenMessage<ValidateSet> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 36);
+  messageDesc(file_holdfast_v1_agent, 37);
 
 /**
  * @generated from message holdfast.v1.ValidateLog
@@ -1827,7 +1869,7 @@ export type ValidateLog = Message<"holdfast.v1.ValidateLog"> & {
  * Use `create(ValidateLogSchema)` to create a new message.
  */
 export const ValidateLogSchema: GenMessage<ValidateLog> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 37);
+  messageDesc(file_holdfast_v1_agent, 38);
 
 /**
  * @generated from message holdfast.v1.ValidateProgress
@@ -1881,7 +1923,7 @@ export type ValidateProgress = Message<"holdfast.v1.ValidateProgress"> & {
  * Use `create(ValidateProgressSchema)` to create a new message.
  */
 export const ValidateProgressSchema: GenMessage<ValidateProgress> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 38);
+  messageDesc(file_holdfast_v1_agent, 39);
 
 /**
  * @generated from message holdfast.v1.ValidateResult
@@ -1937,7 +1979,7 @@ export type ValidateResult = Message<"holdfast.v1.ValidateResult"> & {
  * Use `create(ValidateResultSchema)` to create a new message.
  */
 export const ValidateResultSchema: GenMessage<ValidateResult> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 39);
+  messageDesc(file_holdfast_v1_agent, 40);
 
 /**
  * Something at the destination that is not as it was written.
@@ -2003,7 +2045,7 @@ export type ValidateFinding = Message<"holdfast.v1.ValidateFinding"> & {
  * Use `create(ValidateFindingSchema)` to create a new message.
  */
 export const ValidateFindingSchema: GenMessage<ValidateFinding> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 40);
+  messageDesc(file_holdfast_v1_agent, 41);
 
 /**
  * @generated from message holdfast.v1.AffectedFile
@@ -2048,7 +2090,7 @@ export type AffectedFile = Message<"holdfast.v1.AffectedFile"> & {
  * Use `create(AffectedFileSchema)` to create a new message.
  */
 export const AffectedFileSchema: GenMessage<AffectedFile> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_agent, 41);
+  messageDesc(file_holdfast_v1_agent, 42);
 
 /**
  * @generated from enum holdfast.v1.InstanceRole

@@ -13,7 +13,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file holdfast/v1/records.proto.
  */
 export const file_holdfast_v1_records: GenFile = /*@__PURE__*/
-  fileDesc("Chlob2xkZmFzdC92MS9yZWNvcmRzLnByb3RvEgtob2xkZmFzdC52MSIsCgtMb2dQb3NpdGlvbhIQCgh0aW1lbGluZRgBIAEoDRILCgNsc24YAiABKAYiZQoMQ2x1c3Rlck93bmVyEhcKD2RlcGxveW1lbnRfdXVpZBgBIAEoCRIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBISCgpjcmVhdGVkX3VzGAQgASgDIjoKDlRlbmFudEluZm9MaXN0EigKB3RlbmFudHMYASADKAsyFy5ob2xkZmFzdC52MS5UZW5hbnRJbmZvIpABCgpUZW5hbnRJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBIMCgRuYW1lGAIgASgJEhIKCmNyZWF0ZWRfdXMYAyABKAMSEgoKZHJvcHBlZF91cxgEIAEoAxI5ChBwYXJ0aXRpb25fZ3JvdXBzGAUgAygLMh8uaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBJbmZvImEKElBhcnRpdGlvbkdyb3VwSW5mbxIMCgRuYW1lGAEgASgJEhEKCWpvaW5lZF91cxgCIAEoAxIPCgdsZWZ0X3VzGAMgASgDEhkKEXN5c3RlbV9pZGVudGlmaWVyGAQgASgGIkAKElRlbmFudE5hbWVJbmZvTGlzdBIqCgVuYW1lcxgBIAMoCzIbLmhvbGRmYXN0LnYxLlRlbmFudE5hbWVJbmZvIlQKDlRlbmFudE5hbWVJbmZvEgwKBG5hbWUYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg8KB2Zyb21fdXMYAyABKAMSEAoIdW50aWxfdXMYBCABKAMiawoOU2VydmVyQ2xvZ0luZm8SEQoJc2VydmVyX2lkGAEgASgEEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SLAoGZ3JvdXBzGAQgAygLMhwuaG9sZGZhc3QudjEuU2VydmVyQ2xvZ0dyb3VwIpYBCg9TZXJ2ZXJDbG9nR3JvdXASEQoJdGVuYW50X2lkGAEgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRINCgVyb3VuZBgDIAEoBBINCgVlcG9jaBgEIAEoBBInCgVzdGFydBgFIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhAKCHNpbmNlX3VzGAYgASgDImkKCU1vdW50RmlsZRIXCg9kZXBsb3ltZW50X3V1aWQYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg0KBXJvdW5kGAMgASgEEhIKCmNyZWF0ZWRfdXMYBCABKAMSDQoFdG9rZW4YBSABKAwigwEKClJvdW5kQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEg0KBXJvdW5kGAMgASgEEhAKCGJlZ2luX3VzGAQgASgDEiwKBmdyb3VwcxgFIAMoCzIcLmhvbGRmYXN0LnYxLlJvdW5kR3JvdXBTdGFydCK0AQoPUm91bmRHcm91cFN0YXJ0EhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIZChFzeXN0ZW1faWRlbnRpZmllchgCIAEoBhInCgVzdGFydBgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgEIAEoDRIWCg5wb3N0Z3Jlc19tYWpvchgFIAEoDRIQCghzdGFydF91cxgGIAEoAyJ1ChFSb3VuZE1lbWJlckpvaW5lZBIRCgl0ZW5hbnRfaWQYASABKAQSDQoFcm91bmQYAiABKAQSFwoPcGFydGl0aW9uX2dyb3VwGAMgASgJEhIKCm1lbWJlcnNoaXAYBCABKA0SEQoJam9pbmVkX3VzGAUgASgDInUKEFJvdW5kTWVtYmVyQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEg0KBXJvdW5kGAIgASgEEhIKCm1lbWJlcnNoaXAYAyABKA0SKwoFc3RhcnQYBCABKAsyHC5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwU3RhcnQicQoPUm91bmRNZW1iZXJMZWZ0EhEKCXRlbmFudF9pZBgBIAEoBBINCgVyb3VuZBgCIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkSEgoKbWVtYmVyc2hpcBgEIAEoDRIPCgdsZWZ0X3VzGAUgASgDIo0BCghSb3VuZEVuZBINCgVyb3VuZBgBIAEoBBIOCgZlbmRfdXMYAiABKAMSJgoFc3RhdGUYAyABKA4yFy5ob2xkZmFzdC52MS5Sb3VuZFN0YXRlEg4KBnJlYXNvbhgEIAEoCRIqCgZncm91cHMYBSADKAsyGi5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwRW5kIooBCg1Sb3VuZEdyb3VwRW5kEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIlCgNlbmQYAiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIVCg1jaGVja3BvaW50X3VzGAMgASgDEiIKBGhvbGUYBCABKAsyFC5ob2xkZmFzdC52MS5Mb2dIb2xlInEKB0xvZ0hvbGUSJwoFYmVnaW4YASABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhILCgNlbmQYAiABKAYSEAoIYmVnaW5fdXMYAyABKAMSDgoGZW5kX3VzGAQgASgDEg4KBnJlYXNvbhgFIAEoCSJBChJDbG9nQmFja3VwSW5mb0xpc3QSKwoGcm91bmRzGAEgAygLMhsuaG9sZGZhc3QudjEuQ2xvZ0JhY2t1cEluZm8iswIKDkNsb2dCYWNrdXBJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRINCgVyb3VuZBgDIAEoBBImCgVzdGF0ZRgEIAEoDjIXLmhvbGRmYXN0LnYxLlJvdW5kU3RhdGUSEAoIc3RhcnRfdXMYBSABKAMSFQoNY2hlY2twb2ludF91cxgGIAEoAxIsCgZzdGFydHMYByADKAsyHC5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwU3RhcnQSLwoLY2hlY2twb2ludHMYCCADKAsyGi5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwRW5kEhMKC2lucHV0X2J5dGVzGAkgASgEEhQKDG91dHB1dF9ieXRlcxgKIAEoBBIPCgdjb21tZW50GAsgASgJIrYCChJQYXJ0aXRpb25Hcm91cExpc3QSEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEhUKDWJhY2t1cF9zZXRfaWQYAyABKAQSEwoLZnVsbF9zZXRfaWQYBCABKAQSFwoPZGVwbG95bWVudF91dWlkGAUgASgJEg0KBWVwb2NoGAYgASgEEhIKCmNyZWF0ZWRfdXMYByABKAMSNAoIcmVwbGljYXMYCCADKAsyIi5ob2xkZmFzdC52MS5QYXJ0aXRpb25Hcm91cFJlcGxpY2ESFwoPcHJldmlvdXNfc2V0X2lkGAkgASgEEg4KBnJlYXNvbhgKIAEoCRIVCg1zb3VyY2Vfc2V0X2lkGB4gASgEEhoKEnNvdXJjZV9mdWxsX3NldF9pZBgfIAEoBCJ9ChVQYXJ0aXRpb25Hcm91cFJlcGxpY2ESFwoPcGFydGl0aW9uX2dyb3VwGAEgASgJEhEKCXNlcnZlcl9pZBgCIAEoBBIKCgJpcBgDIAEoCRIMCgRwb3J0GAQgASgNEhAKCGluc3RhbmNlGAUgASgJEgwKBHJvbGUYBiABKAki0AMKCkJhY2t1cEluZm8SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEhUKDWJhY2t1cF9zZXRfaWQYAyABKAQSEwoLZnVsbF9zZXRfaWQYBCABKAQSFwoPcHJldmlvdXNfc2V0X2lkGAUgASgEEiUKBHR5cGUYBiABKA4yFy5ob2xkZmFzdC52MS5CYWNrdXBUeXBlEg0KBWVwb2NoGAcgASgEEg0KBXJvdW5kGAggASgEEhMKC2Rlc2NyaXB0aW9uGAkgASgJEg4KBnJlYXNvbhgKIAEoCRIQCghzdGFydF91cxgLIAEoAxIOCgZlbmRfdXMYDCABKAMSFAoMY2x1c3Rlcl9uYW1lGA0gASgJEhIKCmNsdXN0ZXJfaWQYDiABKAQSOwoQcGFydGl0aW9uX2dyb3VwcxgPIAMoCzIhLmhvbGRmYXN0LnYxLlBhcnRpdGlvbkdyb3VwQmFja3VwEhgKEGhvbGRmYXN0X3ZlcnNpb24YECABKAkSFQoNc291cmNlX3NldF9pZBgeIAEoBBIaChJzb3VyY2VfZnVsbF9zZXRfaWQYHyABKAQSFQoNcGFnZXNfcmVhZF91cxggIAEoAyK5BQoUUGFydGl0aW9uR3JvdXBCYWNrdXASFwoPcGFydGl0aW9uX2dyb3VwGAEgASgJEhkKEXN5c3RlbV9pZGVudGlmaWVyGAIgASgGEhYKDnNlcnZlcl92ZXJzaW9uGAMgASgJEhYKDnBvc3RncmVzX21ham9yGAQgASgNEhgKEGJsb2NrX3NpemVfYnl0ZXMYBSABKA0SGgoSc2VnbWVudF9zaXplX2J5dGVzGAYgASgNEh0KFXBhZ2VfY2hlY2tzdW1fdmVyc2lvbhgHIAEoDRInCgVzdGFydBgIIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEiYKBHN0b3AYCSABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIsCgpjaGVja3BvaW50GAogASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SEAoIc3RhcnRfdXMYCyABKAMSDwoHc3RvcF91cxgMIAEoAxIXCg9uZXdlc3RfcGFnZV9sc24YDSABKAYSEgoKZmlsZV9jb3VudBgOIAEoBBIYChBtYWNyb2Jsb2NrX2NvdW50GA8gASgEEhMKC2lucHV0X2J5dGVzGBAgASgEEhQKDG91dHB1dF9ieXRlcxgRIAEoBBImCgVmaWxlcxgSIAMoCzIXLmhvbGRmYXN0LnYxLkZpbGVEaWdlc3QSLwoNcGFnZV9mYWlsdXJlcxgTIAMoCzIYLmhvbGRmYXN0LnYxLlBhZ2VGYWlsdXJlEhQKDGZyb21fc3RhbmRieRgUIAEoCBIPCgd0YXNrX2lkGBUgASgNEhAKCHdhcm5pbmdzGBYgAygJEhIKCnJlYWRfYnl0ZXMYFyABKAQSFwoPcHJldmlvdXNfc2V0X2lkGBggASgEEhUKDXNvdXJjZV9zZXRfaWQYKCABKAQiPgoKRmlsZURpZ2VzdBIMCgRwYXRoGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAQSDgoGc2hhMjU2GAMgASgMIjoKC1BhZ2VGYWlsdXJlEgwKBHBhdGgYASABKAkSDQoFYmxvY2sYAiABKA0SDgoGcmVhc29uGAMgASgJIm8KBE5vdGUSDwoHdGltZV91cxgBIAEoAxINCgVlcG9jaBgCIAEoBBIOCgZqb2JfaWQYAyABKAQSLwoJdmFsaWRhdGVkGAQgASgLMhouaG9sZGZhc3QudjEuVmFsaWRhdGVkTm90ZUgAQgYKBGtpbmQiqwEKDVZhbGlkYXRlZE5vdGUSEAoIYmVnaW5fdXMYASABKAMSDgoGZW5kX3VzGAIgASgDEhgKEG1hY3JvYmxvY2tfY291bnQYAyABKAQSDQoFYnl0ZXMYBCABKAQSEQoJbG9nX2J5dGVzGAUgASgEEhUKDWZpbmRpbmdfY291bnQYBiABKAQSJQoEbG9ncxgHIAMoCzIXLmhvbGRmYXN0LnYxLkNoZWNrZWRMb2ciUwoKQ2hlY2tlZExvZxIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSEAoIdGltZWxpbmUYAiABKA0SDQoFYmVnaW4YAyABKAYSCwoDZW5kGAQgASgGIj4KEkRhdGFCYWNrdXBJbmZvTGlzdBIoCgdiYWNrdXBzGAEgAygLMhcuaG9sZGZhc3QudjEuQmFja3VwSW5mbyLmAgoKQmFja3VwTWV0YRIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSFAoMYmFja3VwX2xhYmVsGAIgASgMEhYKDnRhYmxlc3BhY2VfbWFwGAMgASgMEiwKC3RhYmxlc3BhY2VzGAQgAygLMhcuaG9sZGZhc3QudjEuVGFibGVzcGFjZRImCghzZXR0aW5ncxgFIAMoCzIULmhvbGRmYXN0LnYxLlNldHRpbmcSFgoOZGF0YV9kaXJlY3RvcnkYBiABKAkSFgoOZGlyZWN0b3J5X21vZGUYByABKA0SFgoOc2VydmVyX3ZlcnNpb24YCCABKAkSFgoOcG9zdGdyZXNfbWFqb3IYCSABKA0SKAoJZGF0YWJhc2VzGAogAygLMhUuaG9sZGZhc3QudjEuRGF0YWJhc2USFwoPY2F0YWxvZ192ZXJzaW9uGAsgASgNEhgKEG5leHRfZmlsZV9udW1iZXIYDCABKA0iSwoKVGFibGVzcGFjZRILCgNvaWQYASABKA0SDAoEbmFtZRgCIAEoCRIQCghsb2NhdGlvbhgDIAEoCRIQCghpbl9wbGFjZRgEIAEoCCI7CgdTZXR0aW5nEgwKBG5hbWUYASABKAkSDQoFdmFsdWUYAiABKAkSEwoLc291cmNlX2ZpbGUYAyABKAkiJQoIRGF0YWJhc2USCwoDb2lkGAEgASgNEgwKBG5hbWUYAiABKAkiMgoIRmlsZUxpc3QSJgoFZmlsZXMYASADKAsyFy5ob2xkZmFzdC52MS5CYWNrdXBGaWxlIuQBCgpCYWNrdXBGaWxlEhMKC2ZpbGVfbnVtYmVyGAEgASgNEgwKBHBhdGgYAiABKAkSIwoEa2luZBgDIAEoDjIVLmhvbGRmYXN0LnYxLkZpbGVLaW5kEhIKCnNpemVfYnl0ZXMYBCABKAQSDAoEbW9kZRgFIAEoDRITCgttb2RpZmllZF91cxgGIAEoAxIOCgZjcmMzMmMYByABKAcSFQoNZXh0ZXJuYWxfcGF0aBgIIAEoCRIYChBtYWNyb2Jsb2NrX2NvdW50GAkgASgNEhYKDndpdGhvdXRfY3JjMzJjGAogASgIIkIKDURpcmVjdG9yeUxpc3QSMQoLZGlyZWN0b3JpZXMYASADKAsyHC5ob2xkZmFzdC52MS5CYWNrdXBEaXJlY3RvcnkiLQoPQmFja3VwRGlyZWN0b3J5EgwKBHBhdGgYASABKAkSDAoEbW9kZRgCIAEoDSI5CglNZXRhSW5kZXgSLAoHZW50cmllcxgBIAMoCzIbLmhvbGRmYXN0LnYxLk1ldGFJbmRleEVudHJ5IkUKDk1ldGFJbmRleEVudHJ5EhMKC3JlY29yZF90eXBlGAEgASgNEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKA0icgoSVGVuYW50TG9jYWxpdHlJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRI0CghyZXBsaWNhcxgDIAMoCzIiLmhvbGRmYXN0LnYxLlBhcnRpdGlvbkdyb3VwUmVwbGljYSJWChJUZW5hbnREaWFnbm9zZUluZm8SGAoQaG9sZGZhc3RfdmVyc2lvbhgBIAEoCRImCghzZXR0aW5ncxgCIAMoCzIULmhvbGRmYXN0LnYxLlNldHRpbmci/gEKC0xvZ0ZpbGVJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBINCgVyb3VuZBgCIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkSDwoHZmlsZV9pZBgEIAEoBBINCgVlcG9jaBgFIAEoBBIQCgh0aW1lbGluZRgGIAEoDRINCgViZWdpbhgHIAEoBhIaChJzZWdtZW50X3NpemVfYnl0ZXMYCCABKA0SGQoRc3lzdGVtX2lkZW50aWZpZXIYCSABKAYSLwoIdW5icm9rZW4YCiABKAsyGC5ob2xkZmFzdC52MS5Mb2dVbmJyb2tlbkgAiAEBQgsKCV91bmJyb2tlbiIvCgtMb2dVbmJyb2tlbhINCgVzaW5jZRgBIAEoBhIRCglhcmNoaXZlcnMYAiABKAYikwQKDExvZ0luZGV4SW5mbxImCgRmaWxlGAEgASgLMhguaG9sZGZhc3QudjEuTG9nRmlsZUluZm8SCwoDZW5kGAIgASgGEhYKDmFjY2VwdGVkX2J5dGVzGAMgASgEEhoKDW1heF9jb21taXRfdXMYBCABKANIAIgBARIcCg9maXJzdF9jb21taXRfdXMYBSABKANIAYgBARIbCg5sYXN0X2NvbW1pdF91cxgGIAEoA0gCiAEBEjMKCmNoZWNrcG9pbnQYByABKAsyGi5ob2xkZmFzdC52MS5Mb2dDaGVja3BvaW50SAOIAQESLwoLY2hlY2twb2ludHMYCCADKAsyGi5ob2xkZmFzdC52MS5Mb2dDaGVja3BvaW50EjQKDnJlc3RvcmVfcG9pbnRzGAkgAygLMhwuaG9sZGZhc3QudjEuTG9nUmVzdG9yZVBvaW50EiQKF3VuZmluaXNoZWRfcmVjb3JkX2JlZ2luGAogASgGSASIAQESLQoHY2hhbmdlcxgLIAEoCzIXLmhvbGRmYXN0LnYxLkxvZ0NoYW5nZXNIBYgBAUIQCg5fbWF4X2NvbW1pdF91c0ISChBfZmlyc3RfY29tbWl0X3VzQhEKD19sYXN0X2NvbW1pdF91c0INCgtfY2hlY2twb2ludEIaChhfdW5maW5pc2hlZF9yZWNvcmRfYmVnaW5CCgoIX2NoYW5nZXMioQEKCkxvZ0NoYW5nZXMSEgoKcGFnZV9jb3VudBgBIAEoBBISCgpmb3JrX2NvdW50GAIgASgEEhkKEXdhbF9sZXZlbF9taW5pbWFsGAMgASgIEjwKD3Vua25vd25fc3BlY2lhbBgEIAEoCzIeLmhvbGRmYXN0LnYxLkxvZ1Vua25vd25TcGVjaWFsSACIAQFCEgoQX3Vua25vd25fc3BlY2lhbCJNChFMb2dVbmtub3duU3BlY2lhbBINCgVjb3VudBgBIAEoBBINCgVmaXJzdBgCIAEoBhIMCgRybWdyGAMgASgNEgwKBGluZm8YBCABKA0iLQoNTG9nQ2hlY2twb2ludBILCgNsc24YASABKAYSDwoHdGltZV91cxgCIAEoAyI9Cg9Mb2dSZXN0b3JlUG9pbnQSCwoDbHNuGAEgASgGEgwKBG5hbWUYAiABKAkSDwoHdGltZV91cxgDIAEoAyJZChJNYWNyb0Jsb2NrRmlsZUluZm8SFQoNYmFja3VwX3NldF9pZBgBIAEoBBITCgtzdWJfdGFza19pZBgCIAEoDRIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkqqAEKClJvdW5kU3RhdGUSGwoXUk9VTkRfU1RBVEVfVU5TUEVDSUZJRUQQABIUChBST1VORF9TVEFURV9TVE9QEAESGQoVUk9VTkRfU1RBVEVfQkVHSU5OSU5HEAISFQoRUk9VTkRfU1RBVEVfRE9JTkcQAxIYChRST1VORF9TVEFURV9TVE9QUElORxAEEhsKF1JPVU5EX1NUQVRFX0lOVEVSUlVQVEVEEAUqdwoKQmFja3VwVHlwZRIbChdCQUNLVVBfVFlQRV9VTlNQRUNJRklFRBAAEhQKEEJBQ0tVUF9UWVBFX0ZVTEwQARIbChdCQUNLVVBfVFlQRV9JTkNSRU1FTlRBTBACEhkKFUJBQ0tVUF9UWVBFX1NZTlRIRVRJQxADKtoBCghGaWxlS2luZBIZChVGSUxFX0tJTkRfVU5TUEVDSUZJRUQQABIbChdGSUxFX0tJTkRfUkVMQVRJT05fTUFJThABEhoKFkZJTEVfS0lORF9SRUxBVElPTl9GU00QAhIZChVGSUxFX0tJTkRfUkVMQVRJT05fVk0QAxIbChdGSUxFX0tJTkRfUkVMQVRJT05fSU5JVBAEEhMKD0ZJTEVfS0lORF9PVEhFUhAFEhUKEUZJTEVfS0lORF9DT05UUk9MEAYSFgoSRklMRV9LSU5EX0VYVEVSTkFMEAdiBnByb3RvMw");
+  fileDesc("Chlob2xkZmFzdC92MS9yZWNvcmRzLnByb3RvEgtob2xkZmFzdC52MSIsCgtMb2dQb3NpdGlvbhIQCgh0aW1lbGluZRgBIAEoDRILCgNsc24YAiABKAYiZQoMQ2x1c3Rlck93bmVyEhcKD2RlcGxveW1lbnRfdXVpZBgBIAEoCRIUCgxjbHVzdGVyX25hbWUYAiABKAkSEgoKY2x1c3Rlcl9pZBgDIAEoBBISCgpjcmVhdGVkX3VzGAQgASgDIjoKDlRlbmFudEluZm9MaXN0EigKB3RlbmFudHMYASADKAsyFy5ob2xkZmFzdC52MS5UZW5hbnRJbmZvIpABCgpUZW5hbnRJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBIMCgRuYW1lGAIgASgJEhIKCmNyZWF0ZWRfdXMYAyABKAMSEgoKZHJvcHBlZF91cxgEIAEoAxI5ChBwYXJ0aXRpb25fZ3JvdXBzGAUgAygLMh8uaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBJbmZvImEKElBhcnRpdGlvbkdyb3VwSW5mbxIMCgRuYW1lGAEgASgJEhEKCWpvaW5lZF91cxgCIAEoAxIPCgdsZWZ0X3VzGAMgASgDEhkKEXN5c3RlbV9pZGVudGlmaWVyGAQgASgGIkAKElRlbmFudE5hbWVJbmZvTGlzdBIqCgVuYW1lcxgBIAMoCzIbLmhvbGRmYXN0LnYxLlRlbmFudE5hbWVJbmZvIlQKDlRlbmFudE5hbWVJbmZvEgwKBG5hbWUYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg8KB2Zyb21fdXMYAyABKAMSEAoIdW50aWxfdXMYBCABKAMiawoOU2VydmVyQ2xvZ0luZm8SEQoJc2VydmVyX2lkGAEgASgEEgoKAmlwGAIgASgJEgwKBHBvcnQYAyABKA0SLAoGZ3JvdXBzGAQgAygLMhwuaG9sZGZhc3QudjEuU2VydmVyQ2xvZ0dyb3VwIpYBCg9TZXJ2ZXJDbG9nR3JvdXASEQoJdGVuYW50X2lkGAEgASgEEhcKD3BhcnRpdGlvbl9ncm91cBgCIAEoCRINCgVyb3VuZBgDIAEoBBINCgVlcG9jaBgEIAEoBBInCgVzdGFydBgFIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhAKCHNpbmNlX3VzGAYgASgDImkKCU1vdW50RmlsZRIXCg9kZXBsb3ltZW50X3V1aWQYASABKAkSEQoJdGVuYW50X2lkGAIgASgEEg0KBXJvdW5kGAMgASgEEhIKCmNyZWF0ZWRfdXMYBCABKAMSDQoFdG9rZW4YBSABKAwiuQEKClJvdW5kQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEhMKC3RlbmFudF9uYW1lGAIgASgJEg0KBXJvdW5kGAMgASgEEhAKCGJlZ2luX3VzGAQgASgDEiwKBmdyb3VwcxgFIAMoCzIcLmhvbGRmYXN0LnYxLlJvdW5kR3JvdXBTdGFydBI0Cg9lbmNyeXB0aW9uX21vZGUYBiABKA4yGy5ob2xkZmFzdC52MS5FbmNyeXB0aW9uTW9kZSK0AQoPUm91bmRHcm91cFN0YXJ0EhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIZChFzeXN0ZW1faWRlbnRpZmllchgCIAEoBhInCgVzdGFydBgDIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEhoKEnNlZ21lbnRfc2l6ZV9ieXRlcxgEIAEoDRIWCg5wb3N0Z3Jlc19tYWpvchgFIAEoDRIQCghzdGFydF91cxgGIAEoAyJ1ChFSb3VuZE1lbWJlckpvaW5lZBIRCgl0ZW5hbnRfaWQYASABKAQSDQoFcm91bmQYAiABKAQSFwoPcGFydGl0aW9uX2dyb3VwGAMgASgJEhIKCm1lbWJlcnNoaXAYBCABKA0SEQoJam9pbmVkX3VzGAUgASgDInUKEFJvdW5kTWVtYmVyQmVnaW4SEQoJdGVuYW50X2lkGAEgASgEEg0KBXJvdW5kGAIgASgEEhIKCm1lbWJlcnNoaXAYAyABKA0SKwoFc3RhcnQYBCABKAsyHC5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwU3RhcnQicQoPUm91bmRNZW1iZXJMZWZ0EhEKCXRlbmFudF9pZBgBIAEoBBINCgVyb3VuZBgCIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkSEgoKbWVtYmVyc2hpcBgEIAEoDRIPCgdsZWZ0X3VzGAUgASgDIo0BCghSb3VuZEVuZBINCgVyb3VuZBgBIAEoBBIOCgZlbmRfdXMYAiABKAMSJgoFc3RhdGUYAyABKA4yFy5ob2xkZmFzdC52MS5Sb3VuZFN0YXRlEg4KBnJlYXNvbhgEIAEoCRIqCgZncm91cHMYBSADKAsyGi5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwRW5kIooBCg1Sb3VuZEdyb3VwRW5kEhcKD3BhcnRpdGlvbl9ncm91cBgBIAEoCRIlCgNlbmQYAiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIVCg1jaGVja3BvaW50X3VzGAMgASgDEiIKBGhvbGUYBCABKAsyFC5ob2xkZmFzdC52MS5Mb2dIb2xlInEKB0xvZ0hvbGUSJwoFYmVnaW4YASABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhILCgNlbmQYAiABKAYSEAoIYmVnaW5fdXMYAyABKAMSDgoGZW5kX3VzGAQgASgDEg4KBnJlYXNvbhgFIAEoCSJBChJDbG9nQmFja3VwSW5mb0xpc3QSKwoGcm91bmRzGAEgAygLMhsuaG9sZGZhc3QudjEuQ2xvZ0JhY2t1cEluZm8iswIKDkNsb2dCYWNrdXBJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRINCgVyb3VuZBgDIAEoBBImCgVzdGF0ZRgEIAEoDjIXLmhvbGRmYXN0LnYxLlJvdW5kU3RhdGUSEAoIc3RhcnRfdXMYBSABKAMSFQoNY2hlY2twb2ludF91cxgGIAEoAxIsCgZzdGFydHMYByADKAsyHC5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwU3RhcnQSLwoLY2hlY2twb2ludHMYCCADKAsyGi5ob2xkZmFzdC52MS5Sb3VuZEdyb3VwRW5kEhMKC2lucHV0X2J5dGVzGAkgASgEEhQKDG91dHB1dF9ieXRlcxgKIAEoBBIPCgdjb21tZW50GAsgASgJIkoKCUtleVJlY29yZBISCgpjcmVhdGVkX3VzGAEgASgDEikKBGtleXMYAiADKAsyGy5ob2xkZmFzdC52MS5XcmFwcGVkRGF0YUtleSJNCg5XcmFwcGVkRGF0YUtleRIOCgZrZXlfaWQYASABKAwSKwoJd3JhcHBpbmdzGAIgAygLMhguaG9sZGZhc3QudjEuS2V5V3JhcHBpbmcimAEKC0tleVdyYXBwaW5nEjEKCHBhc3N3b3JkGAEgASgLMh0uaG9sZGZhc3QudjEuUGFzc3dvcmRXcmFwcGluZ0gAEjAKCGtleV9maWxlGAIgASgLMhwuaG9sZGZhc3QudjEuS2V5RmlsZVdyYXBwaW5nSAASDQoFbm9uY2UYAyABKAwSDwoHd3JhcHBlZBgEIAEoDEIECgJieSJgChBQYXNzd29yZFdyYXBwaW5nEgwKBHNhbHQYASABKAwSEQoJY29zdF9sb2cyGAIgASgNEhIKCmJsb2NrX3NpemUYAyABKA0SFwoPcGFyYWxsZWxpemF0aW9uGAQgASgNIiQKD0tleUZpbGVXcmFwcGluZxIRCglrZXlfY2hlY2sYASABKAwitgIKElBhcnRpdGlvbkdyb3VwTGlzdBIRCgl0ZW5hbnRfaWQYASABKAQSEwoLdGVuYW50X25hbWUYAiABKAkSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBIXCg9kZXBsb3ltZW50X3V1aWQYBSABKAkSDQoFZXBvY2gYBiABKAQSEgoKY3JlYXRlZF91cxgHIAEoAxI0CghyZXBsaWNhcxgIIAMoCzIiLmhvbGRmYXN0LnYxLlBhcnRpdGlvbkdyb3VwUmVwbGljYRIXCg9wcmV2aW91c19zZXRfaWQYCSABKAQSDgoGcmVhc29uGAogASgJEhUKDXNvdXJjZV9zZXRfaWQYHiABKAQSGgoSc291cmNlX2Z1bGxfc2V0X2lkGB8gASgEIn0KFVBhcnRpdGlvbkdyb3VwUmVwbGljYRIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSEQoJc2VydmVyX2lkGAIgASgEEgoKAmlwGAMgASgJEgwKBHBvcnQYBCABKA0SEAoIaW5zdGFuY2UYBSABKAkSDAoEcm9sZRgGIAEoCSKGBAoKQmFja3VwSW5mbxIRCgl0ZW5hbnRfaWQYASABKAQSEwoLdGVuYW50X25hbWUYAiABKAkSFQoNYmFja3VwX3NldF9pZBgDIAEoBBITCgtmdWxsX3NldF9pZBgEIAEoBBIXCg9wcmV2aW91c19zZXRfaWQYBSABKAQSJQoEdHlwZRgGIAEoDjIXLmhvbGRmYXN0LnYxLkJhY2t1cFR5cGUSDQoFZXBvY2gYByABKAQSDQoFcm91bmQYCCABKAQSEwoLZGVzY3JpcHRpb24YCSABKAkSDgoGcmVhc29uGAogASgJEhAKCHN0YXJ0X3VzGAsgASgDEg4KBmVuZF91cxgMIAEoAxIUCgxjbHVzdGVyX25hbWUYDSABKAkSEgoKY2x1c3Rlcl9pZBgOIAEoBBI7ChBwYXJ0aXRpb25fZ3JvdXBzGA8gAygLMiEuaG9sZGZhc3QudjEuUGFydGl0aW9uR3JvdXBCYWNrdXASGAoQaG9sZGZhc3RfdmVyc2lvbhgQIAEoCRI0Cg9lbmNyeXB0aW9uX21vZGUYESABKA4yGy5ob2xkZmFzdC52MS5FbmNyeXB0aW9uTW9kZRIVCg1zb3VyY2Vfc2V0X2lkGB4gASgEEhoKEnNvdXJjZV9mdWxsX3NldF9pZBgfIAEoBBIVCg1wYWdlc19yZWFkX3VzGCAgASgDItIFChRQYXJ0aXRpb25Hcm91cEJhY2t1cBIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSGQoRc3lzdGVtX2lkZW50aWZpZXIYAiABKAYSFgoOc2VydmVyX3ZlcnNpb24YAyABKAkSFgoOcG9zdGdyZXNfbWFqb3IYBCABKA0SGAoQYmxvY2tfc2l6ZV9ieXRlcxgFIAEoDRIaChJzZWdtZW50X3NpemVfYnl0ZXMYBiABKA0SHQoVcGFnZV9jaGVja3N1bV92ZXJzaW9uGAcgASgNEicKBXN0YXJ0GAggASgLMhguaG9sZGZhc3QudjEuTG9nUG9zaXRpb24SJgoEc3RvcBgJIAEoCzIYLmhvbGRmYXN0LnYxLkxvZ1Bvc2l0aW9uEiwKCmNoZWNrcG9pbnQYCiABKAsyGC5ob2xkZmFzdC52MS5Mb2dQb3NpdGlvbhIQCghzdGFydF91cxgLIAEoAxIPCgdzdG9wX3VzGAwgASgDEhcKD25ld2VzdF9wYWdlX2xzbhgNIAEoBhISCgpmaWxlX2NvdW50GA4gASgEEhgKEG1hY3JvYmxvY2tfY291bnQYDyABKAQSEwoLaW5wdXRfYnl0ZXMYECABKAQSFAoMb3V0cHV0X2J5dGVzGBEgASgEEiYKBWZpbGVzGBIgAygLMhcuaG9sZGZhc3QudjEuRmlsZURpZ2VzdBIvCg1wYWdlX2ZhaWx1cmVzGBMgAygLMhguaG9sZGZhc3QudjEuUGFnZUZhaWx1cmUSFAoMZnJvbV9zdGFuZGJ5GBQgASgIEg8KB3Rhc2tfaWQYFSABKA0SEAoId2FybmluZ3MYFiADKAkSEgoKcmVhZF9ieXRlcxgXIAEoBBIXCg9wcmV2aW91c19zZXRfaWQYGCABKAQSFQoNc291cmNlX3NldF9pZBgoIAEoBBIXCg9jYXJyaWVkX2tleV9pZHMYKSADKAwiPgoKRmlsZURpZ2VzdBIMCgRwYXRoGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAQSDgoGc2hhMjU2GAMgASgMIjoKC1BhZ2VGYWlsdXJlEgwKBHBhdGgYASABKAkSDQoFYmxvY2sYAiABKA0SDgoGcmVhc29uGAMgASgJIm8KBE5vdGUSDwoHdGltZV91cxgBIAEoAxINCgVlcG9jaBgCIAEoBBIOCgZqb2JfaWQYAyABKAQSLwoJdmFsaWRhdGVkGAQgASgLMhouaG9sZGZhc3QudjEuVmFsaWRhdGVkTm90ZUgAQgYKBGtpbmQiqwEKDVZhbGlkYXRlZE5vdGUSEAoIYmVnaW5fdXMYASABKAMSDgoGZW5kX3VzGAIgASgDEhgKEG1hY3JvYmxvY2tfY291bnQYAyABKAQSDQoFYnl0ZXMYBCABKAQSEQoJbG9nX2J5dGVzGAUgASgEEhUKDWZpbmRpbmdfY291bnQYBiABKAQSJQoEbG9ncxgHIAMoCzIXLmhvbGRmYXN0LnYxLkNoZWNrZWRMb2ciUwoKQ2hlY2tlZExvZxIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSEAoIdGltZWxpbmUYAiABKA0SDQoFYmVnaW4YAyABKAYSCwoDZW5kGAQgASgGIj4KEkRhdGFCYWNrdXBJbmZvTGlzdBIoCgdiYWNrdXBzGAEgAygLMhcuaG9sZGZhc3QudjEuQmFja3VwSW5mbyLmAgoKQmFja3VwTWV0YRIXCg9wYXJ0aXRpb25fZ3JvdXAYASABKAkSFAoMYmFja3VwX2xhYmVsGAIgASgMEhYKDnRhYmxlc3BhY2VfbWFwGAMgASgMEiwKC3RhYmxlc3BhY2VzGAQgAygLMhcuaG9sZGZhc3QudjEuVGFibGVzcGFjZRImCghzZXR0aW5ncxgFIAMoCzIULmhvbGRmYXN0LnYxLlNldHRpbmcSFgoOZGF0YV9kaXJlY3RvcnkYBiABKAkSFgoOZGlyZWN0b3J5X21vZGUYByABKA0SFgoOc2VydmVyX3ZlcnNpb24YCCABKAkSFgoOcG9zdGdyZXNfbWFqb3IYCSABKA0SKAoJZGF0YWJhc2VzGAogAygLMhUuaG9sZGZhc3QudjEuRGF0YWJhc2USFwoPY2F0YWxvZ192ZXJzaW9uGAsgASgNEhgKEG5leHRfZmlsZV9udW1iZXIYDCABKA0iSwoKVGFibGVzcGFjZRILCgNvaWQYASABKA0SDAoEbmFtZRgCIAEoCRIQCghsb2NhdGlvbhgDIAEoCRIQCghpbl9wbGFjZRgEIAEoCCI7CgdTZXR0aW5nEgwKBG5hbWUYASABKAkSDQoFdmFsdWUYAiABKAkSEwoLc291cmNlX2ZpbGUYAyABKAkiJQoIRGF0YWJhc2USCwoDb2lkGAEgASgNEgwKBG5hbWUYAiABKAkiMgoIRmlsZUxpc3QSJgoFZmlsZXMYASADKAsyFy5ob2xkZmFzdC52MS5CYWNrdXBGaWxlIuQBCgpCYWNrdXBGaWxlEhMKC2ZpbGVfbnVtYmVyGAEgASgNEgwKBHBhdGgYAiABKAkSIwoEa2luZBgDIAEoDjIVLmhvbGRmYXN0LnYxLkZpbGVLaW5kEhIKCnNpemVfYnl0ZXMYBCABKAQSDAoEbW9kZRgFIAEoDRITCgttb2RpZmllZF91cxgGIAEoAxIOCgZjcmMzMmMYByABKAcSFQoNZXh0ZXJuYWxfcGF0aBgIIAEoCRIYChBtYWNyb2Jsb2NrX2NvdW50GAkgASgNEhYKDndpdGhvdXRfY3JjMzJjGAogASgIIkIKDURpcmVjdG9yeUxpc3QSMQoLZGlyZWN0b3JpZXMYASADKAsyHC5ob2xkZmFzdC52MS5CYWNrdXBEaXJlY3RvcnkiLQoPQmFja3VwRGlyZWN0b3J5EgwKBHBhdGgYASABKAkSDAoEbW9kZRgCIAEoDSI5CglNZXRhSW5kZXgSLAoHZW50cmllcxgBIAMoCzIbLmhvbGRmYXN0LnYxLk1ldGFJbmRleEVudHJ5IkUKDk1ldGFJbmRleEVudHJ5EhMKC3JlY29yZF90eXBlGAEgASgNEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKA0icgoSVGVuYW50TG9jYWxpdHlJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBITCgt0ZW5hbnRfbmFtZRgCIAEoCRI0CghyZXBsaWNhcxgDIAMoCzIiLmhvbGRmYXN0LnYxLlBhcnRpdGlvbkdyb3VwUmVwbGljYSJWChJUZW5hbnREaWFnbm9zZUluZm8SGAoQaG9sZGZhc3RfdmVyc2lvbhgBIAEoCRImCghzZXR0aW5ncxgCIAMoCzIULmhvbGRmYXN0LnYxLlNldHRpbmci/gEKC0xvZ0ZpbGVJbmZvEhEKCXRlbmFudF9pZBgBIAEoBBINCgVyb3VuZBgCIAEoBBIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkSDwoHZmlsZV9pZBgEIAEoBBINCgVlcG9jaBgFIAEoBBIQCgh0aW1lbGluZRgGIAEoDRINCgViZWdpbhgHIAEoBhIaChJzZWdtZW50X3NpemVfYnl0ZXMYCCABKA0SGQoRc3lzdGVtX2lkZW50aWZpZXIYCSABKAYSLwoIdW5icm9rZW4YCiABKAsyGC5ob2xkZmFzdC52MS5Mb2dVbmJyb2tlbkgAiAEBQgsKCV91bmJyb2tlbiIvCgtMb2dVbmJyb2tlbhINCgVzaW5jZRgBIAEoBhIRCglhcmNoaXZlcnMYAiABKAYikwQKDExvZ0luZGV4SW5mbxImCgRmaWxlGAEgASgLMhguaG9sZGZhc3QudjEuTG9nRmlsZUluZm8SCwoDZW5kGAIgASgGEhYKDmFjY2VwdGVkX2J5dGVzGAMgASgEEhoKDW1heF9jb21taXRfdXMYBCABKANIAIgBARIcCg9maXJzdF9jb21taXRfdXMYBSABKANIAYgBARIbCg5sYXN0X2NvbW1pdF91cxgGIAEoA0gCiAEBEjMKCmNoZWNrcG9pbnQYByABKAsyGi5ob2xkZmFzdC52MS5Mb2dDaGVja3BvaW50SAOIAQESLwoLY2hlY2twb2ludHMYCCADKAsyGi5ob2xkZmFzdC52MS5Mb2dDaGVja3BvaW50EjQKDnJlc3RvcmVfcG9pbnRzGAkgAygLMhwuaG9sZGZhc3QudjEuTG9nUmVzdG9yZVBvaW50EiQKF3VuZmluaXNoZWRfcmVjb3JkX2JlZ2luGAogASgGSASIAQESLQoHY2hhbmdlcxgLIAEoCzIXLmhvbGRmYXN0LnYxLkxvZ0NoYW5nZXNIBYgBAUIQCg5fbWF4X2NvbW1pdF91c0ISChBfZmlyc3RfY29tbWl0X3VzQhEKD19sYXN0X2NvbW1pdF91c0INCgtfY2hlY2twb2ludEIaChhfdW5maW5pc2hlZF9yZWNvcmRfYmVnaW5CCgoIX2NoYW5nZXMioQEKCkxvZ0NoYW5nZXMSEgoKcGFnZV9jb3VudBgBIAEoBBISCgpmb3JrX2NvdW50GAIgASgEEhkKEXdhbF9sZXZlbF9taW5pbWFsGAMgASgIEjwKD3Vua25vd25fc3BlY2lhbBgEIAEoCzIeLmhvbGRmYXN0LnYxLkxvZ1Vua25vd25TcGVjaWFsSACIAQFCEgoQX3Vua25vd25fc3BlY2lhbCJNChFMb2dVbmtub3duU3BlY2lhbBINCgVjb3VudBgBIAEoBBINCgVmaXJzdBgCIAEoBhIMCgRybWdyGAMgASgNEgwKBGluZm8YBCABKA0iLQoNTG9nQ2hlY2twb2ludBILCgNsc24YASABKAYSDwoHdGltZV91cxgCIAEoAyI9Cg9Mb2dSZXN0b3JlUG9pbnQSCwoDbHNuGAEgASgGEgwKBG5hbWUYAiABKAkSDwoHdGltZV91cxgDIAEoAyJZChJNYWNyb0Jsb2NrRmlsZUluZm8SFQoNYmFja3VwX3NldF9pZBgBIAEoBBITCgtzdWJfdGFza19pZBgCIAEoDRIXCg9wYXJ0aXRpb25fZ3JvdXAYAyABKAkqqAEKClJvdW5kU3RhdGUSGwoXUk9VTkRfU1RBVEVfVU5TUEVDSUZJRUQQABIUChBST1VORF9TVEFURV9TVE9QEAESGQoVUk9VTkRfU1RBVEVfQkVHSU5OSU5HEAISFQoRUk9VTkRfU1RBVEVfRE9JTkcQAxIYChRST1VORF9TVEFURV9TVE9QUElORxAEEhsKF1JPVU5EX1NUQVRFX0lOVEVSUlVQVEVEEAUqhwEKDkVuY3J5cHRpb25Nb2RlEh8KG0VOQ1JZUFRJT05fTU9ERV9VTlNQRUNJRklFRBAAEhwKGEVOQ1JZUFRJT05fTU9ERV9QQVNTV09SRBABEhwKGEVOQ1JZUFRJT05fTU9ERV9LRVlfRklMRRACEhgKFEVOQ1JZUFRJT05fTU9ERV9EVUFMEAMqdwoKQmFja3VwVHlwZRIbChdCQUNLVVBfVFlQRV9VTlNQRUNJRklFRBAAEhQKEEJBQ0tVUF9UWVBFX0ZVTEwQARIbChdCQUNLVVBfVFlQRV9JTkNSRU1FTlRBTBACEhkKFUJBQ0tVUF9UWVBFX1NZTlRIRVRJQxADKtoBCghGaWxlS2luZBIZChVGSUxFX0tJTkRfVU5TUEVDSUZJRUQQABIbChdGSUxFX0tJTkRfUkVMQVRJT05fTUFJThABEhoKFkZJTEVfS0lORF9SRUxBVElPTl9GU00QAhIZChVGSUxFX0tJTkRfUkVMQVRJT05fVk0QAxIbChdGSUxFX0tJTkRfUkVMQVRJT05fSU5JVBAEEhMKD0ZJTEVfS0lORF9PVEhFUhAFEhUKEUZJTEVfS0lORF9DT05UUk9MEAYSFgoSRklMRV9LSU5EX0VYVEVSTkFMEAdiBnByb3RvMw");
 
 /**
  * A position in one partition group's log.
@@ -363,6 +363,11 @@ export type RoundBegin = Message<"holdfast.v1.RoundBegin"> & {
    * @generated from field: repeated holdfast.v1.RoundGroupStart groups = 5;
    */
   groups: RoundGroupStart[];
+
+  /**
+   * @generated from field: holdfast.v1.EncryptionMode encryption_mode = 6;
+   */
+  encryptionMode: EncryptionMode;
 };
 
 /**
@@ -734,6 +739,159 @@ export const ClogBackupInfoSchema: GenMessage<ClogBackupInfo> = /*@__PURE__*/
   messageDesc(file_holdfast_v1_records, 19);
 
 /**
+ * key_<n> of a backup or a round: its data keys, wrapped. Write-once, numbered from 1. The greatest number counts; the
+ * others are deleted when it is durable.
+ *
+ * @generated from message holdfast.v1.KeyRecord
+ */
+export type KeyRecord = Message<"holdfast.v1.KeyRecord"> & {
+  /**
+   * @generated from field: int64 created_us = 1;
+   */
+  createdUs: bigint;
+
+  /**
+   * the first is that of new files; others came with files of other backups
+   *
+   * @generated from field: repeated holdfast.v1.WrappedDataKey keys = 2;
+   */
+  keys: WrappedDataKey[];
+};
+
+/**
+ * Describes the message holdfast.v1.KeyRecord.
+ * Use `create(KeyRecordSchema)` to create a new message.
+ */
+export const KeyRecordSchema: GenMessage<KeyRecord> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 20);
+
+/**
+ * @generated from message holdfast.v1.WrappedDataKey
+ */
+export type WrappedDataKey = Message<"holdfast.v1.WrappedDataKey"> & {
+  /**
+   * 16 bytes, as in the header of every file that is encrypted under it
+   *
+   * @generated from field: bytes key_id = 1;
+   */
+  keyId: Uint8Array;
+
+  /**
+   * any one opens it
+   *
+   * @generated from field: repeated holdfast.v1.KeyWrapping wrappings = 2;
+   */
+  wrappings: KeyWrapping[];
+};
+
+/**
+ * Describes the message holdfast.v1.WrappedDataKey.
+ * Use `create(WrappedDataKeySchema)` to create a new message.
+ */
+export const WrappedDataKeySchema: GenMessage<WrappedDataKey> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 21);
+
+/**
+ * The data key under AES-256-GCM.
+ *
+ * @generated from message holdfast.v1.KeyWrapping
+ */
+export type KeyWrapping = Message<"holdfast.v1.KeyWrapping"> & {
+  /**
+   * @generated from oneof holdfast.v1.KeyWrapping.by
+   */
+  by: {
+    /**
+     * @generated from field: holdfast.v1.PasswordWrapping password = 1;
+     */
+    value: PasswordWrapping;
+    case: "password";
+  } | {
+    /**
+     * @generated from field: holdfast.v1.KeyFileWrapping key_file = 2;
+     */
+    value: KeyFileWrapping;
+    case: "keyFile";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * 12 bytes
+   *
+   * @generated from field: bytes nonce = 3;
+   */
+  nonce: Uint8Array;
+
+  /**
+   * the ciphertext, then the tag: 48 bytes
+   *
+   * @generated from field: bytes wrapped = 4;
+   */
+  wrapped: Uint8Array;
+};
+
+/**
+ * Describes the message holdfast.v1.KeyWrapping.
+ * Use `create(KeyWrappingSchema)` to create a new message.
+ */
+export const KeyWrappingSchema: GenMessage<KeyWrapping> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 22);
+
+/**
+ * The wrapping key is scrypt(password, salt), 32 bytes.
+ *
+ * @generated from message holdfast.v1.PasswordWrapping
+ */
+export type PasswordWrapping = Message<"holdfast.v1.PasswordWrapping"> & {
+  /**
+   * @generated from field: bytes salt = 1;
+   */
+  salt: Uint8Array;
+
+  /**
+   * @generated from field: uint32 cost_log2 = 2;
+   */
+  costLog2: number;
+
+  /**
+   * @generated from field: uint32 block_size = 3;
+   */
+  blockSize: number;
+
+  /**
+   * @generated from field: uint32 parallelization = 4;
+   */
+  parallelization: number;
+};
+
+/**
+ * Describes the message holdfast.v1.PasswordWrapping.
+ * Use `create(PasswordWrappingSchema)` to create a new message.
+ */
+export const PasswordWrappingSchema: GenMessage<PasswordWrapping> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 23);
+
+/**
+ * The wrapping key is HKDF-SHA-256(the key of the file, salt: key_id, info: "holdfast data key"), 32 bytes.
+ *
+ * @generated from message holdfast.v1.KeyFileWrapping
+ */
+export type KeyFileWrapping = Message<"holdfast.v1.KeyFileWrapping"> & {
+  /**
+   * first 8 bytes of SHA-256("holdfast key file", the key): tells which key it is
+   *
+   * @generated from field: bytes key_check = 1;
+   */
+  keyCheck: Uint8Array;
+};
+
+/**
+ * Describes the message holdfast.v1.KeyFileWrapping.
+ * Use `create(KeyFileWrappingSchema)` to create a new message.
+ */
+export const KeyFileWrappingSchema: GenMessage<KeyFileWrapping> = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_records, 24);
+
+/**
  * pg_list: written first into backup_<id>; claims the set's id.
  *
  * @generated from message holdfast.v1.PartitionGroupList
@@ -811,7 +969,7 @@ export type PartitionGroupList = Message<"holdfast.v1.PartitionGroupList"> & {
  * Use `create(PartitionGroupListSchema)` to create a new message.
  */
 export const PartitionGroupListSchema: GenMessage<PartitionGroupList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 20);
+  messageDesc(file_holdfast_v1_records, 25);
 
 /**
  * @generated from message holdfast.v1.PartitionGroupReplica
@@ -853,7 +1011,7 @@ export type PartitionGroupReplica = Message<"holdfast.v1.PartitionGroupReplica">
  * Use `create(PartitionGroupReplicaSchema)` to create a new message.
  */
 export const PartitionGroupReplicaSchema: GenMessage<PartitionGroupReplica> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 21);
+  messageDesc(file_holdfast_v1_records, 26);
 
 /**
  * backup_info: THE COMMIT POINT of a backup set. Write-once, written last.
@@ -946,6 +1104,11 @@ export type BackupInfo = Message<"holdfast.v1.BackupInfo"> & {
   holdfastVersion: string;
 
   /**
+   * @generated from field: holdfast.v1.EncryptionMode encryption_mode = 17;
+   */
+  encryptionMode: EncryptionMode;
+
+  /**
    * of a synthetic full: the set that it was made of
    *
    * @generated from field: uint64 source_set_id = 30;
@@ -970,7 +1133,7 @@ export type BackupInfo = Message<"holdfast.v1.BackupInfo"> & {
  * Use `create(BackupInfoSchema)` to create a new message.
  */
 export const BackupInfoSchema: GenMessage<BackupInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 22);
+  messageDesc(file_holdfast_v1_records, 27);
 
 /**
  * One partition group's part of a backup set.
@@ -1128,6 +1291,13 @@ export type PartitionGroupBackup = Message<"holdfast.v1.PartitionGroupBackup"> &
    * @generated from field: uint64 source_set_id = 40;
    */
   sourceSetId: bigint;
+
+  /**
+   * of a synthetic full: the data keys of files that were copied whole
+   *
+   * @generated from field: repeated bytes carried_key_ids = 41;
+   */
+  carriedKeyIds: Uint8Array[];
 };
 
 /**
@@ -1135,7 +1305,7 @@ export type PartitionGroupBackup = Message<"holdfast.v1.PartitionGroupBackup"> &
  * Use `create(PartitionGroupBackupSchema)` to create a new message.
  */
 export const PartitionGroupBackupSchema: GenMessage<PartitionGroupBackup> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 23);
+  messageDesc(file_holdfast_v1_records, 28);
 
 /**
  * SHA-256 of a whole file of the backup set; path relative to backup_set_<full_id>.
@@ -1164,7 +1334,7 @@ export type FileDigest = Message<"holdfast.v1.FileDigest"> & {
  * Use `create(FileDigestSchema)` to create a new message.
  */
 export const FileDigestSchema: GenMessage<FileDigest> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 24);
+  messageDesc(file_holdfast_v1_records, 29);
 
 /**
  * @generated from message holdfast.v1.PageFailure
@@ -1193,7 +1363,7 @@ export type PageFailure = Message<"holdfast.v1.PageFailure"> & {
  * Use `create(PageFailureSchema)` to create a new message.
  */
 export const PageFailureSchema: GenMessage<PageFailure> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 25);
+  messageDesc(file_holdfast_v1_records, 30);
 
 /**
  * note_<n> of a backup or of a round: what was found out about it after it was made. Write-once, numbered from 1; a later
@@ -1236,7 +1406,7 @@ export type Note = Message<"holdfast.v1.Note"> & {
  * Use `create(NoteSchema)` to create a new message.
  */
 export const NoteSchema: GenMessage<Note> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 26);
+  messageDesc(file_holdfast_v1_records, 31);
 
 /**
  * All of it was read and checked.
@@ -1293,7 +1463,7 @@ export type ValidatedNote = Message<"holdfast.v1.ValidatedNote"> & {
  * Use `create(ValidatedNoteSchema)` to create a new message.
  */
 export const ValidatedNoteSchema: GenMessage<ValidatedNote> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 27);
+  messageDesc(file_holdfast_v1_records, 32);
 
 /**
  * @generated from message holdfast.v1.CheckedLog
@@ -1325,7 +1495,7 @@ export type CheckedLog = Message<"holdfast.v1.CheckedLog"> & {
  * Use `create(CheckedLogSchema)` to create a new message.
  */
 export const CheckedLogSchema: GenMessage<CheckedLog> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 28);
+  messageDesc(file_holdfast_v1_records, 33);
 
 /**
  * backup_set_info, tenant_data_backup_info, cluster_data_backup_info: summaries of backup_info files.
@@ -1344,7 +1514,7 @@ export type DataBackupInfoList = Message<"holdfast.v1.DataBackupInfoList"> & {
  * Use `create(DataBackupInfoListSchema)` to create a new message.
  */
 export const DataBackupInfoListSchema: GenMessage<DataBackupInfoList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 29);
+  messageDesc(file_holdfast_v1_records, 34);
 
 /**
  * First record: what a restore must know before it lays a file down.
@@ -1428,7 +1598,7 @@ export type BackupMeta = Message<"holdfast.v1.BackupMeta"> & {
  * Use `create(BackupMetaSchema)` to create a new message.
  */
 export const BackupMetaSchema: GenMessage<BackupMeta> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 30);
+  messageDesc(file_holdfast_v1_records, 35);
 
 /**
  * @generated from message holdfast.v1.Tablespace
@@ -1462,7 +1632,7 @@ export type Tablespace = Message<"holdfast.v1.Tablespace"> & {
  * Use `create(TablespaceSchema)` to create a new message.
  */
 export const TablespaceSchema: GenMessage<Tablespace> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 31);
+  messageDesc(file_holdfast_v1_records, 36);
 
 /**
  * @generated from message holdfast.v1.Setting
@@ -1489,7 +1659,7 @@ export type Setting = Message<"holdfast.v1.Setting"> & {
  * Use `create(SettingSchema)` to create a new message.
  */
 export const SettingSchema: GenMessage<Setting> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 32);
+  messageDesc(file_holdfast_v1_records, 37);
 
 /**
  * @generated from message holdfast.v1.Database
@@ -1511,7 +1681,7 @@ export type Database = Message<"holdfast.v1.Database"> & {
  * Use `create(DatabaseSchema)` to create a new message.
  */
 export const DatabaseSchema: GenMessage<Database> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 33);
+  messageDesc(file_holdfast_v1_records, 38);
 
 /**
  * A chunk of the file list, in file-number order.
@@ -1530,7 +1700,7 @@ export type FileList = Message<"holdfast.v1.FileList"> & {
  * Use `create(FileListSchema)` to create a new message.
  */
 export const FileListSchema: GenMessage<FileList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 34);
+  messageDesc(file_holdfast_v1_records, 39);
 
 /**
  * @generated from message holdfast.v1.BackupFile
@@ -1602,7 +1772,7 @@ export type BackupFile = Message<"holdfast.v1.BackupFile"> & {
  * Use `create(BackupFileSchema)` to create a new message.
  */
 export const BackupFileSchema: GenMessage<BackupFile> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 35);
+  messageDesc(file_holdfast_v1_records, 40);
 
 /**
  * Directories to recreate, empty ones included.
@@ -1621,7 +1791,7 @@ export type DirectoryList = Message<"holdfast.v1.DirectoryList"> & {
  * Use `create(DirectoryListSchema)` to create a new message.
  */
 export const DirectoryListSchema: GenMessage<DirectoryList> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 36);
+  messageDesc(file_holdfast_v1_records, 41);
 
 /**
  * @generated from message holdfast.v1.BackupDirectory
@@ -1643,7 +1813,7 @@ export type BackupDirectory = Message<"holdfast.v1.BackupDirectory"> & {
  * Use `create(BackupDirectorySchema)` to create a new message.
  */
 export const BackupDirectorySchema: GenMessage<BackupDirectory> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 37);
+  messageDesc(file_holdfast_v1_records, 42);
 
 /**
  * meta_index_file_<task_id>: where each record of the meta file stands.
@@ -1662,7 +1832,7 @@ export type MetaIndex = Message<"holdfast.v1.MetaIndex"> & {
  * Use `create(MetaIndexSchema)` to create a new message.
  */
 export const MetaIndexSchema: GenMessage<MetaIndex> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 38);
+  messageDesc(file_holdfast_v1_records, 43);
 
 /**
  * @generated from message holdfast.v1.MetaIndexEntry
@@ -1689,7 +1859,7 @@ export type MetaIndexEntry = Message<"holdfast.v1.MetaIndexEntry"> & {
  * Use `create(MetaIndexEntrySchema)` to create a new message.
  */
 export const MetaIndexEntrySchema: GenMessage<MetaIndexEntry> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 39);
+  messageDesc(file_holdfast_v1_records, 44);
 
 /**
  * tenant_locality_info and tenant_diagnose_info: for people.
@@ -1718,7 +1888,7 @@ export type TenantLocalityInfo = Message<"holdfast.v1.TenantLocalityInfo"> & {
  * Use `create(TenantLocalityInfoSchema)` to create a new message.
  */
 export const TenantLocalityInfoSchema: GenMessage<TenantLocalityInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 40);
+  messageDesc(file_holdfast_v1_records, 45);
 
 /**
  * @generated from message holdfast.v1.TenantDiagnoseInfo
@@ -1740,7 +1910,7 @@ export type TenantDiagnoseInfo = Message<"holdfast.v1.TenantDiagnoseInfo"> & {
  * Use `create(TenantDiagnoseInfoSchema)` to create a new message.
  */
 export const TenantDiagnoseInfoSchema: GenMessage<TenantDiagnoseInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 41);
+  messageDesc(file_holdfast_v1_records, 46);
 
 /**
  * Second record of a log file: what it holds.
@@ -1806,7 +1976,7 @@ export type LogFileInfo = Message<"holdfast.v1.LogFileInfo"> & {
  * Use `create(LogFileInfoSchema)` to create a new message.
  */
 export const LogFileInfoSchema: GenMessage<LogFileInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 42);
+  messageDesc(file_holdfast_v1_records, 47);
 
 /**
  * The files before this one hold the timeline's log from `since` to `begin` without a hole, each beginning where the one
@@ -1835,7 +2005,7 @@ export type LogUnbroken = Message<"holdfast.v1.LogUnbroken"> & {
  * Use `create(LogUnbrokenSchema)` to create a new message.
  */
 export const LogUnbrokenSchema: GenMessage<LogUnbroken> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 43);
+  messageDesc(file_holdfast_v1_records, 48);
 
 /**
  * First record of a log index file: what counts of a sealed log file.
@@ -1918,7 +2088,7 @@ export type LogIndexInfo = Message<"holdfast.v1.LogIndexInfo"> & {
  * Use `create(LogIndexInfoSchema)` to create a new message.
  */
 export const LogIndexInfoSchema: GenMessage<LogIndexInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 44);
+  messageDesc(file_holdfast_v1_records, 49);
 
 /**
  * What a log file's change map holds. Its pages are those that the records which end in the file refer to.
@@ -1954,7 +2124,7 @@ export type LogChanges = Message<"holdfast.v1.LogChanges"> & {
  * Use `create(LogChangesSchema)` to create a new message.
  */
 export const LogChangesSchema: GenMessage<LogChanges> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 45);
+  messageDesc(file_holdfast_v1_records, 50);
 
 /**
  * Records that change relation files in a way that is not known to the writer of the map.
@@ -1988,7 +2158,7 @@ export type LogUnknownSpecial = Message<"holdfast.v1.LogUnknownSpecial"> & {
  * Use `create(LogUnknownSpecialSchema)` to create a new message.
  */
 export const LogUnknownSpecialSchema: GenMessage<LogUnknownSpecial> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 46);
+  messageDesc(file_holdfast_v1_records, 51);
 
 /**
  * @generated from message holdfast.v1.LogCheckpoint
@@ -2010,7 +2180,7 @@ export type LogCheckpoint = Message<"holdfast.v1.LogCheckpoint"> & {
  * Use `create(LogCheckpointSchema)` to create a new message.
  */
 export const LogCheckpointSchema: GenMessage<LogCheckpoint> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 47);
+  messageDesc(file_holdfast_v1_records, 52);
 
 /**
  * @generated from message holdfast.v1.LogRestorePoint
@@ -2039,7 +2209,7 @@ export type LogRestorePoint = Message<"holdfast.v1.LogRestorePoint"> & {
  * Use `create(LogRestorePointSchema)` to create a new message.
  */
 export const LogRestorePointSchema: GenMessage<LogRestorePoint> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 48);
+  messageDesc(file_holdfast_v1_records, 53);
 
 /**
  * Second record of a macroblock file: whose blocks it holds.
@@ -2068,7 +2238,7 @@ export type MacroBlockFileInfo = Message<"holdfast.v1.MacroBlockFileInfo"> & {
  * Use `create(MacroBlockFileInfoSchema)` to create a new message.
  */
 export const MacroBlockFileInfoSchema: GenMessage<MacroBlockFileInfo> = /*@__PURE__*/
-  messageDesc(file_holdfast_v1_records, 49);
+  messageDesc(file_holdfast_v1_records, 54);
 
 /**
  * @generated from enum holdfast.v1.RoundState
@@ -2117,6 +2287,54 @@ export const RoundStateSchema: GenEnum<RoundState> = /*@__PURE__*/
   enumDesc(file_holdfast_v1_records, 0);
 
 /**
+ * What the files of a backup or round are encrypted under. The key records beside them say the same in more detail.
+ *
+ * @generated from enum holdfast.v1.EncryptionMode
+ */
+export const EncryptionMode = {
+  /**
+   * plain
+   *
+   * @generated from enum value: ENCRYPTION_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * a password opens the data key
+   *
+   * @generated from enum value: ENCRYPTION_MODE_PASSWORD = 1;
+   */
+  PASSWORD: 1,
+
+  /**
+   * a key file does
+   *
+   * @generated from enum value: ENCRYPTION_MODE_KEY_FILE = 2;
+   */
+  KEY_FILE: 2,
+
+  /**
+   * either does
+   *
+   * @generated from enum value: ENCRYPTION_MODE_DUAL = 3;
+   */
+  DUAL: 3,
+} as const;
+
+/**
+ * What the files of a backup or round are encrypted under. The key records beside them say the same in more detail.
+ *
+ * @generated from enum holdfast.v1.EncryptionMode
+ */
+export type EncryptionMode = (typeof EncryptionMode)[keyof typeof EncryptionMode] | UnknownEnum;
+
+/**
+ * Describes the enum holdfast.v1.EncryptionMode.
+ */
+export const EncryptionModeSchema: GenEnum<EncryptionMode> = /*@__PURE__*/
+  enumDesc(file_holdfast_v1_records, 1);
+
+/**
  * @generated from enum holdfast.v1.BackupType
  */
 export const BackupType = {
@@ -2152,7 +2370,7 @@ export type BackupType = (typeof BackupType)[keyof typeof BackupType] | UnknownE
  * Describes the enum holdfast.v1.BackupType.
  */
 export const BackupTypeSchema: GenEnum<BackupType> = /*@__PURE__*/
-  enumDesc(file_holdfast_v1_records, 1);
+  enumDesc(file_holdfast_v1_records, 2);
 
 /**
  * @generated from enum holdfast.v1.FileKind
@@ -2208,5 +2426,5 @@ export type FileKind = (typeof FileKind)[keyof typeof FileKind] | UnknownEnum;
  * Describes the enum holdfast.v1.FileKind.
  */
 export const FileKindSchema: GenEnum<FileKind> = /*@__PURE__*/
-  enumDesc(file_holdfast_v1_records, 2);
+  enumDesc(file_holdfast_v1_records, 3);
 

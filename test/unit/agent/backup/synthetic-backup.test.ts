@@ -13,6 +13,7 @@ import {
   readFileBlocks,
   readFiles,
 } from '../../../../agent/restore/backup-set.ts';
+import { keyMessages } from '../../../../coordinator/encryption/keys.ts';
 import { toLsn } from '../../../../foundation/lsn.ts';
 import { type BackupTask, BackupTaskSchema } from '../../../../proto/gen/holdfast/v1/agent_pb.ts';
 import {
@@ -23,6 +24,7 @@ import {
   type PartitionGroupBackup,
 } from '../../../../proto/gen/holdfast/v1/records_pb.ts';
 import { crc32c } from '../../../../storage-layout/crc32c.ts';
+import { type DataKey, readFileCipher } from '../../../../storage-layout/encryption/key-ring.ts';
 import { isStoredWhole } from '../../../../storage-layout/macroblock/delta.ts';
 import {
   MACROBLOCK_BYTES,
@@ -34,6 +36,8 @@ import { decodeMacroBlock } from '../../../../storage-layout/macroblock/reader.t
 import { MacroBlockFileWriter } from '../../../../storage-layout/macroblock/writer.ts';
 import type { Medium } from '../../../../storage-layout/media/medium.ts';
 import { openMedium } from '../../../../storage-layout/media/open.ts';
+import { withDataKeys } from '../../../../storage-layout/media/with-keys.ts';
+import { decodeFileHeader, decodeRecord } from '../../../../storage-layout/records/framing.ts';
 import { writeOnce } from '../../../../storage-layout/records/info-file.ts';
 import { tree } from '../../../../storage-layout/tree.ts';
 import { taskContext } from '../../../support/backup-task.ts';
@@ -48,6 +52,8 @@ const { signal } = new AbortController();
 
 let directory: string;
 let medium: Medium;
+/** Of the task; none: it knows nothing encrypted. */
+let keys: readonly DataKey[];
 /** What the set restores, by path. */
 let wanted: Map<string, Buffer>;
 
@@ -55,6 +61,7 @@ beforeEach(async () => {
   directory = await makeTestDirectory('synthetic-files');
   await mkdir(join(directory, 'destination'));
   medium = await openMedium(`file://${join(directory, 'destination')}`);
+  keys = [];
 });
 afterEach(async () => await rm(directory, { recursive: true, force: true }));
 
@@ -77,12 +84,18 @@ const position = (lsn: bigint) => create(LogPositionSchema, { timeline: 1, lsn }
 
 type Written = Omit<MacroBlockEntry, 'fileNumber' | 'blockNumber' | 'newestPageLsn' | 'pageCheckFailed'>;
 
-async function writeFileOf(setId: bigint, subTaskId: number, blocks: readonly Buffer[]): Promise<Written[]> {
+/** `blocks`: each with the numbers of its file and of itself. */
+async function writeFileOf(
+  setId: bigint,
+  subTaskId: number,
+  blocks: readonly (readonly [number, number, Buffer])[],
+): Promise<Written[]> {
   const key = tree.macroBlock(ROOT, { ...SOURCE, setId }, 'p0', subTaskId);
   const id = { setId, subTaskId, group: 'p0' };
   await using writer = await MacroBlockFileWriter.create(medium, key, id, 'zstd:1');
   const written: Written[] = [];
-  for (const block of blocks) written.push(await writer.append(block));
+  for (const [fileNumber, blockNumber, block] of blocks)
+    written.push(await writer.append(block, { fileNumber, blockNumber }));
   await writer.close();
   return written;
 }
@@ -97,11 +110,23 @@ async function publishSource(
 ): Promise<void> {
   const table = [pages(256, 0x1000), pages(256, 0x1100), pages(256, 0x1200)];
   const [cut, text] = [pages(200, 0x1300), Buffer.from('port = 1\n')];
-  const live = await writeFileOf(1n, 1, [...table.slice(0, 2), text]);
-  const old = await writeFileOf(1n, 2, [pages(256, 0x1050), table[2] ?? text, pages(256, 0x1060), cut]);
+  const live = await writeFileOf(1n, 1, [
+    [1, 0, table[0] ?? text],
+    [1, 1, table[1] ?? text],
+    [3, 0, text],
+  ]);
+  const old = await writeFileOf(1n, 2, [
+    [1, 0, pages(256, 0x1050)],
+    [1, 2, table[2] ?? text],
+    [1, 1, pages(256, 0x1060)],
+    [2, 0, cut],
+  ]);
   const changed = pages(3, 0x1900);
   const control = pages(1, 0x1950);
-  const own = await writeFileOf(2n, 1, [changed, control]);
+  const own = await writeFileOf(2n, 1, [
+    [1, 2, changed],
+    [4, 0, control],
+  ]);
   const map = emptyPageMap();
   addPages(map, 10, 13);
   const merged = Buffer.from(table[2] ?? text);
@@ -185,7 +210,7 @@ async function publishSource(
 async function make(more: Partial<BackupTask> = {}): Promise<PartitionGroupBackup> {
   const { $typeName: _, $unknown: __, ...changes } = more;
   const task = create(BackupTaskSchema, {
-    destination: { uri: `file://${join(directory, 'destination')}`, ...ROOT },
+    destination: { uri: `file://${join(directory, 'destination')}`, ...ROOT, keys: keyMessages(keys) },
     tenantId: TARGET.tenantId,
     backupSetId: TARGET.setId,
     fullSetId: TARGET.fullSetId,
@@ -219,7 +244,8 @@ async function readMade(backup: PartitionGroupBackup): Promise<ReadonlyMap<strin
       expect(block.setId).toBe(TARGET.setId);
       const key = tree.macroBlock(ROOT, TARGET, 'p0', block.subTaskId);
       const stored = await medium.readRange(key, block.offset, block.offset + block.storedBytes);
-      parts.push(Buffer.from(decodeMacroBlock(stored, block, Buffer.alloc(MACROBLOCK_BYTES), key)));
+      const cipher = await readFileCipher(medium, key);
+      parts.push(Buffer.from(decodeMacroBlock(stored, block, Buffer.alloc(MACROBLOCK_BYTES), key, cipher)));
     }
     made.set(file.path, Buffer.concat(parts));
   }
@@ -251,6 +277,52 @@ test('copies the file that is mostly live, merges and writes anew the rest, and 
   const made = await readMade(backup);
   expect([...made.keys()]).toEqual([...wanted.keys()]);
   for (const [path, bytes] of wanted) expect(made.get(path)?.equals(bytes), path).toBe(true);
+});
+
+const dataKey = (id: string, fullSetId: bigint, writes = false): DataKey => ({
+  directory: tree.backupSetDirectory(ROOT, TARGET.tenantId, fullSetId),
+  id: id.repeat(16),
+  key: Buffer.alloc(32, id, 'hex'),
+  writes,
+});
+const SOURCE_KEY = dataKey('a1', 1n, true);
+const OWN_KEY = dataKey('b2', 3n, true);
+const CARRIED_KEY = dataKey('a1', 3n);
+
+/** The ids of the data keys of the made set's macroblock files, by sub task; undefined: it is plain. */
+async function keyIdsOfMade(): Promise<readonly (string | undefined)[]> {
+  const files = await medium.listNames(tree.macroDirectory(ROOT, 1001n, 3n, 'p0'));
+  const ids: (string | undefined)[] = [];
+  for (let task = 1; files.includes(`macro_block_3.${task}`); task += 1) {
+    const file = tree.macroBlock(ROOT, TARGET, 'p0', task);
+    const header = decodeFileHeader(decodeRecord(await medium.read(file), 0, { file }), { file });
+    ids.push(header.keyId && Buffer.from(header.keyId).toString('hex'));
+  }
+  return ids;
+}
+
+test.each([
+  [
+    'whole with its key, encrypts the rest under its own',
+    SOURCE_KEY,
+    [OWN_KEY, CARRIED_KEY],
+    [CARRIED_KEY, OWN_KEY],
+  ],
+  ['not whole when its key is not carried along', SOURCE_KEY, [OWN_KEY], [OWN_KEY]],
+  ['not whole when it is plain and the new set encrypted', undefined, [OWN_KEY], [OWN_KEY]],
+  ['not whole when it is encrypted and the new set plain', SOURCE_KEY, [], [undefined]],
+] as const)('copies a file %s', async (_name, sourceKey, ownKeys, ids) => {
+  const plainMedium = medium;
+  keys = [...(sourceKey === undefined ? [] : [sourceKey]), ...ownKeys];
+  medium = withDataKeys(plainMedium, keys);
+  await publishSource();
+  const backup = await make();
+  const made = await keyIdsOfMade();
+  expect(made).toEqual(ids.map((each) => each?.id));
+  await rm(join(directory, 'destination', tree.backupSetDirectory(ROOT, 1001n, 1n)), { recursive: true });
+  medium = withDataKeys(plainMedium, ownKeys); // all that the new set has
+  const read = await readMade(backup);
+  for (const [path, bytes] of wanted) expect(read.get(path)?.equals(bytes), path).toBe(true);
 });
 
 test('an attempt that died is in no way of the next, which takes other names', async () => {

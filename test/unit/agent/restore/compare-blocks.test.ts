@@ -21,6 +21,8 @@ afterAll(async () => await rm(directory, { recursive: true, force: true }));
 function block(plain: Buffer, position = 0, newestPageLsn?: Lsn): StoredBlock {
   return {
     file: 0,
+    fileNumber: 1,
+    blockNumber: 0,
     position,
     setId: 1n,
     subTaskId: 1,

@@ -127,7 +127,10 @@ async function publish(): Promise<SourceSet> {
     files.push({ ...listed, fileNumber, path, storedBytes: bytes.length, blockCount, crc32c: crc32c(bytes) });
     for (let blockNumber = 0; blockNumber < blockCount; blockNumber += 1) {
       const begin = blockNumber * MACROBLOCK_BYTES;
-      const appended = await writer.append(bytes.subarray(begin, begin + MACROBLOCK_BYTES));
+      const appended = await writer.append(bytes.subarray(begin, begin + MACROBLOCK_BYTES), {
+        fileNumber,
+        blockNumber,
+      });
       entries.push({
         ...appended,
         fileNumber,

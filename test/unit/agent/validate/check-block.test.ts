@@ -59,7 +59,7 @@ function storedDelta(pages: ReadonlyMap<number, Buffer>, change: (record: Buffer
     pages: map,
   };
   change(record);
-  return { place, checked: checkDelta('m.5', record, FILE, place) };
+  return { place, checked: checkDelta('m.5', record, FILE, { ...place, fileNumber: 1, blockNumber: 0 }) };
 }
 
 /** Checks a block whose base is `plain`, and that is `plainBytes` long now, with its delta. */

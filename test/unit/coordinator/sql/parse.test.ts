@@ -161,6 +161,8 @@ const FORMS: readonly (readonly [sql: string, statement: object])[] = [
   ['DROP RESOURCE UNIT u', { kind: 'dropResourceUnit', name: 'u' }],
   ['ALTER SYSTEM DROP TENANT t', { kind: 'dropTenant', tenant: 't', force: false }],
   ["SET ENCRYPTION ON IDENTIFIED BY 'pw' ONLY", { kind: 'setEncryption', password: 'pw', only: true }],
+  ['ALTER SYSTEM ROTATE BACKUP KEY', { kind: 'rotateBackupKey', tenants: 'all' }],
+  ['alter system rotate backup key tenant = a, b', { kind: 'rotateBackupKey', tenants: ['a', 'b'] }],
   ['SET ENCRYPTION OFF', { kind: 'setEncryption', only: false }],
   ["SET DECRYPTION IDENTIFIED BY 'a','b'", { kind: 'setDecryption', passwords: ['a', 'b'] }],
   [
