@@ -22,6 +22,7 @@ import {
   RoundMemberJoinedSchema,
   RoundMemberLeftSchema,
   ServerClogInfoSchema,
+  SubTaskIndexInfoSchema,
   TenantDiagnoseInfoSchema,
   TenantInfoListSchema,
   TenantLocalityInfoSchema,
@@ -53,6 +54,7 @@ const MESSAGES: readonly (readonly [DescMessage, RecordType])[] = [
   [DirectoryListSchema, RECORD.directoryList],
   [MetaIndexSchema, RECORD.metaIndex],
   [MacroBlockFileInfoSchema, RECORD.macroBlockFile],
+  [SubTaskIndexInfoSchema, RECORD.subTaskIndex],
   [LogFileInfoSchema, RECORD.logFile],
   [LogIndexInfoSchema, RECORD.logIndex],
 ];
