@@ -32,14 +32,19 @@ export class FullCopy implements BackupCopy {
   async copy(signal: AbortSignal): Promise<void> {
     const { medium, target, instance, workerCount } = this.#backup;
     const { subTasks, controlSubTaskId, files } = this.#plan;
-    const copies = await copySubTasks(subTasks, workerSettings(this.#backup), workerCount, signal);
+    const { redo } = this.#backup;
+    const copies = await copySubTasks(subTasks, workerSettings(this.#backup), workerCount, redo, signal);
     const control = files.find((file) => file.kind === 'control');
     if (control === undefined)
       throw new HoldfastError('BACKUP_FAILED', 'the data directory has no control file');
     const bytes = await instance.readControlFile(signal);
     this.#backup.counters.add('readBytes', bytes.length);
     const place = { medium, ...target };
-    const copy = await copyControlFile(place, controlSubTaskId, control.fileNumber, bytes, signal);
+    const copy = await redo.untilDone(
+      controlSubTaskId,
+      (id) => copyControlFile(place, id, control.fileNumber, bytes, signal),
+      signal,
+    );
     this.#copies = [...copies, copy];
   }
 

@@ -1,7 +1,7 @@
 /**
  * A backup of one partition group, full or an increment, from the server's start function to the files at the destination:
  *
- *   START  open the backup window, then list the files
+ *   START  open the backup window, then list the files; find what an earlier attempt has left
  *   COPY   an increment waits for the change maps; workers copy macroblocks; the control file last
  *   STOP   close the window, judge suspect pages, write the index and the meta files
  *
@@ -35,6 +35,8 @@ import { limitCopy } from './limits.ts';
 import { writeMetaFiles } from './meta-files.ts';
 import { blockCount } from './plan.ts';
 import { type BackupTotals, ProgressReporter } from './progress.ts';
+import { Redo } from './resume/redo.ts';
+import { openResumePoint } from './resume/resume.ts';
 import { type Copied, describeBackup, summarizeBackup } from './summary.ts';
 import { runSyntheticBackup } from './synthetic/synthetic-backup.ts';
 import { type BackupTarget, targetOf } from './target.ts';
@@ -70,7 +72,8 @@ export async function runBackupTask(
   const workerCount = task.concurrency === 0 ? automaticWorkers() : task.concurrency;
   const counters = new Counters();
   await using limited = limitCopy(context, task);
-  const begun: BegunBackup = {
+  const redo = redoOf(context, task, progress);
+  const parts = {
     context,
     instance,
     identity,
@@ -83,8 +86,12 @@ export async function runBackupTask(
     counters,
     limits: limited.limits,
     progress,
+    redo,
   };
-  using copy = before === undefined ? new FullCopy(begun) : new IncrementCopy(begun, before);
+  using resume = await openResumePoint(parts, scope);
+  const begun: BegunBackup = { ...parts, resume };
+  using copy =
+    before === undefined && resume === undefined ? new FullCopy(begun) : new IncrementCopy(begun, before);
   const totals = totalsOf(listing);
   {
     using _ticking = progress.tick('COPY', totals, counters);
@@ -104,6 +111,18 @@ export async function runBackupTask(
     'backup copied',
   );
   return create(BackupResultSchema, { backup });
+}
+
+function redoOf(context: TaskContext, task: BackupTask, progress: ProgressReporter): Redo {
+  const { firstSubTaskId, subTaskIdCount, destinationWaitMs: limitMs } = task;
+  return new Redo({
+    clock: context.clock,
+    logger: context.logger,
+    firstSubTaskId,
+    subTaskIdCount,
+    limitMs,
+    onWaiting: (error) => progress.waitFor(error === undefined ? '' : `${error.code}: ${error.message}`),
+  });
 }
 
 /** What an increment goes on from; undefined for a full backup. */

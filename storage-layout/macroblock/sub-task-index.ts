@@ -69,7 +69,7 @@ export async function writeSubTaskIndex(
 }
 
 /** Most are small: a buffer of a whole chunk would cost more than their content. */
-function grown(chunk: Buffer): Buffer {
+function grown(chunk: Buffer<ArrayBuffer>): Buffer<ArrayBuffer> {
   const larger = Buffer.alloc(Math.min(chunk.length * 4, CHUNK_BYTES));
   larger.set(chunk);
   return larger;
