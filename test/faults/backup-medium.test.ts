@@ -77,9 +77,10 @@ afterEach(async () => {
   expect({ sessions: left.length, threads: threads.size }).toEqual({ sessions: 0, threads: 0 });
 });
 
-/** One attempt of a backup, with names of its own. */
+/** One attempt of a backup, with names of its own, that waits for its destination a moment only. */
 function attempt(destination: string, retry: number, more: Partial<Parameters<typeof backUp>[0]> = {}) {
-  const task = { retry, firstSubTaskId: retry * 1000 + 1, metaTaskId: retry * 10 + 1, concurrency: 2 };
+  const ids = { retry, firstSubTaskId: retry * 1000 + 1, subTaskIdCount: 1000, metaTaskId: retry * 10 + 1 };
+  const task = { ...ids, concurrency: 2, destinationWaitMs: 500 };
   return backUp({ port: server.port, destination, ...more, task: { ...task, ...more.task } });
 }
 
@@ -289,7 +290,7 @@ class Life implements AsyncDisposable {
     const one = { ...task, concurrency: 1 };
     const { backup } = await runBackupTask(
       taskContext(server.port, open),
-      one,
+      { ...one, destinationWaitMs: 500 },
       () => undefined,
       this.#end.signal,
     );

@@ -48,7 +48,7 @@ describe('what an earlier attempt made durable', () => {
 
   test.each([
     ['no round', earlier(), { round: 0n }, /no log is archived/],
-    ['no position', earlier({ start: undefined } as never), {}, /no position/],
+    ['no position', earlier({ start: undefined }), {}, /no position/],
     ['another system', earlier({ systemIdentifier: 8n }), {}, /another system, 7/],
     ['another version', earlier({ postgresMajor: 16 }), {}, /version 17/],
     ['another page size', earlier({ blockSizeBytes: 16_384 }), {}, /pages have 8192/],
