@@ -15,8 +15,12 @@ const LONGEST_DELAY_MS = 10_000;
 /** Ids that are kept back at the end of the attempt's for what is done again: with these delays enough for a day. */
 const MAX_REDONE = 100_000;
 
-/** What passes: a destination that does not answer, or has no room. */
-const PASSING: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['DESTINATION_IO', 'DESTINATION_FULL']);
+/** What passes: a destination that does not answer, has no room, or has lost its share under a file that is being written. */
+const PASSING: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'DESTINATION_IO',
+  'DESTINATION_FULL',
+  'FILE_NOT_FOUND',
+]);
 
 export function mayBeRedone(error: HoldfastError): boolean {
   return PASSING.has(error.code);
