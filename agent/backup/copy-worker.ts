@@ -5,7 +5,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { defined } from '../../foundation/assert.ts';
 import { systemClock } from '../../foundation/clock.ts';
-import { toHoldfastError } from '../../foundation/errors.ts';
+import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors.ts';
 import { parseCompression } from '../../storage-layout/macroblock/compress.ts';
 import {
   ENTRY_BYTES,
@@ -13,6 +13,7 @@ import {
   MACROBLOCK_BYTES,
   type MacroBlockEntry,
 } from '../../storage-layout/macroblock/index.ts';
+import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import { type CopiedBlocks, type CopyContext, copyBlocks } from './copy-sub-task.ts';
@@ -33,10 +34,9 @@ function post(message: FromWorker, transfer: readonly ArrayBuffer[] = []): void 
 }
 
 async function run(): Promise<void> {
-  await using medium = await openMedium(settings.destinationUri, never);
-  const common: Omit<CopyContext, 'counters'> = {
+  await using destination = new Destination();
+  const common: Omit<CopyContext, 'counters' | 'medium'> = {
     ...settings,
-    medium,
     compression: parseCompression(settings.compression),
     throttle: new Throttle(new SharedLimits(settings.limits).shareOf(settings.workerCount), systemClock),
     clock: systemClock,
@@ -44,20 +44,41 @@ async function run(): Promise<void> {
   };
   let closing: Promise<void> = Promise.resolve();
   for await (const subTask of subTasks()) {
-    const context = { ...common, counters: new Counters(settings.counters) };
+    const counters = new Counters(settings.counters);
+    let context: CopyContext | undefined;
     let copied: CopiedBlocks;
     try {
+      context = { ...common, counters, medium: await destination.open() };
       copied = await copyBlocks(context, subTask, never);
     } catch (error) {
-      giveBack(context, subTask, error);
-      await discard(context, subTask);
+      giveBack(counters, subTask, error);
+      if (context !== undefined) await discard(context, subTask);
       continue;
     }
     await closing;
-    closing = close(context, subTask, copied).catch((error: unknown) => giveBack(context, subTask, error));
+    closing = close(context, subTask, copied).catch((error: unknown) => giveBack(counters, subTask, error));
     closing.catch(() => undefined); // awaited in the next round or below; until then it is nobody's
   }
   await closing;
+}
+
+/** Opened for the first sub task: the parent had it open, so when it is not there it has gone away. */
+class Destination implements AsyncDisposable {
+  #medium: Medium | undefined;
+
+  async open(): Promise<Medium> {
+    try {
+      this.#medium ??= await openMedium(settings.destinationUri, never);
+      return this.#medium;
+    } catch (cause) {
+      if (!isError(cause, 'INVALID_BACKUP_DEST')) throw cause;
+      throw new HoldfastError('DESTINATION_IO', cause.message, { cause });
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#medium?.[Symbol.asyncDispose]();
+  }
 }
 
 async function close(context: CopyContext, subTask: SubTask, copied: CopiedBlocks): Promise<void> {
@@ -72,7 +93,7 @@ async function close(context: CopyContext, subTask: SubTask, copied: CopiedBlock
 }
 
 /** A destination that fails may come back. Throws `error` when the backup fails with it. */
-function giveBack({ counters }: CopyContext, subTask: SubTask, error: unknown): void {
+function giveBack(counters: Counters, subTask: SubTask, error: unknown): void {
   if (!mayBeRedone(toHoldfastError(error))) throw error;
   counters.takeBack();
   post({ kind: 'undone', subTask, error: plainError(error) });

@@ -120,6 +120,6 @@ test('give up when the destination stays away, with its error', async () => {
   copying.catch(() => undefined); // awaited below
   await rm(join(directory, 'destination'), { recursive: true });
   await expect(copying).rejects.toMatchObject({
-    code: expect.stringMatching(/DESTINATION_IO|INVALID_BACKUP_DEST/),
+    code: expect.stringMatching(/DESTINATION_IO|FILE_NOT_FOUND/),
   });
 });
