@@ -204,12 +204,23 @@ async function newestSet(): Promise<bigint> {
   return BigInt(row?.id ?? 0);
 }
 
+/** Now, when it is archived. */
+async function archivedInstant(): Promise<string> {
+  const { deployment, server } = scenario;
+  const instant = formatInstant(await clockUs(server));
+  await server.query('SELECT pg_switch_wal()'); // so that there is log behind it
+  await deployment.waitForRow<{ is_there: boolean }>(
+    `SELECT checkpoint_time >= '${instant}' AS is_there FROM CDB_OB_BACKUP_ARCHIVELOG WHERE tenant_name = '${TENANT}'`,
+    (row) => row.is_there,
+  );
+  return instant;
+}
+
 /** `busy`: the set was made under load, so it is compared at an instant behind its end. */
 async function expectRestores(setId: bigint, kind: 'quiet' | 'busy'): Promise<void> {
   const { deployment, server } = scenario;
   const state: ServerState = await readServerState((database) => server.connect(database));
-  const until = kind === 'quiet' ? ['--immediate'] : ['--until', formatInstant(await clockUs(server))];
-  if (kind === 'busy') await server.query('SELECT pg_switch_wal()'); // so that there is log behind the instant
+  const until = kind === 'quiet' ? ['--immediate'] : ['--until', await archivedInstant()];
   const to = join(server.directory, `copy-of-${setId}`);
   const runAs = serverUser() === undefined ? [] : ['--run-as', 'nobody'];
   const place = ['--from', deployment.destination, '--tenant', TENANT, '--to', to, '--set', String(setId)];
