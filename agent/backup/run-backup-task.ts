@@ -35,7 +35,7 @@ import { limitCopy } from './limits.ts';
 import { writeMetaFiles } from './meta-files.ts';
 import { blockCount } from './plan.ts';
 import { type BackupTotals, ProgressReporter } from './progress.ts';
-import { Redo } from './resume/redo.ts';
+import { metaTaskId, Redo } from './resume/redo.ts';
 import { openResumePoint } from './resume/resume.ts';
 import { type Copied, describeBackup, summarizeBackup } from './summary.ts';
 import { runSyntheticBackup } from './synthetic/synthetic-backup.ts';
@@ -141,15 +141,22 @@ async function setBefore(
 
 /** Writes what describes the backup. */
 async function describe(copied: Copied, signal: AbortSignal): Promise<PartitionGroupBackup> {
-  const { medium, target, task, listing } = copied.begun;
+  const { medium, target, task, listing, redo } = copied.begun;
   const isKept = keptPaths(listing, parseTablespaceMap(copied.stopped.tablespaceMap));
   const content = {
     meta: await describeBackup(copied),
     files: copied.indexed.files,
     directories: listing.directories.filter(isKept),
   };
-  const meta = await writeMetaFiles(medium, target.root, target.setKey, task.metaTaskId, content, signal);
-  return summarizeBackup(copied, [...meta, copied.indexed.index]);
+  const write = async (_: number, tries: number) => {
+    const taskId = metaTaskId(task.metaTaskId, tries);
+    return {
+      taskId,
+      meta: await writeMetaFiles(medium, target.root, target.setKey, taskId, content, signal),
+    };
+  };
+  const { taskId, meta } = await redo.untilDone(0, write, signal);
+  return summarizeBackup(copied, taskId, [...meta, copied.indexed.index]);
 }
 
 function totalsOf({ files }: DataListing): BackupTotals {

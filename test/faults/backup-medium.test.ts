@@ -111,6 +111,27 @@ describe('a copy whose destination fails in the parent thread', () => {
   });
 });
 
+describe('a copy whose destination fails for a moment in the parent thread', () => {
+  test.each([
+    ['where the control file', 'macro_block_1.'],
+    ['where the index', 'macro_block_index_1'],
+    ['where the meta file', 'meta_file_'],
+    ['where the index of the meta file', 'meta_index_file_'],
+  ])('%s is written: waits, and is whole', async (_, name) => {
+    const destination = join(base, `moment-${name}`);
+    const faults: Fault[] = ['tear', 'failAfter', 'full', 'failBefore'];
+    const next = (_call: string, key: string) => {
+      const fault = key.includes(name) ? faults.shift() : undefined;
+      return fault === undefined ? undefined : { fault, delayMs: 0 };
+    };
+    const open = async (uri: string) => new FaultyMedium(await openMedium(uri), { next });
+    const backup = await attempt(destination, 0, { openMedium: open, task: { destinationWaitMs: 30_000 } });
+    expect(faults).toEqual([]);
+    await using medium = await openMedium(`file://${destination}`);
+    await verifyCopy(medium, ROOT, { tenantId: 1n, fullSetId: 1n, setId: 1n }, backup, signal);
+  });
+});
+
 describe('a copy whose worker threads fail', () => {
   test('by the death of one: ends, and another attempt is whole', async () => {
     const destination = join(base, 'killed');

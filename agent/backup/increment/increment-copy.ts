@@ -29,6 +29,7 @@ import {
 } from '../copy.ts';
 import { judgeSuspects, keptPaths } from '../gather.ts';
 import type { Piece } from '../plan.ts';
+import { indexRetry } from '../resume/redo.ts';
 import { TakenOver } from '../resume/taken-over.ts';
 import { runSubTasks } from '../worker-pool.ts';
 import type { SubTaskCopy, SuspectFound } from '../worker-protocol.ts';
@@ -115,18 +116,23 @@ export class IncrementCopy implements BackupCopy {
     const isKept = keptPaths(listing, parseTablespaceMap(stopped.tablespaceMap));
     const failures = judgeSuspects(this.#suspects, start.lsn, stopped.stop.lsn);
     const failed = new Set(failures.map(({ suspect }) => `${suspect.fileNumber}.${suspect.macroblock}`));
-    const merge = new IndexMerge({
-      files: this.#files.filter(isKept),
-      before: this.#openBefore(signal),
-      copied: new EntryStream(this.#spill.chunks()),
-      takenOver: this.#takenOver?.open(signal),
-      control: entriesOf(this.#control),
-      gone: this.#gone,
-      ends: this.#ends,
-      hasFailed: (fileNumber, blockNumber) => failed.has(`${fileNumber}.${blockNumber}`),
-    });
-    const key = tree.macroBlockIndex(target.root, target.setKey, target.group, task.retry);
-    const facts = await writeMacroBlockIndex(medium, key, merge.entries(), signal);
+    const write = async (_: number, tries: number) => {
+      const merging = new IndexMerge({
+        files: this.#files.filter(isKept),
+        before: this.#openBefore(signal),
+        copied: new EntryStream(this.#spill.chunks()),
+        takenOver: this.#takenOver?.open(signal),
+        control: entriesOf(this.#control),
+        gone: this.#gone,
+        ends: this.#ends,
+        hasFailed: (fileNumber, blockNumber) => failed.has(`${fileNumber}.${blockNumber}`),
+      });
+      const retry = indexRetry(task.retry, tries);
+      const key = tree.macroBlockIndex(target.root, target.setKey, target.group, retry);
+      const facts = await writeMacroBlockIndex(medium, key, merging.entries(), signal);
+      return { merge: merging, index: { key, facts } };
+    };
+    const { merge, index } = await this.#backup.redo.untilDone(0, write, signal);
     checkNewestPage(merge.newestPageLsn, stopped.stop.lsn);
     const { files, macroblockCount, plainBytes, newestPageLsn } = merge;
     const blockCounts = new Map(files.map((file) => [file.fileNumber, file.blockCount]));
@@ -140,7 +146,7 @@ export class IncrementCopy implements BackupCopy {
       ),
       storedBytes: this.#storedBytes + (this.#takenOver?.storedBytes ?? 0),
       nextFileNumber: this.#nextFileNumber,
-      index: { key, facts },
+      index,
     };
   }
 

@@ -15,6 +15,19 @@ const LONGEST_DELAY_MS = 10_000;
 /** Ids that are kept back at the end of the attempt's for what is done again: with these delays enough for a day. */
 const MAX_REDONE = 100_000;
 
+/** Of one file of a backup's end. Their names have room for so many. */
+const MAX_TRIES = 400;
+
+/** What an attempt's index is called by, written for the `tries`th time: no other attempt's `retry`. */
+export function indexRetry(retry: number, tries: number): number {
+  return retry + tries * 1000;
+}
+
+/** The same of its meta files. */
+export function metaTaskId(taskId: number, tries: number): number {
+  return taskId + tries * 10_000_000;
+}
+
 /** What passes: a destination that does not answer, has no room, or has lost its share under a file that is being written. */
 const PASSING: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'DESTINATION_IO',
@@ -96,19 +109,20 @@ export class Redo {
     return this.#endId - 1 - this.#redone;
   }
 
-  /** Does it until it succeeds; `act` is given `firstId`, then other ids. */
+  /** Does it until it succeeds; `act` is given `firstId`, then other ids, and how often it was tried before. */
   async untilDone<T>(
     firstId: number,
-    act: (subTaskId: number) => Promise<T>,
+    act: (subTaskId: number, tries: number) => Promise<T>,
     signal: AbortSignal,
   ): Promise<T> {
-    for (let id = firstId; ; ) {
+    let id = firstId;
+    for (let tries = 0; ; tries += 1) {
       try {
-        const done = await act(id);
+        const done = await act(id, tries);
         this.succeeded();
         return done;
       } catch (error) {
-        if (!(error instanceof HoldfastError)) throw error;
+        if (!(error instanceof HoldfastError) || tries >= MAX_TRIES) throw error;
         id = await this.failed(error, signal);
       }
     }
