@@ -126,7 +126,7 @@ test('the server is killed: the session is dead, the agent goes on in a new one'
 
 test('the coordinator is killed, then the destination is away: the attempt and its window go on, and copy little twice', async () => {
   const { deployment } = scenario;
-  const setId = await beginSlowBackup(scenario, 'DATABASE', 1);
+  const setId = await beginSlowBackup(scenario, 'DATABASE', 1, '1MB');
   await deployment.coordinator.kill();
   await durable(scenario, setId, 0, 2); // meanwhile
   await deployment.coordinator.start();
@@ -214,9 +214,11 @@ async function newestSet(): Promise<bigint> {
 async function archivedInstant(): Promise<string> {
   const { deployment, server } = scenario;
   const instant = formatInstant(await clockUs(server));
-  await server.query('SELECT pg_switch_wal()'); // so that there is log behind it
+  await server.query('SELECT pg_current_xact_id()'); // a commit behind it, which the destination shows by itself
+  await server.query('SELECT pg_switch_wal()');
+  const behind = formatInstant(await clockUs(server));
   await deployment.waitForRow<{ is_there: boolean }>(
-    `SELECT checkpoint_time >= '${instant}' AS is_there FROM CDB_OB_BACKUP_ARCHIVELOG WHERE tenant_name = '${TENANT}'`,
+    `SELECT checkpoint_time >= '${behind}' AS is_there FROM CDB_OB_BACKUP_ARCHIVELOG WHERE tenant_name = '${TENANT}'`,
     (row) => row.is_there,
   );
   return instant;
