@@ -49,6 +49,7 @@ const TEMPLATES = {
   localityInfo: '{tenantId}/data/backup_set_{fullSetId}/backup_{setId}/tenant_locality_info',
   diagnoseInfo: '{tenantId}/data/backup_set_{fullSetId}/backup_{setId}/tenant_diagnose_info',
   macroBlock: '{tenantId}/data/backup_set_{fullSetId}/data/{group}/macro_block_{setId}.{subTaskId}',
+  subTaskIndex: '{tenantId}/data/backup_set_{fullSetId}/data/{group}/macro_block_{setId}.{subTaskId}.index',
   macroBlockIndex: '{tenantId}/data/backup_set_{fullSetId}/data/{group}/macro_block_index_{setId}[.{retry}]',
 } as const;
 
@@ -187,6 +188,8 @@ export const tree = {
   },
   macroBlock: (r: TreeRoot, key: SetKey, group: string, subTaskId: number): string =>
     build(r, 'macroBlock', { ...key, group, subTaskId }),
+  subTaskIndex: (r: TreeRoot, key: SetKey, group: string, subTaskId: number): string =>
+    build(r, 'subTaskIndex', { ...key, group, subTaskId }),
   macroBlockIndex: (r: TreeRoot, key: SetKey, group: string, retry: number): string =>
     build(r, 'macroBlockIndex', { ...key, group, retry }),
 };

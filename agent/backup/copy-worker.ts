@@ -5,6 +5,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { defined } from '../../foundation/assert.ts';
 import { systemClock } from '../../foundation/clock.ts';
+import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors.ts';
 import { parseCompression } from '../../storage-layout/macroblock/compress.ts';
 import {
   ENTRY_BYTES,
@@ -12,10 +13,14 @@ import {
   MACROBLOCK_BYTES,
   type MacroBlockEntry,
 } from '../../storage-layout/macroblock/index.ts';
+import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
+import { tree } from '../../storage-layout/tree.ts';
 import { type CopiedBlocks, type CopyContext, copyBlocks } from './copy-sub-task.ts';
 import { Counters } from './counters.ts';
 import type { SubTask } from './plan.ts';
+import { writeOwnIndex } from './resume/own-index.ts';
+import { mayBeRedone } from './resume/redo.ts';
 import { SharedLimits, Throttle } from './throttle.ts';
 import { type FromWorker, plainError, type ToWorker, type WorkerSettings } from './worker-protocol.ts';
 
@@ -29,33 +34,75 @@ function post(message: FromWorker, transfer: readonly ArrayBuffer[] = []): void 
 }
 
 async function run(): Promise<void> {
-  await using medium = await openKeyedMedium(settings.destinationUri, settings.keys, never);
-  const context: CopyContext = {
+  await using destination = new Destination();
+  const common: Omit<CopyContext, 'counters' | 'medium'> = {
     ...settings,
-    medium,
     compression: parseCompression(settings.compression),
-    counters: new Counters(settings.counters),
     throttle: new Throttle(new SharedLimits(settings.limits).shareOf(settings.workerCount), systemClock),
     clock: systemClock,
     buffer: Buffer.allocUnsafeSlow(MACROBLOCK_BYTES),
   };
   let closing: Promise<void> = Promise.resolve();
   for await (const subTask of subTasks()) {
-    const copied = await copyBlocks(context, subTask, never);
+    const counters = new Counters(settings.counters);
+    let context: CopyContext | undefined;
+    let copied: CopiedBlocks;
+    try {
+      context = { ...common, counters, medium: await destination.open() };
+      copied = await copyBlocks(context, subTask, never);
+    } catch (error) {
+      giveBack(counters, subTask, error);
+      if (context !== undefined) await discard(context, subTask);
+      continue;
+    }
     await closing;
-    closing = close(subTask, copied);
+    closing = close(context, subTask, copied).catch((error: unknown) => giveBack(counters, subTask, error));
     closing.catch(() => undefined); // awaited in the next round or below; until then it is nobody's
   }
   await closing;
 }
 
-async function close(subTask: SubTask, copied: CopiedBlocks): Promise<void> {
+/** Opened for the first sub task: the parent had it open, so when it is not there it has gone away. */
+class Destination implements AsyncDisposable {
+  #medium: Medium | undefined;
+
+  async open(): Promise<Medium> {
+    try {
+      this.#medium ??= await openKeyedMedium(settings.destinationUri, settings.keys, never);
+      return this.#medium;
+    } catch (cause) {
+      if (!isError(cause, 'INVALID_BACKUP_DEST')) throw cause;
+      throw new HoldfastError('DESTINATION_IO', cause.message, { cause });
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#medium?.[Symbol.asyncDispose]();
+  }
+}
+
+async function close(context: CopyContext, subTask: SubTask, copied: CopiedBlocks): Promise<void> {
   await using writer = copied.writer;
   const { sizeBytes } = await writer.close();
+  await writeOwnIndex(context, settings.attempt, subTask, copied, never);
   const entries = encodeEntries(copied.entries);
   const { suspects, vanished, ended } = copied;
-  const copy = { subTaskId: subTask.subTaskId, entries, suspects, vanished, ended, storedBytes: sizeBytes };
+  const subTaskId = subTask.redoOf ?? subTask.subTaskId;
+  const copy = { subTaskId, entries, suspects, vanished, ended, storedBytes: sizeBytes };
   post({ kind: 'copied', copy }, [entries.buffer]);
+}
+
+/** A destination that fails may come back. Throws `error` when the backup fails with it. */
+function giveBack(counters: Counters, subTask: SubTask, error: unknown): void {
+  if (!mayBeRedone(toHoldfastError(error))) throw error;
+  counters.takeBack();
+  post({ kind: 'undone', subTask, error: plainError(error) });
+}
+
+/** What was begun would only take up room; no index names it. */
+async function discard({ medium, root, setKey, group }: CopyContext, { subTaskId }: SubTask): Promise<void> {
+  const key = tree.macroBlock(root, setKey, group, subTaskId);
+  await medium.deleteMany([key], never).catch(() => undefined); // then it stays, as garbage
 }
 
 function encodeEntries(entries: readonly MacroBlockEntry[]): Uint8Array<ArrayBuffer> {

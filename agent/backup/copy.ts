@@ -9,6 +9,9 @@ import type { TaskContext } from '../task-context.ts';
 import type { Counters } from './counters.ts';
 import type { FailedPage, Gathered } from './gather.ts';
 import type { ProgressReporter } from './progress.ts';
+import { attemptOf } from './resume/attempt.ts';
+import type { Redo } from './resume/redo.ts';
+import type { ResumePoint } from './resume/resume.ts';
 import type { BackupTarget } from './target.ts';
 import type { SharedLimits } from './throttle.ts';
 import type { WorkerSettings } from './worker-protocol.ts';
@@ -27,6 +30,9 @@ export type BegunBackup = {
   readonly counters: Counters;
   readonly limits: SharedLimits;
   readonly progress: ProgressReporter;
+  readonly redo: Redo;
+  /** Undefined when nothing is taken over from an earlier attempt. */
+  readonly resume: ResumePoint | undefined;
 };
 
 /** Copies the files, and when the window is closed writes the index of all that the backup consists of. */
@@ -46,7 +52,7 @@ export type IndexedCopy = Gathered & {
 };
 
 export function workerSettings(backup: BegunBackup): WorkerSettings {
-  const { target, task, identity, counters, limits, workerCount } = backup;
+  const { target, task, identity, start, counters, limits, workerCount } = backup;
   return {
     destinationUri: target.uri,
     keys: target.keys,
@@ -58,6 +64,7 @@ export function workerSettings(backup: BegunBackup): WorkerSettings {
     limits: limits.shared,
     workerCount,
     counters: counters.shared,
+    attempt: attemptOf(task, identity, start),
   };
 }
 

@@ -7,6 +7,8 @@ export type CounterValues = Readonly<Record<CounterName, bigint>>;
 export class Counters {
   readonly shared: SharedArrayBuffer;
   readonly #values: BigUint64Array;
+  /** What was added through this object. */
+  readonly #own = new Map<CounterName, number>();
 
   constructor(shared = new SharedArrayBuffer(NAMES.length * BigUint64Array.BYTES_PER_ELEMENT)) {
     this.shared = shared;
@@ -15,6 +17,14 @@ export class Counters {
 
   add(name: CounterName, amount: number): void {
     Atomics.add(this.#values, NAMES.indexOf(name), BigInt(amount));
+    this.#own.set(name, (this.#own.get(name) ?? 0) + amount);
+  }
+
+  /** What was added through this object did not happen, but for the reading. */
+  takeBack(): void {
+    for (const [name, amount] of this.#own)
+      if (name !== 'readBytes') Atomics.sub(this.#values, NAMES.indexOf(name), BigInt(amount));
+    this.#own.clear();
   }
 
   read(): CounterValues {

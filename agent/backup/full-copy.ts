@@ -15,6 +15,7 @@ import {
 } from './copy.ts';
 import { gatherEntries, gatherFiles, gatherSuspects, judgeSuspects, keptPaths } from './gather.ts';
 import { type BackupPlan, planBackup } from './plan.ts';
+import { indexRetry } from './resume/redo.ts';
 import { copySubTasks } from './worker-pool.ts';
 import type { SubTaskCopy } from './worker-protocol.ts';
 
@@ -32,14 +33,19 @@ export class FullCopy implements BackupCopy {
   async copy(signal: AbortSignal): Promise<void> {
     const { medium, target, instance, workerCount } = this.#backup;
     const { subTasks, controlSubTaskId, files } = this.#plan;
-    const copies = await copySubTasks(subTasks, workerSettings(this.#backup), workerCount, signal);
+    const { redo } = this.#backup;
+    const copies = await copySubTasks(subTasks, workerSettings(this.#backup), workerCount, redo, signal);
     const control = files.find((file) => file.kind === 'control');
     if (control === undefined)
       throw new HoldfastError('BACKUP_FAILED', 'the data directory has no control file');
     const bytes = await instance.readControlFile(signal);
     this.#backup.counters.add('readBytes', bytes.length);
     const place = { medium, ...target };
-    const copy = await copyControlFile(place, controlSubTaskId, control.fileNumber, bytes, signal);
+    const copy = await redo.untilDone(
+      controlSubTaskId,
+      (id) => copyControlFile(place, id, control.fileNumber, bytes, signal),
+      signal,
+    );
     this.#copies = [...copies, copy];
   }
 
@@ -52,16 +58,20 @@ export class FullCopy implements BackupCopy {
     const failures = judgeSuspects(gatherSuspects(gathered, copies), start.lsn, stopped.stop.lsn);
     const newest = newestPageLsn(gatherEntries(gathered, copies, []));
     checkNewestPage(newest, stopped.stop.lsn);
-    const key = tree.macroBlockIndex(target.root, target.setKey, target.group, task.retry);
-    const entries = gatherEntries(gathered, copies, failures);
-    const facts = await writeMacroBlockIndex(medium, key, entries, signal);
+    const write = async (_: number, tries: number) => {
+      const retry = indexRetry(task.retry, tries);
+      const key = tree.macroBlockIndex(target.root, target.setKey, target.group, retry);
+      const entries = gatherEntries(gathered, copies, failures);
+      return { key, facts: await writeMacroBlockIndex(medium, key, entries, signal) };
+    };
+    const index = await this.#backup.redo.untilDone(0, write, signal);
     return {
       ...gathered,
       failures,
       newestPageLsn: newest,
       storedBytes: copies.reduce((sum, copy) => sum + copy.storedBytes, 0),
       nextFileNumber: this.#plan.files.length + 1,
-      index: { key, facts },
+      index,
     };
   }
 

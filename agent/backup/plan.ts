@@ -26,7 +26,13 @@ export type Piece = {
   readonly pages?: Uint8Array;
 };
 
-export type SubTask = { readonly subTaskId: number; readonly pieces: readonly Piece[] };
+export type SubTask = {
+  /** Names its files. */
+  readonly subTaskId: number;
+  readonly pieces: readonly Piece[];
+  /** The first id of a sub task that is done again: its place among the others. */
+  readonly redoOf?: number;
+};
 
 export type BackupPlan = {
   readonly files: readonly NumberedFile[];

@@ -1,7 +1,7 @@
 /**
  * A backup of one partition group, full or an increment, from the server's start function to the files at the destination:
  *
- *   START  open the backup window, then list the files
+ *   START  open the backup window, then list the files; find what an earlier attempt has left
  *   COPY   an increment waits for the change maps; workers copy macroblocks; the control file last
  *   STOP   close the window, judge suspect pages, write the index and the meta files
  *
@@ -36,6 +36,8 @@ import { limitCopy } from './limits.ts';
 import { writeMetaFiles } from './meta-files.ts';
 import { blockCount } from './plan.ts';
 import { type BackupTotals, ProgressReporter } from './progress.ts';
+import { metaTaskId, Redo } from './resume/redo.ts';
+import { openResumePoint } from './resume/resume.ts';
 import { type Copied, describeBackup, summarizeBackup } from './summary.ts';
 import { runSyntheticBackup } from './synthetic/synthetic-backup.ts';
 import { type BackupTarget, targetOf } from './target.ts';
@@ -72,7 +74,8 @@ export async function runBackupTask(
   const workerCount = task.concurrency === 0 ? automaticWorkers() : task.concurrency;
   const counters = new Counters();
   await using limited = limitCopy(context, task);
-  const begun: BegunBackup = {
+  const redo = redoOf(context, task, progress);
+  const parts = {
     context,
     instance,
     identity,
@@ -85,8 +88,12 @@ export async function runBackupTask(
     counters,
     limits: limited.limits,
     progress,
+    redo,
   };
-  using copy = before === undefined ? new FullCopy(begun) : new IncrementCopy(begun, before);
+  using resume = await openResumePoint(parts, scope);
+  const begun: BegunBackup = { ...parts, resume };
+  using copy =
+    before === undefined && resume === undefined ? new FullCopy(begun) : new IncrementCopy(begun, before);
   const totals = totalsOf(listing);
   {
     using _ticking = progress.tick('COPY', totals, counters);
@@ -108,6 +115,18 @@ export async function runBackupTask(
   return create(BackupResultSchema, { backup });
 }
 
+function redoOf(context: TaskContext, task: BackupTask, progress: ProgressReporter): Redo {
+  const { firstSubTaskId, subTaskIdCount, destinationWaitMs: limitMs } = task;
+  return new Redo({
+    clock: context.clock,
+    logger: context.logger,
+    firstSubTaskId,
+    subTaskIdCount,
+    limitMs,
+    onWaiting: (error) => progress.waitFor(error === undefined ? '' : `${error.code}: ${error.message}`),
+  });
+}
+
 /** What an increment goes on from; undefined for a full backup. */
 async function setBefore(
   task: BackupTask,
@@ -124,15 +143,22 @@ async function setBefore(
 
 /** Writes what describes the backup. */
 async function describe(copied: Copied, signal: AbortSignal): Promise<PartitionGroupBackup> {
-  const { medium, target, task, listing } = copied.begun;
+  const { medium, target, task, listing, redo } = copied.begun;
   const isKept = keptPaths(listing, parseTablespaceMap(copied.stopped.tablespaceMap));
   const content = {
     meta: await describeBackup(copied),
     files: copied.indexed.files,
     directories: listing.directories.filter(isKept),
   };
-  const meta = await writeMetaFiles(medium, target.root, target.setKey, task.metaTaskId, content, signal);
-  return summarizeBackup(copied, [...meta, copied.indexed.index]);
+  const write = async (_: number, tries: number) => {
+    const taskId = metaTaskId(task.metaTaskId, tries);
+    return {
+      taskId,
+      meta: await writeMetaFiles(medium, target.root, target.setKey, taskId, content, signal),
+    };
+  };
+  const { taskId, meta } = await redo.untilDone(0, write, signal);
+  return summarizeBackup(copied, taskId, [...meta, copied.indexed.index]);
 }
 
 function totalsOf({ files }: DataListing): BackupTotals {

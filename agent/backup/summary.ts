@@ -49,9 +49,10 @@ export async function describeBackup(copied: Copied): Promise<BackupMeta> {
   });
 }
 
-/** The result: all of the partition group that goes into `backup_info`. */
+/** The result: all of the partition group that goes into `backup_info`. `metaTaskId` names its meta files. */
 export function summarizeBackup(
   copied: Copied,
+  metaTaskId: number,
   described: readonly { readonly key: string; readonly facts: FileFacts }[],
 ): PartitionGroupBackup {
   const { window, stopped, indexed } = copied;
@@ -89,7 +90,7 @@ export function summarizeBackup(
     ),
     pageFailures: failures.slice(0, MAX_REPORTED_PAGES).map(({ failure }) => failure),
     fromStandby: window.started.fromStandby,
-    taskId: task.metaTaskId,
+    taskId: metaTaskId,
     warnings: warningsOf(identity, task, failures),
   });
 }

@@ -2,6 +2,7 @@
 import { Worker } from 'node:worker_threads';
 import { HoldfastError } from '../../foundation/errors.ts';
 import type { SubTask } from './plan.ts';
+import type { Redo } from './resume/redo.ts';
 import {
   errorOfPlain,
   type FromWorker,
@@ -22,11 +23,12 @@ export async function copySubTasks(
   subTasks: readonly SubTask[],
   settings: WorkerSettings,
   workerCount: number,
+  redo: Redo,
   signal: AbortSignal,
 ): Promise<readonly SubTaskCopy[]> {
   const copies = new Map<number, SubTaskCopy>();
   const keep = (copy: SubTaskCopy) => copies.set(copy.subTaskId, copy);
-  await runSubTasks(each(subTasks), settings, Math.min(workerCount, subTasks.length), keep, signal);
+  await runSubTasks(each(subTasks), settings, Math.min(workerCount, subTasks.length), keep, redo, signal);
   return subTasks.map(({ subTaskId }) => {
     const copy = copies.get(subTaskId);
     if (copy === undefined) throw new HoldfastError('INTERNAL', `sub task ${subTaskId} was not copied`);
@@ -36,17 +38,20 @@ export async function copySubTasks(
 
 /**
  * Copies the sub tasks as they come, on `workerCount` threads; `onCopied` is told each copy when it is durable, in no
- * order. The first failure, or an aborted `signal`, ends the others at once: their files stay behind as garbage that no
- * index names.
+ * order. One whose destination failed is done again, as long as `redo` says so. The first other failure, or an aborted
+ * `signal`, ends all at once: files that were not finished stay behind as garbage that no index names.
  */
 export async function runSubTasks(
   subTasks: AsyncGenerator<SubTask, void, undefined>,
   settings: WorkerSettings,
   workerCount: number,
   onCopied: (copy: SubTaskCopy) => void,
+  redo: Redo,
   signal: AbortSignal,
 ): Promise<void> {
   signal.throwIfAborted();
+  const ended = new AbortController();
+  const queue = new SubTaskQueue(subTasks, redo, AbortSignal.any([signal, ended.signal]));
   const workers = Array.from(
     { length: workerCount },
     () => new Worker(WORKER_FILE, { workerData: settings, resourceLimits: WORKER_LIMITS }),
@@ -55,10 +60,11 @@ export async function runSubTasks(
   const onAbort = () => reject(signal.reason as Error); // whatever the caller aborted with
   signal.addEventListener('abort', onAbort, { once: true });
   try {
-    const runs = workers.map((worker) => serve(worker, subTasks, onCopied));
+    const runs = workers.map((worker) => serve(worker, queue, onCopied));
     await Promise.race([Promise.all(runs), aborted]);
   } finally {
     signal.removeEventListener('abort', onAbort);
+    ended.abort();
     await Promise.all(workers.map((worker) => worker.terminate()));
     await subTasks.return();
   }
@@ -68,24 +74,86 @@ async function* each(subTasks: readonly SubTask[]): AsyncGenerator<SubTask, void
   yield* subTasks;
 }
 
+/** The sub tasks that are to be done: as they come, and those that are done again. */
+class SubTaskQueue {
+  readonly #source: AsyncGenerator<SubTask, void, undefined>;
+  readonly #redo: Redo;
+  readonly #signal: AbortSignal;
+  readonly #again: SubTask[] = [];
+  /** Given to workers and not yet durable, or waiting to be done again. */
+  #open = 0;
+  #sourceHasEnded = false;
+  #changed = Promise.withResolvers<void>();
+
+  constructor(source: AsyncGenerator<SubTask, void, undefined>, redo: Redo, signal: AbortSignal) {
+    this.#source = source;
+    this.#redo = redo;
+    this.#signal = signal;
+  }
+
+  /** Undefined when all are durable: until then one may come back. */
+  async next(): Promise<SubTask | undefined> {
+    for (;;) {
+      const again = this.#again.shift();
+      if (again !== undefined) return again;
+      if (!this.#sourceHasEnded) {
+        const next = await this.#source.next();
+        if (next.done !== true) {
+          this.#open += 1;
+          return next.value;
+        }
+        this.#sourceHasEnded = true;
+      } else if (this.#open === 0) return undefined;
+      else await this.#changed.promise;
+    }
+  }
+
+  isDurable(): void {
+    this.#open -= 1;
+    this.#redo.succeeded();
+    this.#notify();
+  }
+
+  /** Throws `error` when it is not done again. */
+  async giveBack({ subTaskId, pieces, redoOf }: SubTask, error: HoldfastError): Promise<void> {
+    const id = await this.#redo.failed(error, this.#signal);
+    this.#again.push({ subTaskId: id, pieces, redoOf: redoOf ?? subTaskId });
+    this.#notify();
+  }
+
+  #notify(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers<void>();
+  }
+}
+
 /** Hands sub tasks to one worker whenever it is ready; resolves when its thread has ended. */
 async function serve(
   worker: Worker,
-  queue: AsyncGenerator<SubTask, void, undefined>,
+  queue: SubTaskQueue,
   onCopied: (copy: SubTaskCopy) => void,
 ): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const send = (message: ToWorker) => worker.postMessage(message, []);
   const giveNext = async () => {
-    const next = await queue.next();
-    send(next.done === true ? { kind: 'end' } : { kind: 'copy', subTask: next.value });
+    const subTask = await queue.next();
+    send(subTask === undefined ? { kind: 'end' } : { kind: 'copy', subTask });
   };
+  // A worker whose sub task came back waits with it: it would meet the same destination.
+  let givingBack: Promise<void> = Promise.resolve();
   worker.on('message', (message: FromWorker) => {
     if (message.kind === 'failed') reject(errorOfPlain(message.error));
-    else if (message.kind === 'ready') giveNext().catch(reject);
-    else {
+    else if (message.kind === 'ready') givingBack.then(giveNext).catch(reject);
+    else if (message.kind === 'undone') {
+      givingBack = Promise.all([
+        givingBack,
+        queue.giveBack(message.subTask, errorOfPlain(message.error)),
+      ]).then(() => undefined);
+      givingBack.catch(reject);
+    } else {
       try {
         onCopied(message.copy);
+        queue.isDurable();
       } catch (error) {
         reject(error);
       }

@@ -5,13 +5,15 @@
  *     ◄──────────── ready         may take a sub task
  *     copy ─────────►
  *     ◄──────────── ready         all of it is read and handed to the medium: the next may come
- *     ◄──────────── copied        its macro_block file is durable
+ *     ◄──────────── copied        its macro_block file and its own index are durable
+ *     ◄──────────── undone        the destination failed: the parent gives the sub task again, under another id
  *     ◄──────────── failed        the backup fails
  */
 import { type ErrorCode, HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import type { SetKey, TreeRoot } from '../../storage-layout/tree.ts';
 import type { SubTask } from './plan.ts';
+import type { Attempt } from './resume/attempt.ts';
 
 /** What a worker is given at its start. */
 export type WorkerSettings = {
@@ -26,6 +28,7 @@ export type WorkerSettings = {
   readonly limits: SharedArrayBuffer;
   readonly workerCount: number;
   readonly counters: SharedArrayBuffer;
+  readonly attempt: Attempt;
 };
 
 export type ToWorker = { readonly kind: 'copy'; readonly subTask: SubTask } | { readonly kind: 'end' };
@@ -46,6 +49,7 @@ export type VanishedFile = { readonly fileNumber: number; readonly beginBlock: n
 export type EndFound = { readonly fileNumber: number; readonly endBlock: number };
 
 export type SubTaskCopy = {
+  /** Of one that was done again, the first id: its place among the others. */
   readonly subTaskId: number;
   /** Encoded index entries (storage-layout/macroblock), in order. */
   readonly entries: Uint8Array;
@@ -59,6 +63,7 @@ export type SubTaskCopy = {
 export type FromWorker =
   | { readonly kind: 'ready' }
   | { readonly kind: 'copied'; readonly copy: SubTaskCopy }
+  | { readonly kind: 'undone'; readonly subTask: SubTask; readonly error: PlainError }
   | { readonly kind: 'failed'; readonly error: PlainError };
 
 /** A HoldfastError as plain data: a class does not survive the way between threads. */

@@ -266,6 +266,7 @@ async function prepareBackup(
     instance: place.instance,
     retry,
     firstSubTaskId: retry * SUB_TASKS_PER_ATTEMPT + 1,
+    subTaskIdCount: SUB_TASKS_PER_ATTEMPT,
     compression: await parameterText(catalog, 'backup_compression', task.tenant_id),
     concurrency: await parameterNumber(catalog, 'backup_concurrency', task.tenant_id),
     pageCheck: await parameterIsOn(catalog, 'backup_page_check', task.tenant_id),

@@ -25,6 +25,7 @@ import {
   recordHole,
 } from '../catalog/rounds.ts';
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
+import { resumeEvent } from './resume-event.ts';
 import { step } from './state-machine.ts';
 import { decideAfterFailure, TASK_TRANSITIONS } from './task-states.ts';
 
@@ -50,7 +51,10 @@ export async function applyProgress(
     case 'archive':
       await applyArchiveProgress(tx, taskId, reported.kind.value);
       return;
-    case 'backup':
+    case 'backup': {
+      const before = messageFromJson(BackupProgressSchema, task.progress ?? {});
+      const resumed = resumeEvent(task, before, reported.kind.value);
+      if (resumed !== undefined) await tx.event(resumed);
       await recordProgress(
         tx,
         taskId,
@@ -59,6 +63,7 @@ export async function applyProgress(
         tx.nowUs,
       );
       return;
+    }
     case 'restore':
       await recordProgress(
         tx,

@@ -37,6 +37,9 @@ const MAX_FAILURES: Readonly<Record<TaskKind, number>> = {
   VALIDATE: 3,
 };
 
+/** A server that recovers from a crash is away for a while, and what was copied before is not copied again. */
+const MAX_FAILURES_OF_SERVER = 8;
+
 /** Errors that no further attempt of any kind can mend. */
 const HOPELESS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'LOG_GAP',
@@ -68,7 +71,9 @@ export type FailureDecision =
  * that this can help; archiving is tried again after any error that does not prove a hole. Pure.
  */
 export function decideAfterFailure(kind: TaskKind, code: ErrorCode, failures: number): FailureDecision {
-  if (HOPELESS.has(code) || failures >= MAX_FAILURES[kind]) return { kind: 'giveUp' };
+  const isOfServer = kind === 'BACKUP' && code === 'SERVER_UNREACHABLE';
+  const limit = isOfServer ? MAX_FAILURES_OF_SERVER : MAX_FAILURES[kind];
+  if (HOPELESS.has(code) || failures >= limit) return { kind: 'giveUp' };
   if (kind !== 'ARCHIVE' && !ERRORS[code].retryable && !isTaken(kind, code)) return { kind: 'giveUp' };
   return { kind: 'retry', delayMs: Math.min(FIRST_DELAY_MS * 2 ** Math.min(failures - 1, 10), MAX_DELAY_MS) };
 }

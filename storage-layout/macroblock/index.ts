@@ -197,7 +197,7 @@ export function decodeMacroBlockEntries(
   return entries;
 }
 
-function checkWholeEntries(payload: Buffer, recordOffset: number, source: RecordSource): void {
+export function checkWholeEntries(payload: Buffer, recordOffset: number, source: RecordSource): void {
   if (payload.length % ENTRY_BYTES === 0) return;
   throw corrupt(source, recordOffset, `${payload.length} bytes of index entries are no whole number of them`);
 }

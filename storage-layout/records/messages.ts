@@ -23,6 +23,7 @@ import {
   RoundMemberJoinedSchema,
   RoundMemberLeftSchema,
   ServerClogInfoSchema,
+  SubTaskIndexInfoSchema,
   TenantDiagnoseInfoSchema,
   TenantInfoListSchema,
   TenantLocalityInfoSchema,
@@ -55,6 +56,7 @@ const MESSAGES: readonly (readonly [DescMessage, RecordType])[] = [
   [DirectoryListSchema, RECORD.directoryList],
   [MetaIndexSchema, RECORD.metaIndex],
   [MacroBlockFileInfoSchema, RECORD.macroBlockFile],
+  [SubTaskIndexInfoSchema, RECORD.subTaskIndex],
   [LogFileInfoSchema, RECORD.logFile],
   [LogIndexInfoSchema, RECORD.logIndex],
 ];

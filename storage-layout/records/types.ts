@@ -32,6 +32,7 @@ export const RECORD = {
   macroBlock: 64,
   macroBlockIndex: 65,
   macroBlockFile: 66,
+  subTaskIndex: 67,
   // the log
   logFile: 80,
   logBlock: 81,

@@ -114,7 +114,9 @@ describe('while the destination is gone', () => {
     await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
 
     const files = await readdir(deployment.destinationDirectory, { recursive: true });
-    const baseline = files.find((name) => /macro_block_\d/.test(name) && name.includes('backup_set_2'));
+    const baseline = files.find(
+      (name) => /macro_block_\d+\.\d+$/.test(name) && name.includes('backup_set_2'),
+    );
     const release = await hang(baseline ?? 'no macroblock file');
     await deployment.sql(`ALTER SYSTEM RESTORE TENANT copy FROM ${TENANT} WITH 'pool_list=spare'`);
     const restores = "SELECT * FROM CDB_OB_RESTORE_PROGRESS WHERE tenant_name = 'copy'";

@@ -77,9 +77,10 @@ afterEach(async () => {
   expect({ sessions: left.length, threads: threads.size }).toEqual({ sessions: 0, threads: 0 });
 });
 
-/** One attempt of a backup, with names of its own. */
+/** One attempt of a backup, with names of its own, that waits for its destination a moment only. */
 function attempt(destination: string, retry: number, more: Partial<Parameters<typeof backUp>[0]> = {}) {
-  const task = { retry, firstSubTaskId: retry * 1000 + 1, metaTaskId: retry * 10 + 1, concurrency: 2 };
+  const ids = { retry, firstSubTaskId: retry * 1000 + 1, subTaskIdCount: 1000, metaTaskId: retry * 10 + 1 };
+  const task = { ...ids, concurrency: 2, destinationWaitMs: 500 };
   return backUp({ port: server.port, destination, ...more, task: { ...task, ...more.task } });
 }
 
@@ -107,6 +108,27 @@ describe('a copy whose destination fails in the parent thread', () => {
       for (const [fault, count] of plan.counts) counts.set(fault, (counts.get(fault) ?? 0) + count);
     }
     report(`${found.whole} whole copies, ${found.failed} failed`, counts);
+  });
+});
+
+describe('a copy whose destination fails for a moment in the parent thread', () => {
+  test.each([
+    ['where the control file', 'macro_block_1.'],
+    ['where the index', 'macro_block_index_1'],
+    ['where the meta file', 'meta_file_'],
+    ['where the index of the meta file', 'meta_index_file_'],
+  ])('%s is written: waits, and is whole', async (_, name) => {
+    const destination = join(base, `moment-${name}`);
+    const faults: Fault[] = ['tear', 'failAfter', 'full', 'failBefore'];
+    const next = (_call: string, key: string) => {
+      const fault = key.includes(name) ? faults.shift() : undefined;
+      return fault === undefined ? undefined : { fault, delayMs: 0 };
+    };
+    const open = async (uri: string) => new FaultyMedium(await openMedium(uri), { next });
+    const backup = await attempt(destination, 0, { openMedium: open, task: { destinationWaitMs: 30_000 } });
+    expect(faults).toEqual([]);
+    await using medium = await openMedium(`file://${destination}`);
+    await verifyCopy(medium, ROOT, { tenantId: 1n, fullSetId: 1n, setId: 1n }, backup, signal);
   });
 });
 
@@ -290,7 +312,7 @@ class Life implements AsyncDisposable {
     const one = { ...task, concurrency: 1 };
     const { backup } = await runBackupTask(
       taskContext(server.port, open),
-      one,
+      { ...one, destinationWaitMs: 500 },
       () => undefined,
       this.#end.signal,
     );

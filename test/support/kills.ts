@@ -41,13 +41,24 @@ function defineTests(victim: Victim, major: Major): void {
     await using scenario = await startArchivedShop({ major });
     const { server, deployment } = scenario;
     await createPool(deployment);
+    // Slow enough for kills between one durable sub task and the next.
+    await scenario.server.query(
+      'CREATE TABLE bulk AS SELECT i, repeat(md5(i::text), 8) AS filler FROM generate_series(1, 200000) i',
+    );
+    await deployment.sql("ALTER SYSTEM SET backup_net_limit = '6MB'");
     await using workload = await startResilientWorkload(scenario);
     for (let kill = 0; kill < KILLS; kill += 1) {
       await deployment.sql('ALTER SYSTEM BACKUP DATABASE');
       await wait(random.between(0, SPAN_MS));
       await killAndRestart(victim, scenario);
+      // Some kills hit the attempt that goes on from the one before.
+      if (kill % 3 === 2) {
+        await wait(random.between(0, SPAN_MS));
+        await killAndRestart(victim, scenario);
+      }
       await backupSettles(scenario);
     }
+    await deployment.sql("ALTER SYSTEM SET backup_net_limit = '0'");
     await workload.stop();
     await archiveCatchesUp(scenario, await clockUs(server));
     const until = await clockUs(server);

@@ -47,9 +47,10 @@ export async function readChangeMaps(
   changed: ChangedPages,
   clock: Clock,
   signal: AbortSignal,
+  sealWaitMs: number = SEAL_WAIT_MS,
 ): Promise<void> {
   try {
-    const lookup = await awaitSealed(place, ranges, clock, signal);
+    const lookup = await awaitSealed(place, ranges, clock, sealWaitMs, signal);
     const files = await filesOf(place, lookup, ranges, signal);
     const boundary = await readBoundary(place, lookup, ranges, files, signal);
     const mapped = boundary === undefined ? files : [boundary.file, ...files.slice(1)];
@@ -101,9 +102,10 @@ async function awaitSealed(
   { medium, root, round, group }: ChangeMapPlace,
   ranges: readonly LogRange[],
   clock: Clock,
+  sealWaitMs: number,
   signal: AbortSignal,
 ): Promise<LogLookup> {
-  const deadlineMs = clock.monotonicMs() + SEAL_WAIT_MS;
+  const deadlineMs = clock.monotonicMs() + sealWaitMs;
   const last = ranges.at(-1);
   for (let pollMs = FIRST_POLL_MS; ; pollMs = Math.min(pollMs * 2, LAST_POLL_MS)) {
     const lookup = await LogLookup.open(medium, root, round, group, signal);

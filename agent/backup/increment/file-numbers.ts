@@ -15,16 +15,25 @@ export type NumbersBefore = {
 /** `isKept`: the index of the backup before has entries of this very file. */
 export type IncrementFile = NumberedFile & { readonly isKept: boolean };
 
-/** The listed files in the order of their numbers, and the next free one. */
+/** What an earlier attempt of the same backup says: its numbers, for files that are the same creation as it read. */
+export type NumbersOfAttempt = { readonly next: number; numberOf(path: string): number | undefined };
+
+/**
+ * The listed files in the order of their numbers, and the next free one. A file that the backup before does not have, but
+ * an earlier attempt of this one, keeps the number that it was given there.
+ */
 export function numberFiles(
   listed: readonly DataFile[],
   before: NumbersBefore,
   isNew: (path: string) => boolean,
+  attempt?: NumbersOfAttempt,
 ): { readonly files: readonly IncrementFile[]; readonly nextFileNumber: number } {
-  let nextFileNumber = before.next;
+  let nextFileNumber = Math.max(before.next, attempt?.next ?? 0);
   const files = listed.map((file): IncrementFile => {
     const number = isNew(file.path) ? undefined : before.byPath.get(file.path);
     if (number !== undefined) return { ...file, fileNumber: number, isKept: true };
+    const given = attempt?.numberOf(file.path);
+    if (given !== undefined) return { ...file, fileNumber: given, isKept: false };
     nextFileNumber += 1;
     return { ...file, fileNumber: nextFileNumber - 1, isKept: false };
   });

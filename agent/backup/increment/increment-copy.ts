@@ -2,6 +2,9 @@
  * An increment's copy: what the archive's change maps say was changed since the start of the backup before, and the files
  * that are always whole. The index of the backup before is read twice as a stream, once to plan what is copied and once to
  * write the new one; what was copied waits in an unnamed file. Nothing in memory grows with the number of blocks.
+ *
+ * Any backup that goes on from an earlier attempt is copied this way, a full one as an increment of nothing: what is taken
+ * over (resume/take-over.ts) is planned in a pass of its own.
  */
 import { join } from 'node:path';
 import type { BackupStop, InstanceIdentity, LogPoint } from '../../../engine/engine.ts';
@@ -10,6 +13,7 @@ import { HoldfastError } from '../../../foundation/errors.ts';
 import { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
 import {
   decodeMacroBlockEntries,
+  type IndexChunk,
   type MacroBlockEntry,
   writeMacroBlockIndex,
 } from '../../../storage-layout/macroblock/index.ts';
@@ -24,13 +28,16 @@ import {
   workerSettings,
 } from '../copy.ts';
 import { judgeSuspects, keptPaths } from '../gather.ts';
+import type { Piece } from '../plan.ts';
+import { indexRetry } from '../resume/redo.ts';
+import { TakenOver } from '../resume/taken-over.ts';
 import { runSubTasks } from '../worker-pool.ts';
 import type { SubTaskCopy, SuspectFound } from '../worker-protocol.ts';
 import { needFull, readChangeMaps } from './change-maps.ts';
 import { ChangedPages } from './changed-pages.ts';
 import { differenceOf, rangesBetween } from './decision.ts';
 import { EntrySpill } from './entry-spill.ts';
-import { type IncrementFile, numberFiles } from './file-numbers.ts';
+import { type IncrementFile, type NumbersBefore, numberFiles } from './file-numbers.ts';
 import { IndexMerge } from './merge.ts';
 import { groupPieces, planPieces } from './plan.ts';
 import type { SetBefore } from './set-before.ts';
@@ -43,7 +50,9 @@ export function checkComparable(before: SetBefore, identity: InstanceIdentity): 
 
 export class IncrementCopy implements BackupCopy {
   readonly #backup: BegunBackup;
-  readonly #before: SetBefore;
+  /** Undefined: a full backup. */
+  readonly #before: SetBefore | undefined;
+  readonly #takenOver: TakenOver | undefined;
   readonly #changed: ChangedPages;
   readonly #spill: EntrySpill;
   #files: readonly IncrementFile[] = [];
@@ -54,46 +63,51 @@ export class IncrementCopy implements BackupCopy {
   readonly #gone = new Set<number>();
   readonly #ends = new Map<number, number>();
 
-  constructor(backup: BegunBackup, before: SetBefore) {
+  constructor(backup: BegunBackup, before: SetBefore | undefined) {
     const directory = join(backup.context.stateDirectory, 'increments');
     this.#backup = backup;
     this.#before = before;
     this.#changed = new ChangedPages(directory, backup.listing.files);
     this.#spill = new EntrySpill(directory);
+    this.#takenOver = backup.resume === undefined ? undefined : new TakenOver(backup, backup.resume);
   }
 
   /** Throws FULL_BACKUP_NEEDED before the first file is read. */
   async copy(signal: AbortSignal): Promise<void> {
     await this.#readChanges(signal);
-    const { listing, target, task, medium, instance, workerCount, counters } = this.#backup;
-    const { files, nextFileNumber } = numberFiles(listing.files, this.#before.numbers, (path) =>
-      this.#changed.isNew(path),
+    const { listing, target, task, medium, instance, workerCount, counters, redo } = this.#backup;
+    const { files, nextFileNumber } = numberFiles(
+      listing.files,
+      this.#before?.numbers ?? NO_NUMBERS,
+      (path) => this.#changed.isNew(path),
+      this.#takenOver?.numbers,
     );
     this.#files = files;
     this.#nextFileNumber = nextFileNumber;
-    const pieces = planPieces(
-      files,
-      this.#before.openIndex(signal),
-      (path) => this.#changed.mapsOf(path),
-      (kept) => {
-        counters.add('plainBytes', kept.bytes);
-        counters.add('macroblocks', kept.blocks);
-        counters.add('files', kept.files);
-      },
-    );
+    await this.#takenOver?.plan(files, () => this.#planPieces(() => undefined, signal), signal);
+    const planned = this.#planPieces((kept) => {
+      counters.add('plainBytes', kept.bytes);
+      counters.add('macroblocks', kept.blocks);
+      counters.add('files', kept.files);
+    }, signal);
+    const pieces = this.#takenOver?.leaveOut(planned, signal) ?? planned;
     // The control file's sub task comes first by its number and last in time.
     const { firstSubTaskId } = task;
     const totalBytes = listing.files.reduce((sum, file) => sum + file.sizeBytes, 0);
     const subTasks = groupPieces(pieces, { firstSubTaskId: firstSubTaskId + 1, totalBytes });
     const settings = workerSettings(this.#backup);
-    await runSubTasks(subTasks, settings, workerCount, (copy) => this.#keep(copy), signal);
+    await runSubTasks(subTasks, settings, workerCount, (copy) => this.#keep(copy), redo, signal);
     const control = files.find((file) => file.kind === 'control');
     if (control === undefined)
       throw new HoldfastError('BACKUP_FAILED', 'the data directory has no control file');
     const bytes = await instance.readControlFile(signal);
     counters.add('readBytes', bytes.length);
     const place = { medium, ...target };
-    this.#control = await copyControlFile(place, firstSubTaskId, control.fileNumber, bytes, signal);
+    this.#control = await redo.untilDone(
+      firstSubTaskId,
+      (id) => copyControlFile(place, id, control.fileNumber, bytes, signal),
+      signal,
+    );
     this.#storedBytes += this.#control.storedBytes;
   }
 
@@ -102,17 +116,23 @@ export class IncrementCopy implements BackupCopy {
     const isKept = keptPaths(listing, parseTablespaceMap(stopped.tablespaceMap));
     const failures = judgeSuspects(this.#suspects, start.lsn, stopped.stop.lsn);
     const failed = new Set(failures.map(({ suspect }) => `${suspect.fileNumber}.${suspect.macroblock}`));
-    const merge = new IndexMerge({
-      files: this.#files.filter(isKept),
-      before: this.#before.openIndex(signal),
-      copied: new EntryStream(this.#spill.chunks()),
-      control: entriesOf(this.#control),
-      gone: this.#gone,
-      ends: this.#ends,
-      hasFailed: (fileNumber, blockNumber) => failed.has(`${fileNumber}.${blockNumber}`),
-    });
-    const key = tree.macroBlockIndex(target.root, target.setKey, target.group, task.retry);
-    const facts = await writeMacroBlockIndex(medium, key, merge.entries(), signal);
+    const write = async (_: number, tries: number) => {
+      const merging = new IndexMerge({
+        files: this.#files.filter(isKept),
+        before: this.#openBefore(signal),
+        copied: new EntryStream(this.#spill.chunks()),
+        takenOver: this.#takenOver?.open(signal),
+        control: entriesOf(this.#control),
+        gone: this.#gone,
+        ends: this.#ends,
+        hasFailed: (fileNumber, blockNumber) => failed.has(`${fileNumber}.${blockNumber}`),
+      });
+      const retry = indexRetry(task.retry, tries);
+      const key = tree.macroBlockIndex(target.root, target.setKey, target.group, retry);
+      const facts = await writeMacroBlockIndex(medium, key, merging.entries(), signal);
+      return { merge: merging, index: { key, facts } };
+    };
+    const { merge, index } = await this.#backup.redo.untilDone(0, write, signal);
     checkNewestPage(merge.newestPageLsn, stopped.stop.lsn);
     const { files, macroblockCount, plainBytes, newestPageLsn } = merge;
     const blockCounts = new Map(files.map((file) => [file.fileNumber, file.blockCount]));
@@ -124,9 +144,9 @@ export class IncrementCopy implements BackupCopy {
       failures: failures.filter(
         ({ suspect }) => suspect.macroblock < (blockCounts.get(suspect.fileNumber) ?? 0),
       ),
-      storedBytes: this.#storedBytes,
+      storedBytes: this.#storedBytes + (this.#takenOver?.storedBytes ?? 0),
       nextFileNumber: this.#nextFileNumber,
-      index: { key, facts },
+      index,
     };
   }
 
@@ -135,7 +155,19 @@ export class IncrementCopy implements BackupCopy {
     this.#spill[Symbol.dispose]();
   }
 
+  #openBefore(signal: AbortSignal): EntryStream {
+    return this.#before?.openIndex(signal) ?? new EntryStream(noChunks());
+  }
+
+  #planPieces(
+    onKept: Parameters<typeof planPieces>[3],
+    signal: AbortSignal,
+  ): AsyncGenerator<Piece, void, undefined> {
+    return planPieces(this.#files, this.#openBefore(signal), (path) => this.#changed.mapsOf(path), onKept);
+  }
+
   async #readChanges(signal: AbortSignal): Promise<void> {
+    if (this.#before === undefined) return;
     const { start, medium, target, task, context, identity } = this.#backup;
     const decision = rangesBetween(this.#before.backup, start, await this.#ancestors(start, signal));
     if (decision.kind === 'full') needFull(decision.reason);
@@ -157,6 +189,12 @@ export class IncrementCopy implements BackupCopy {
     for (const { fileNumber, endBlock } of copy.ended)
       this.#ends.set(fileNumber, Math.min(endBlock, this.#ends.get(fileNumber) ?? endBlock));
   }
+}
+
+const NO_NUMBERS: NumbersBefore = { byPath: new Map(), next: 1 };
+
+async function* noChunks(): AsyncGenerator<IndexChunk, void, undefined> {
+  // A full backup: there is no index before.
 }
 
 function entriesOf(copy: SubTaskCopy | undefined): readonly MacroBlockEntry[] {

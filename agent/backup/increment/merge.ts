@@ -1,6 +1,6 @@
 /**
- * An increment's index: the entries of what was copied, and for every other block the entry of the backup before. Both come
- * as streams in the order of the index, and so does the result: its memory does not grow with the number of blocks.
+ * An increment's index: the entries of what was copied, or taken over from an earlier attempt, and for every other block
+ * the entry of the backup before. All come as streams in the order of the index, and so does the result: its memory does not grow with the number of blocks.
  *
  * A file ends where a worker found its end, or at its first block that is shorter than a macroblock (gather.ts says why
  * what lies behind is left out). A file that was gone is left out altogether: the log drops it too.
@@ -22,6 +22,8 @@ export type MergeInput = {
   readonly files: readonly IncrementFile[];
   readonly before: EntryStream;
   readonly copied: EntryStream;
+  /** From an earlier attempt. */
+  readonly takenOver?: Pick<EntryStream, 'find'> | undefined;
   /** The control file's entries: they were copied last. */
   readonly control: readonly MacroBlockEntry[];
   /** Numbers of files that were gone. */
@@ -70,14 +72,15 @@ export class IndexMerge {
   }
 
   async #entryOf(file: IncrementFile, block: number): Promise<MacroBlockEntry> {
-    const { before, copied, control, hasFailed } = this.#input;
+    const { before, copied, takenOver, control, hasFailed } = this.#input;
     if (file.kind === 'control') {
       const entry = control[block];
       assert(entry !== undefined, 'the control file was copied');
       return entry;
     }
     const old = file.isKept ? await before.find(file.fileNumber, block) : undefined;
-    const own = await copied.find(file.fileNumber, block);
+    const own =
+      (await copied.find(file.fileNumber, block)) ?? (await takenOver?.find(file.fileNumber, block));
     if (own !== undefined) {
       const entry = isBasedOnBefore(own) ? onBase(own, old) : own;
       return hasFailed(file.fileNumber, block) ? { ...entry, pageCheckFailed: true } : entry;

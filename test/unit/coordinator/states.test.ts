@@ -135,6 +135,8 @@ describe('tasks', () => {
   test('a backup is tried again only when that can help, and not for ever', () => {
     expect(decideAfterFailure('BACKUP', 'DESTINATION_IO', 1).kind).toBe('retry');
     expect(decideAfterFailure('BACKUP', 'DESTINATION_IO', 3).kind).toBe('giveUp');
+    expect(decideAfterFailure('BACKUP', 'SERVER_UNREACHABLE', 7).kind).toBe('retry'); // it recovers from a crash
+    expect(decideAfterFailure('BACKUP', 'SERVER_UNREACHABLE', 8).kind).toBe('giveUp');
     expect(decideAfterFailure('BACKUP', 'BACKUP_FAILED', 1).kind).toBe('giveUp');
   });
 });

@@ -40,6 +40,7 @@ const PATHS: readonly (readonly [string, string])[] = [
   [tree.localityInfo(R, SET), '1001/data/backup_set_8/backup_9/tenant_locality_info'],
   [tree.diagnoseInfo(R, SET), '1001/data/backup_set_8/backup_9/tenant_diagnose_info'],
   [tree.macroBlock(R, SET, 'g', 33), '1001/data/backup_set_8/data/g/macro_block_9.33'],
+  [tree.subTaskIndex(R, SET, 'g', 33), '1001/data/backup_set_8/data/g/macro_block_9.33.index'],
   [tree.macroBlockIndex(R, SET, 'g', 0), '1001/data/backup_set_8/data/g/macro_block_index_9'],
   [tree.macroBlockIndex(R, SET, 'g', 1), '1001/data/backup_set_8/data/g/macro_block_index_9.1'],
 ];

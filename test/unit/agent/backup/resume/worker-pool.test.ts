@@ -1,0 +1,126 @@
+/** Worker threads whose destination goes away for a while. */
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { Counters } from '../../../../../agent/backup/counters.ts';
+import { pieceOf, type SubTask } from '../../../../../agent/backup/plan.ts';
+import { Redo } from '../../../../../agent/backup/resume/redo.ts';
+import { SharedLimits } from '../../../../../agent/backup/throttle.ts';
+import { copySubTasks } from '../../../../../agent/backup/worker-pool.ts';
+import type { WorkerSettings } from '../../../../../agent/backup/worker-protocol.ts';
+import type { DataFile } from '../../../../../engine/engine.ts';
+import { systemClock } from '../../../../../foundation/clock.ts';
+import { silentLogger } from '../../../../../foundation/log.ts';
+import { toLsn, toTimeline } from '../../../../../foundation/lsn.ts';
+import { decodeMacroBlockEntries } from '../../../../../storage-layout/macroblock/index.ts';
+import { readSubTaskIndexHead } from '../../../../../storage-layout/macroblock/sub-task-index.ts';
+import { openMedium } from '../../../../../storage-layout/media/open.ts';
+import { tree } from '../../../../../storage-layout/tree.ts';
+import { makeTestDirectory } from '../../../../support/postgres.ts';
+
+const FILES = 8;
+const FILE_BYTES = 40 * 8192;
+const ROOT = { clusterName: 'test', clusterId: 1n };
+const SET = { tenantId: 1n, fullSetId: 1n, setId: 1n };
+const { signal } = new AbortController();
+
+let directory: string;
+beforeEach(async () => {
+  directory = await makeTestDirectory('pool');
+  await mkdir(join(directory, 'destination'));
+});
+afterEach(async () => await rm(directory, { recursive: true, force: true }));
+
+async function subTasks(): Promise<SubTask[]> {
+  return await Promise.all(
+    Array.from({ length: FILES }, async (_, n) => {
+      const absolutePath = join(directory, String(n));
+      await writeFile(absolutePath, Buffer.alloc(FILE_BYTES, n + 1));
+      const file = { path: `base/5/${n}`, absolutePath, kind: 'main', sizeBytes: FILE_BYTES } as DataFile; // what is read of it
+      return { subTaskId: n + 1, pieces: [pieceOf({ ...file, fileNumber: n + 1 }, 0, 1)] };
+    }),
+  );
+}
+
+function settings(counters: Counters): WorkerSettings {
+  return {
+    destinationUri: `file://${directory}/destination`,
+    root: ROOT,
+    setKey: SET,
+    group: 'g',
+    compression: 'zstd:1',
+    pageChecksums: false,
+    keys: [],
+    limits: new SharedLimits().shared,
+    workerCount: 2,
+    counters: counters.shared,
+    attempt: {
+      backupSetId: 1n,
+      partitionGroup: 'g',
+      retry: 0,
+      previousSetId: 0n,
+      start: { timeline: toTimeline(1), lsn: toLsn(1n) },
+      systemIdentifier: 1n,
+      postgresMajor: 17,
+      blockSizeBytes: 8192,
+      segmentSizeBytes: 16_777_216,
+      pageChecksumVersion: 0,
+    },
+  };
+}
+
+function redo(limitMs: number, onWaiting: () => void): Redo {
+  const parts = { clock: systemClock, logger: silentLogger(), firstSubTaskId: 1, subTaskIdCount: 1000 };
+  return new Redo({ ...parts, limitMs, onWaiting });
+}
+
+test('do again what could not be written, in its place, and count it once', async () => {
+  const tasks = await subTasks();
+  const counters = new Counters();
+  // What is given back first brings the destination back.
+  let back: Promise<void> | undefined;
+  const comeBack = () => {
+    back ??= rename(join(directory, 'away'), join(directory, 'destination'));
+  };
+  const copying = copySubTasks(tasks, settings(counters), 2, redo(30_000, comeBack), signal);
+  // Workers open the destination before they copy, and find its directory gone when they create a file.
+  copying.catch(() => undefined); // awaited below
+  while (counters.read().macroblocks === 0n) await systemClock.sleep(1, signal);
+  await rename(join(directory, 'destination'), join(directory, 'away'));
+  const copies = await copying;
+  comeBack();
+  await back;
+
+  expect(copies.map(({ subTaskId }) => subTaskId)).toEqual(tasks.map(({ subTaskId }) => subTaskId));
+  await using medium = await openMedium(`file://${directory}/destination`);
+  for (const [n, { entries }] of copies.entries()) {
+    const [entry] = decodeMacroBlockEntries(Buffer.from(entries), 0, { file: 'copy' });
+    expect([n, entry?.fileNumber, entry?.plainBytes]).toEqual([n, n + 1, FILE_BYTES]);
+    const id = entry?.subTaskId ?? 0;
+    expect((await medium.stat(tree.macroBlock(ROOT, SET, 'g', id)))?.sizeBytes).toBeGreaterThan(0);
+    const head = await readSubTaskIndexHead(medium, tree.subTaskIndex(ROOT, SET, 'g', id));
+    expect(head).toMatchObject({ info: { subTaskId: id }, files: [{ path: `base/5/${n}` }] });
+  }
+  const { plainBytes, macroblocks, files } = counters.read();
+  expect({ plainBytes, macroblocks, files }).toEqual({
+    plainBytes: BigInt(FILES * FILE_BYTES),
+    macroblocks: BigInt(FILES),
+    files: BigInt(FILES),
+  });
+});
+
+test('give up when the destination stays away, with its error', async () => {
+  const tasks = await subTasks();
+  const copying = copySubTasks(
+    tasks,
+    settings(new Counters()),
+    2,
+    redo(600, () => undefined),
+    signal,
+  );
+  copying.catch(() => undefined); // awaited below
+  await rm(join(directory, 'destination'), { recursive: true });
+  await expect(copying).rejects.toMatchObject({
+    code: expect.stringMatching(/DESTINATION_IO|FILE_NOT_FOUND/),
+  });
+});
