@@ -37,7 +37,7 @@ export async function copySubTasks(
 }
 
 /**
- * Copies the sub tasks as they come, on `workerCount` threads; `onCopied` is told each copy when it is durable, in no
+ * Copies the sub tasks as they come, on up to `workerCount` threads, a further one for each sub task that is known; `onCopied` is told each copy when it is durable, in no
  * order. One whose destination failed is done again, as long as `redo` says so. The first other failure, or an aborted
  * `signal`, ends all at once: files that were not finished stay behind as garbage that no index names.
  */
@@ -52,16 +52,25 @@ export async function runSubTasks(
   signal.throwIfAborted();
   const ended = new AbortController();
   const queue = new SubTaskQueue(subTasks, redo, AbortSignal.any([signal, ended.signal]));
-  const workers = Array.from(
-    { length: workerCount },
-    () => new Worker(WORKER_FILE, { workerData: settings, resourceLimits: WORKER_LIMITS }),
-  );
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const workers: Worker[] = [];
+  const runs: Promise<void>[] = [];
+  const { promise: failed, reject } = Promise.withResolvers<never>();
   const onAbort = () => reject(signal.reason as Error); // whatever the caller aborted with
   signal.addEventListener('abort', onAbort, { once: true });
+  const start = () => {
+    const worker = new Worker(WORKER_FILE, { workerData: settings, resourceLimits: WORKER_LIMITS });
+    workers.push(worker);
+    const run = serve(worker, queue, onCopied);
+    run.catch(reject);
+    runs.push(run);
+  };
+  const runAll = async () => {
+    if (workerCount > 0) start();
+    while (workers.length < workerCount && (await queue.hasMoreThan(workers.length))) start();
+    await Promise.all(runs);
+  };
   try {
-    const runs = workers.map((worker) => serve(worker, queue, onCopied));
-    await Promise.race([Promise.all(runs), aborted]);
+    await Promise.race([runAll(), failed]);
   } finally {
     signal.removeEventListener('abort', onAbort);
     ended.abort();
@@ -80,6 +89,9 @@ class SubTaskQueue {
   readonly #redo: Redo;
   readonly #signal: AbortSignal;
   readonly #again: SubTask[] = [];
+  /** Known, and given to no worker yet. */
+  readonly #ahead: SubTask[] = [];
+  #known = 0;
   /** Given to workers and not yet durable, or waiting to be done again. */
   #open = 0;
   #sourceHasEnded = false;
@@ -96,16 +108,31 @@ class SubTaskQueue {
     for (;;) {
       const again = this.#again.shift();
       if (again !== undefined) return again;
-      if (!this.#sourceHasEnded) {
-        const next = await this.#source.next();
-        if (next.done !== true) {
-          this.#open += 1;
-          return next.value;
-        }
-        this.#sourceHasEnded = true;
-      } else if (this.#open === 0) return undefined;
+      const next = this.#ahead.shift();
+      if (next !== undefined) {
+        this.#open += 1;
+        return next;
+      }
+      if (!this.#sourceHasEnded) await this.#learnNext();
+      else if (this.#open === 0) return undefined;
       else await this.#changed.promise;
     }
+  }
+
+  /** Whether there are or were more sub tasks than so many. */
+  async hasMoreThan(count: number): Promise<boolean> {
+    while (this.#known <= count && !this.#sourceHasEnded) await this.#learnNext();
+    return this.#known > count;
+  }
+
+  async #learnNext(): Promise<void> {
+    const next = await this.#source.next();
+    if (next.done === true) {
+      this.#sourceHasEnded = true;
+      return;
+    }
+    this.#known += 1;
+    this.#ahead.push(next.value);
   }
 
   isDurable(): void {
