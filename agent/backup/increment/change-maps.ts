@@ -13,7 +13,7 @@ import { flawOf, type MappedLog } from './decision.ts';
 
 /** How long the archiver may take to seal the log up to the backup's start. */
 const SEAL_WAIT_MS = 300_000;
-const FIRST_POLL_MS = 100;
+const FIRST_POLL_MS = 20;
 const LAST_POLL_MS = 2000;
 
 export type ChangeMapPlace = {
