@@ -188,6 +188,12 @@ describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) =
   test(
     'in a synthetic full keeps files with their keys; it, its increment and a delta restore need nothing of its source',
     async () => {
+      const { deployment } = scenario;
+      await deployment.sql("ALTER SYSTEM SET backup_encryption = 'off'");
+      await expect(deployment.sql('ALTER SYSTEM BACKUP SYNTHETIC DATABASE')).rejects.toThrow(
+        /SYNTHETIC_BACKUP_REFUSED.*is encrypted/,
+      );
+      await deployment.sql("ALTER SYSTEM SET backup_encryption = 'on'");
       await backUp('SYNTHETIC DATABASE');
       const [source = '', synthetic = ''] = (await setIds()).slice(-2);
       const made = states.get(BigInt(source)) ?? never();
