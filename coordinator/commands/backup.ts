@@ -204,7 +204,7 @@ function notArchiving(tenant: Tenant, round: Round | undefined): HoldfastError {
   );
 }
 
-function inProgress(tenant: Tenant, job: Job): HoldfastError {
+export function inProgress(tenant: Tenant, job: Job): HoldfastError {
   return new HoldfastError('BACKUP_IN_PROGRESS', `a backup of tenant "${tenant.tenant_name}" is running`, {
     detail: `Job ${job.job_id} is ${job.state}.`,
     hint: `Wait for it, or: ALTER SYSTEM CANCEL BACKUP TENANT = ${tenant.tenant_name};`,
