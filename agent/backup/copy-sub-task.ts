@@ -65,6 +65,8 @@ export async function copyBlocks(
     return { writer, ...found };
   } catch (error) {
     await writer[Symbol.asyncDispose]();
+    // What was begun would only take up room: no index names it. Where that fails it stays, as garbage.
+    await medium.deleteMany([key], signal).catch(() => undefined);
     throw error;
   }
 }

@@ -15,7 +15,6 @@ import {
 } from '../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
-import { tree } from '../../storage-layout/tree.ts';
 import { type CopiedBlocks, type CopyContext, copyBlocks } from './copy-sub-task.ts';
 import { Counters } from './counters.ts';
 import type { SubTask } from './plan.ts';
@@ -45,18 +44,25 @@ async function run(): Promise<void> {
   let closing: Promise<void> = Promise.resolve();
   for await (const subTask of subTasks()) {
     const counters = new Counters(settings.counters);
-    let context: CopyContext | undefined;
+    let context: CopyContext;
     let copied: CopiedBlocks;
     try {
       context = { ...common, counters, medium: await destination.open() };
       copied = await copyBlocks(context, subTask, never);
     } catch (error) {
       giveBack(counters, subTask, error);
-      if (context !== undefined) await discard(context, subTask);
       continue;
     }
     await closing;
-    closing = close(context, subTask, copied).catch((error: unknown) => giveBack(counters, subTask, error));
+    closing = close(context, subTask, copied).catch((error: unknown) => {
+      try {
+        giveBack(counters, subTask, error);
+      } catch (fatal) {
+        // The parent waits for this sub task, and gives no other.
+        post({ kind: 'failed', error: plainError(fatal) });
+        throw fatal;
+      }
+    });
     closing.catch(() => undefined); // awaited in the next round or below; until then it is nobody's
   }
   await closing;
@@ -97,12 +103,6 @@ function giveBack(counters: Counters, subTask: SubTask, error: unknown): void {
   if (!mayBeRedone(toHoldfastError(error))) throw error;
   counters.takeBack();
   post({ kind: 'undone', subTask, error: plainError(error) });
-}
-
-/** What was begun would only take up room; no index names it. */
-async function discard({ medium, root, setKey, group }: CopyContext, { subTaskId }: SubTask): Promise<void> {
-  const key = tree.macroBlock(root, setKey, group, subTaskId);
-  await medium.deleteMany([key], never).catch(() => undefined); // then it stays, as garbage
 }
 
 function encodeEntries(entries: readonly MacroBlockEntry[]): Uint8Array<ArrayBuffer> {

@@ -1,15 +1,17 @@
 /** The thread of read-ahead.ts: fetches, checks and decompresses archived log ahead of who asks for it. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { defined } from '../../foundation/assert.ts';
+import { HoldfastError, isError } from '../../foundation/errors.ts';
 import { LogBuffers, type LogChunkRead, readLogFile } from '../../storage-layout/clog/log-file.ts';
 import type { LogStretch } from '../../storage-layout/clog/lookup.ts';
+import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
 import { plainError } from '../backup/worker-protocol.ts';
 import type { FromReadAhead, ReadAheadSettings, ToReadAhead } from './read-ahead-protocol.ts';
 
 const port = defined(parentPort, 'the port of a worker thread');
 const settings = workerData as ReadAheadSettings; // only read-ahead.ts starts this file
-const medium = await openKeyedMedium(settings.uri, settings.keys);
+let opened: Medium | undefined;
 
 const slots: Buffer[] = Array.from({ length: settings.slotCount }, () => Buffer.alloc(0));
 const free: number[] = [...slots.keys()];
@@ -37,11 +39,23 @@ const buffers = new SlotBuffers();
 
 async function readStretch({ file, begin, end }: LogStretch): Promise<void> {
   try {
+    const medium = await openDestination();
     for await (const chunk of readLogFile(medium, file, begin, end, undefined, buffers))
       send(inSlot(buffers.slot, buffers.memory, chunk));
     send({ kind: 'read' });
   } catch (error) {
     send({ kind: 'failed', error: plainError(error) });
+  }
+}
+
+/** The restore has it open already: when it is not there now, it has gone away, and may come back. */
+async function openDestination(): Promise<Medium> {
+  try {
+    opened ??= await openKeyedMedium(settings.uri, settings.keys);
+    return opened;
+  } catch (cause) {
+    if (!isError(cause, 'INVALID_BACKUP_DEST')) throw cause;
+    throw new HoldfastError('DESTINATION_IO', cause.message, { cause });
   }
 }
 

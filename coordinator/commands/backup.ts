@@ -42,11 +42,12 @@ export async function* backup(
       },
     );
   }
-  const chosen: Chosen[] = [];
+  const chosen: (Chosen & ChosenKeys)[] = [];
   let refused: HoldfastError | undefined;
   for (const tenant of await selectTenants(context, statement.tenants)) {
     try {
-      chosen.push(await chooseBackup(context, tenant, statement.mode, destination, signal));
+      const choice = await chooseBackup(context, tenant, statement.mode, destination, signal);
+      chosen.push({ ...choice, ...(await chooseKeys(context, choice, session, signal)) });
     } catch (error) {
       if (statement.tenants !== 'all' || !isRefusal(error)) throw error;
       refused = error;
@@ -63,13 +64,10 @@ export async function* backup(
   for (const { tenant } of read) await checkTenant(context, tenant, 'backup', undefined, signal);
   const jobs: bigint[] = [];
   for (const each of chosen) {
-    const { tenant, mode, fullReason, logMode } = each;
-    const carried = await carriedKeys(context, each, session, signal);
-    const key = await newKeyFor(context, tenant.tenant_id, session, carried);
+    const { tenant, mode, fullReason, logMode, key, carried } = each;
     const jobId = await createJob(context, each, statement, key, carried);
     jobs.push(jobId);
     if (fullReason !== '') yield notice(`a real full backup is made instead: ${fullReason}`);
-    if (key === undefined && carried.length > 0) yield becomesPlain(tenant, each.source?.setId ?? 0n);
     if (key !== undefined && logMode === 'NONE') yield logIsPlain(tenant, each.round);
     yield notice(
       `${mode === 'full' ? '' : `${mode} `}backup of tenant "${tenant.tenant_name}" started: job ${jobId}`,
@@ -171,6 +169,21 @@ async function carriedKeys(
   return await keysOfSource(medium, context.root, source, secrets, signal);
 }
 
+/** `key`: of the new set; undefined: it is plain. */
+type ChosenKeys = { readonly key: NewDataKey | undefined; readonly carried: readonly DataKey[] };
+
+async function chooseKeys(
+  context: CoordinatorContext,
+  choice: Chosen,
+  session: SqlSession,
+  signal: AbortSignal,
+): Promise<ChosenKeys> {
+  const carried = await carriedKeys(context, choice, session, signal);
+  const key = await newKeyFor(context, choice.tenant.tenant_id, session, carried);
+  if (key === undefined && carried.length > 0) throw wouldBePlain(choice.tenant, choice.source?.setId ?? 0n);
+  return { key, carried };
+}
+
 function isRefusal(error: unknown): error is HoldfastError {
   return isError(error, 'BACKUP_CAN_NOT_START', 'SYNTHETIC_BACKUP_REFUSED');
 }
@@ -191,7 +204,7 @@ function notArchiving(tenant: Tenant, round: Round | undefined): HoldfastError {
   );
 }
 
-function inProgress(tenant: Tenant, job: Job): HoldfastError {
+export function inProgress(tenant: Tenant, job: Job): HoldfastError {
   return new HoldfastError('BACKUP_IN_PROGRESS', `a backup of tenant "${tenant.tenant_name}" is running`, {
     detail: `Job ${job.job_id} is ${job.state}.`,
     hint: `Wait for it, or: ALTER SYSTEM CANCEL BACKUP TENANT = ${tenant.tenant_name};`,
@@ -208,13 +221,15 @@ function logIsPlain(tenant: Tenant, round: bigint): CommandEvent {
   };
 }
 
-function becomesPlain(tenant: Tenant, setId: bigint): CommandEvent {
-  return {
-    kind: 'notice',
-    severity: 'WARNING',
-    message: `backup set ${setId} of tenant "${tenant.tenant_name}" is encrypted, the synthetic full that is made of it is not`,
-    hint: "SET ENCRYPTION ON IDENTIFIED BY '<password>'; or ALTER SYSTEM SET backup_encryption = 'on';",
-  };
+/** What was encrypted does not become plain by itself: not by a schedule that knows no password either. */
+function wouldBePlain(tenant: Tenant, setId: bigint): HoldfastError {
+  return new HoldfastError(
+    'SYNTHETIC_BACKUP_REFUSED',
+    `backup set ${setId} of tenant "${tenant.tenant_name}" is encrypted, and a synthetic full that is made of it here would not be`,
+    {
+      hint: "SET ENCRYPTION ON IDENTIFIED BY '<password>'; or ALTER SYSTEM SET backup_encryption = 'on'; a plain full set comes of BACKUP DATABASE only.",
+    },
+  );
 }
 
 async function createJob(

@@ -2,6 +2,7 @@
 import { HoldfastError } from '../../foundation/errors.ts';
 import { type KeyPlace, type Rotation, rotateDataKeys } from '../../storage-layout/encryption/key-records.ts';
 import { findKeyPlaces } from '../../storage-layout/encryption/unlock.ts';
+import { findRunningJob } from '../catalog/jobs.ts';
 import type { Tenant } from '../catalog/tenants.ts';
 import { type CoordinatorContext, write } from '../context.ts';
 import { checkOwner } from '../destination/claims.ts';
@@ -9,6 +10,7 @@ import { sessionSecrets } from '../encryption/keys.ts';
 import type { SqlSession } from '../sql/session.ts';
 import type { StatementOf } from '../sql/statements.ts';
 import { requireDestination } from './archive.ts';
+import { inProgress } from './backup.ts';
 import { type Events, notice, selectTenants } from './command.ts';
 
 /** Names of that many places are told. */
@@ -34,7 +36,13 @@ export async function* rotateBackupKey(
   const destination = await requireDestination(context);
   const medium = await context.destinations.open(destination.uri, signal);
   await checkOwner(medium, context.deployment, signal);
-  for (const tenant of await selectTenants(context, statement.tenants)) {
+  const tenants = await selectTenants(context, statement.tenants);
+  // What a backup that has not begun will write is wrapped already, in the old way.
+  for (const tenant of tenants) {
+    const running = await findRunningJob(context.catalog, 'BACKUP', tenant.tenant_name);
+    if (running !== undefined) throw inProgress(tenant, running);
+  }
+  for (const tenant of tenants) {
     const done: Record<Rotation, KeyPlace[]> = { rotated: [], unencrypted: [], unopened: [] };
     for (const place of await findKeyPlaces(medium, context.root, tenant.tenant_id, signal))
       done[await rotateDataKeys(place, secrets, wrappers, context.clock.nowUs(), signal)].push(place);

@@ -13,7 +13,9 @@ import {
   StartTaskSchema,
   ValidateTaskSchema,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import { unlockRound } from '../../storage-layout/encryption/unlock.ts';
+import { tree } from '../../storage-layout/tree.ts';
 import { awayEvent } from '../archive/changes.ts';
 import { listLiveTasks, moveTask, type Task } from '../catalog/jobs.ts';
 import {
@@ -206,7 +208,9 @@ async function prepareArchive(
     throw new HoldfastError('INTERNAL', `task ${task.task_id} has no round`);
   const destination = destinationOf(context, round.destination);
   const medium = await context.destinations.open(destination.uri, signal);
-  destination.keys = keyMessages(await unlockRound(medium, root, key, await keySecrets(context), signal));
+  const keys = await unlockRound(medium, root, key, await keySecrets(context), signal);
+  requireKey(round.encryption_mode, keys, tree.roundDirectory(root, key));
+  destination.keys = keyMessages(keys);
   const written = await highestLogEpoch(medium, root, key, task.partition_group, signal);
   const epoch = (written > row.epoch ? written : row.epoch) + 1n;
   const option = readArchiveOption(await parameterText(catalog, 'backup_log_archive_option', key.tenantId));
@@ -231,6 +235,12 @@ async function prepareArchive(
   return { kind: { case: 'archive', value }, group: { row, epoch } };
 }
 
+/** What is said to be encrypted must not become plain because its key record is gone. */
+function requireKey(mode: string, keys: readonly DataKey[], directory: string): void {
+  if (mode === 'NONE' || keys.some((key) => key.writes && key.directory === directory)) return;
+  throw new HoldfastError('DATA_CORRUPT', `${directory} is encrypted, and its key record is gone`);
+}
+
 /** The slot of a partition group: the same for every round and attempt. At most 63 characters of a-z, 0-9 and _. */
 export function slotName(context: CoordinatorContext, tenantId: bigint, group: string): string {
   const clean = (text: string) => text.toLowerCase().replaceAll(/[^a-z0-9_]/g, '_');
@@ -252,12 +262,16 @@ async function prepareBackup(
   const others = runningCopies(await listLiveTasks(catalog)).length;
   const limits = await copyLimits(catalog, task.tenant_id, others + 1);
   const destination = destinationOf(context, set?.destination ?? '');
-  destination.keys = keyMessages(set === undefined ? [] : await keysOfBackup(context, set, signal));
+  const fullSetId = set?.full_set_id ?? BigInt(spec.setId);
+  const keys = set === undefined ? [] : await keysOfBackup(context, set, signal);
+  const directory = tree.backupSetDirectory(context.root, task.tenant_id, fullSetId);
+  requireKey(set?.encryption_mode ?? 'NONE', keys, directory);
+  destination.keys = keyMessages(keys);
   const value = create(BackupTaskSchema, {
     destination,
     tenantId: task.tenant_id,
     backupSetId: BigInt(spec.setId),
-    fullSetId: set?.full_set_id ?? BigInt(spec.setId),
+    fullSetId,
     previousSetId: set?.previous_set_id ?? 0n,
     sourceSetId: set?.source_set_id ?? 0n,
     sourceFullSetId: set?.source_full_set_id ?? 0n,

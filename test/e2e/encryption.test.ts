@@ -188,6 +188,12 @@ describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) =
   test(
     'in a synthetic full keeps files with their keys; it, its increment and a delta restore need nothing of its source',
     async () => {
+      const { deployment } = scenario;
+      await deployment.sql("ALTER SYSTEM SET backup_encryption = 'off'");
+      await expect(deployment.sql('ALTER SYSTEM BACKUP SYNTHETIC DATABASE')).rejects.toThrow(
+        /SYNTHETIC_BACKUP_REFUSED.*is encrypted/,
+      );
+      await deployment.sql("ALTER SYSTEM SET backup_encryption = 'on'");
       await backUp('SYNTHETIC DATABASE');
       const [source = '', synthetic = ''] = (await setIds()).slice(-2);
       const made = states.get(BigInt(source)) ?? never();
@@ -324,6 +330,11 @@ describe.each(majors(17))('an encrypted destination of PostgreSQL %i', (major) =
         'SELECT encryption_mode, backup_type FROM CDB_OB_BACKUP_SET_FILES ORDER BY backup_set_id DESC LIMIT 1',
       );
       expect(newest).toEqual({ encryption_mode: 'TRANSPARENT_ENCRYPTION', backup_type: 'I' });
+      // What a running backup is going to write is wrapped already.
+      await deployment.sql("ALTER SYSTEM SET backup_net_limit = '200KB'");
+      await deployment.sql('ALTER SYSTEM BACKUP DATABASE');
+      await expect(deployment.sql('ALTER SYSTEM ROTATE BACKUP KEY')).rejects.toThrow(/BACKUP_IN_PROGRESS/);
+      await deployment.sql('ALTER SYSTEM CANCEL BACKUP');
     },
     BUSY_MS,
   );

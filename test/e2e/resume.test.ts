@@ -126,7 +126,8 @@ test('the server is killed: the session is dead, the agent goes on in a new one'
 
 test('the coordinator is killed, then the destination is away: the attempt and its window go on, and copy little twice', async () => {
   const { deployment } = scenario;
-  const setId = await beginSlowBackup(scenario, 'DATABASE', 1, '400KB');
+  const setId = await beginSlowBackup(scenario, 'DATABASE', 1, '1MB');
+  await deployment.sql("ALTER SYSTEM SET backup_net_limit = '300KB'"); // the coordinator takes its time to come back
   await deployment.coordinator.kill();
   await durable(scenario, setId, 0, 2); // meanwhile
   await deployment.coordinator.start();

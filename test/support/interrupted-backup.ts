@@ -63,7 +63,7 @@ export async function durable(
 ): Promise<void> {
   await waitFor(
     async () => ((await subTaskFiles(scenario, setId, retry)).indexes.length >= count ? true : undefined),
-    { what: `${count} durable sub tasks of set ${setId}`, timeoutMs: 60_000, intervalMs: 20 },
+    { what: `${count} durable sub tasks of set ${setId}`, timeoutMs: 180_000, intervalMs: 20 },
   );
 }
 

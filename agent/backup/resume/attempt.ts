@@ -10,6 +10,7 @@ export type Attempt = {
   readonly retry: number;
   /** 0: a full backup. */
   readonly previousSetId: bigint;
+  readonly pageCheck: boolean;
   readonly start: LogPoint;
   readonly systemIdentifier: bigint;
   readonly postgresMajor: number;
@@ -19,17 +20,18 @@ export type Attempt = {
 };
 
 export function attemptOf(
-  task: Pick<Attempt, 'backupSetId' | 'partitionGroup' | 'retry' | 'previousSetId'>,
+  task: Pick<Attempt, 'backupSetId' | 'partitionGroup' | 'retry' | 'previousSetId' | 'pageCheck'>,
   identity: InstanceIdentity,
   start: LogPoint,
 ): Attempt {
-  const { backupSetId, partitionGroup, retry, previousSetId } = task;
+  const { backupSetId, partitionGroup, retry, previousSetId, pageCheck } = task;
   const { systemIdentifier, major, blockSizeBytes, segmentSizeBytes, pageChecksumVersion } = identity;
   return {
     backupSetId,
     partitionGroup,
     retry,
     previousSetId,
+    pageCheck,
     start: { timeline: start.timeline, lsn: start.lsn },
     systemIdentifier,
     postgresMajor: major,

@@ -25,14 +25,16 @@ export function decideReuse(
     readonly start: LogPoint;
     readonly previousSetId: bigint;
     readonly round: bigint;
+    readonly pageCheck: boolean;
   },
 ): ReuseDecision {
-  const { identity, start, previousSetId, round } = now;
+  const { identity, start, previousSetId, round, pageCheck } = now;
   if (round === 0n) return nothing('no log is archived that tells what was changed since');
   const from = earlier.start;
   if (from === undefined || from.timeline === 0) return nothing('the attempt before has no position');
   const difference = differenceOf({ ...earlier, start: from, stop: from }, identity);
   if (difference !== undefined) return nothing(difference);
+  if (pageCheck && !earlier.pageCheck) return nothing('the attempt before did not check pages');
   if (earlier.previousSetId !== previousSetId)
     return nothing(
       `the attempt before went on from backup set ${earlier.previousSetId}, this one from ${previousSetId}`,
@@ -78,6 +80,23 @@ export function isReusable(entry: MacroBlockEntry, wanted: WantedBlock, start: L
 function covers(pages: Uint8Array | undefined, wanted: Uint8Array): boolean {
   for (let n = 0; n < PAGE_MAP_BYTES; n += 1) if ((wanted[n] ?? 0) & ~(pages?.[n] ?? 0)) return false;
   return true;
+}
+
+/**
+ * What holds for all blocks of one attempt. A catalog that lost its last minutes can have given one attempt twice: what the
+ * log changed is asked for since the first of the starts. Undefined without any, and when they lie on several timelines.
+ */
+export function earliestOf(infos: readonly SubTaskIndexInfo[]): SubTaskIndexInfo | undefined {
+  const [first] = infos;
+  if (infos.some((info) => info.start?.timeline !== first?.start?.timeline)) return undefined;
+  return infos.reduce<SubTaskIndexInfo | undefined>(
+    (least, info) => (least === undefined || startOf(info) < startOf(least) ? info : least),
+    undefined,
+  );
+}
+
+function startOf(info: SubTaskIndexInfo): bigint {
+  return info.start?.lsn ?? 0n;
 }
 
 /** Which indexes of one attempt are read, one behind the other: a sub task that was done again stands in two of them. */

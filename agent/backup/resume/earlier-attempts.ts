@@ -11,7 +11,7 @@ import {
 import type { Medium } from '../../../storage-layout/media/medium.ts';
 import { parseTreePath, tree } from '../../../storage-layout/tree.ts';
 import type { BackupTarget } from '../target.ts';
-import { chainOf } from './decision.ts';
+import { chainOf, earliestOf } from './decision.ts';
 
 /** The entries of an attempt's blocks: asked for in the order of an index. */
 export interface BlocksBefore {
@@ -42,9 +42,9 @@ export async function findEarlierAttempt(
     newest = head.info.retry;
     heads.push(head);
   }
-  const info = heads[0]?.info;
+  const info = earliestOf(heads.map((head) => head.info));
   if (info === undefined) return undefined;
-  const takenOver = heads.filter((head) => head.info.takenOver);
+  const takenOver = chainOf(heads.filter((head) => head.info.takenOver));
   const copied = chainOf(heads.filter((head) => !head.info.takenOver));
   return {
     info,

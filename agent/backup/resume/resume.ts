@@ -42,8 +42,8 @@ async function find(backup: Omit<BegunBackup, 'resume'>, signal: AbortSignal): P
   try {
     const earlier = await findEarlierAttempt(medium, target, task.retry, signal);
     if (earlier === undefined) return 'the attempts before had not made a sub task durable';
-    const { previousSetId, round } = task;
-    const decision = decideReuse(earlier.info, { identity, start, previousSetId, round });
+    const { previousSetId, round, pageCheck } = task;
+    const decision = decideReuse(earlier.info, { identity, start, previousSetId, round, pageCheck });
     if (decision.kind === 'nothing') return decision.reason;
     const pages = new ChangedPages(join(context.stateDirectory, 'increments'), listing.files);
     changed = pages;

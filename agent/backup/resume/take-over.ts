@@ -21,11 +21,13 @@ export type TakeOverInput = {
   readonly mapsOf: (path: string) => Uint8Array;
   /** Of this attempt. */
   readonly start: Lsn;
+  /** Whether what the entry names is still there, as long as it must be. */
+  readonly isThere: (entry: MacroBlockEntry) => Promise<boolean>;
 };
 
 /** The entries that are taken over, in order. */
 export async function* takeOver(input: TakeOverInput): AsyncGenerator<MacroBlockEntry, void, undefined> {
-  const { blocks, sameFiles, mapsOf, start } = input;
+  const { blocks, sameFiles, mapsOf, start, isThere } = input;
   let mapped = '';
   let maps: Uint8Array = new Uint8Array();
   for await (const piece of input.pieces) {
@@ -39,7 +41,8 @@ export async function* takeOver(input: TakeOverInput): AsyncGenerator<MacroBlock
       if (entry === undefined) continue;
       const changed = maps.subarray(block * PAGE_MAP_BYTES, (block + 1) * PAGE_MAP_BYTES);
       const plainBytes = blockBytes({ sizeBytes: piece.listedBytes }, block);
-      if (isReusable(entry, { plainBytes, pages: piece.pages, changed }, start)) yield entry;
+      const wanted = { plainBytes, pages: piece.pages, changed };
+      if (isReusable(entry, wanted, start) && (await isThere(entry))) yield entry;
     }
   }
 }

@@ -6,10 +6,12 @@ import {
   readSubTaskIndexChunks,
   writeSubTaskIndex,
 } from '../../../storage-layout/macroblock/sub-task-index.ts';
+import type { Medium } from '../../../storage-layout/media/medium.ts';
 import { tree } from '../../../storage-layout/tree.ts';
 import type { BegunBackup } from '../copy.ts';
 import type { NumbersOfAttempt } from '../increment/file-numbers.ts';
 import type { NumberedFile, Piece } from '../plan.ts';
+import type { BackupTarget } from '../target.ts';
 import { attemptOf, infoOf } from './attempt.ts';
 import type { ResumePoint } from './resume.ts';
 import { takeOver, withoutTakenOver } from './take-over.ts';
@@ -52,6 +54,7 @@ export class TakenOver {
       .filter(({ path, fileNumber, kind }) => kind === 'main' && numbers.numberOf(path) === fileNumber)
       .map(({ path, fileNumber }) => ({ path, fileNumber }));
     const sameFiles = new Set(same.map(({ fileNumber }) => fileNumber));
+    const stored = new StoredFiles(medium, target, signal);
     const write = async (id: number) => {
       const key = tree.subTaskIndex(target.root, target.setKey, target.group, id);
       const counted = new CountedEntries(
@@ -61,6 +64,7 @@ export class TakenOver {
           sameFiles,
           mapsOf: (path) => changed.mapsOf(path),
           start: start.lsn,
+          isThere: (entry) => stored.holds(entry),
         }),
       );
       const info = infoOf(attemptOf(task, identity, start), id, true);
@@ -98,6 +102,34 @@ export class TakenOver {
 const NONE: AsyncIterable<never> = {
   [Symbol.asyncIterator]: () => ({ next: async () => ({ done: true, value: undefined }) }),
 };
+
+/** The macroblock files of the set, each looked at once: an index may have outlived its file. */
+class StoredFiles {
+  readonly #medium: Medium;
+  readonly #target: BackupTarget;
+  readonly #signal: AbortSignal;
+  readonly #sizes = new Map<number, Promise<number>>();
+
+  constructor(medium: Medium, target: BackupTarget, signal: AbortSignal) {
+    this.#medium = medium;
+    this.#target = target;
+    this.#signal = signal;
+  }
+
+  /** What the set itself has of the block; the rest is the set before's. */
+  async holds(entry: MacroBlockEntry): Promise<boolean> {
+    const { subTaskId, offset, storedBytes } = entry.delta ?? entry;
+    const size = this.#sizes.get(subTaskId) ?? this.#sizeOf(subTaskId);
+    this.#sizes.set(subTaskId, size);
+    return (await size) >= offset + storedBytes;
+  }
+
+  async #sizeOf(subTaskId: number): Promise<number> {
+    const { root, setKey, group } = this.#target;
+    const key = tree.macroBlock(root, setKey, group, subTaskId);
+    return (await this.#medium.stat(key, this.#signal))?.sizeBytes ?? 0;
+  }
+}
 
 /** Counts what passes. */
 class CountedEntries {

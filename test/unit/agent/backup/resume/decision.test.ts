@@ -1,6 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import { describe, expect, test } from 'vitest';
-import { chainOf, decideReuse, isReusable } from '../../../../../agent/backup/resume/decision.ts';
+import { chainOf, decideReuse, earliestOf, isReusable } from '../../../../../agent/backup/resume/decision.ts';
 import type { InstanceIdentity } from '../../../../../engine/engine.ts';
 import { parseLsn, toLsn, toTimeline } from '../../../../../foundation/lsn.ts';
 import {
@@ -22,6 +22,7 @@ const NOW = {
   start: { timeline: toTimeline(1), lsn: parseLsn('0/3000') },
   previousSetId: 0n,
   round: 4n,
+  pageCheck: true,
 };
 
 function earlier(change: Partial<Omit<SubTaskIndexInfo, '$typeName' | '$unknown'>> = {}): SubTaskIndexInfo {
@@ -34,6 +35,7 @@ function earlier(change: Partial<Omit<SubTaskIndexInfo, '$typeName' | '$unknown'
     blockSizeBytes: 8192,
     segmentSizeBytes: 16_777_216,
     pageChecksumVersion: 1,
+    pageCheck: true,
     ...change,
   });
 }
@@ -49,6 +51,7 @@ describe('what an earlier attempt made durable', () => {
   test.each([
     ['no round', earlier(), { round: 0n }, /no log is archived/],
     ['no position', earlier({ start: undefined }), {}, /no position/],
+    ['pages not checked', earlier({ pageCheck: false }), {}, /did not check pages/],
     ['another system', earlier({ systemIdentifier: 8n }), {}, /another system, 7/],
     ['another version', earlier({ postgresMajor: 16 }), {}, /version 17/],
     ['another page size', earlier({ blockSizeBytes: 16_384 }), {}, /pages have 8192/],
@@ -145,4 +148,18 @@ test('a sub task that was done again is read once', () => {
     head(998, 12, 19),
   ];
   expect(chainOf(heads).map(({ key }) => key)).toEqual(['1', '2', '3']);
+});
+
+describe('an attempt that was given twice', () => {
+  const at = (lsn: bigint, timeline = 1) =>
+    earlier({ start: { $typeName: 'holdfast.v1.LogPosition', timeline, lsn } });
+
+  test('is judged from the first of its starts', () => {
+    expect(earliestOf([])).toBeUndefined();
+    expect(earliestOf([at(0x2000n), at(0x1000n), at(0x1800n)])?.start?.lsn).toBe(0x1000n);
+  });
+
+  test('on two timelines is not taken over from', () => {
+    expect(earliestOf([at(0x2000n), at(0x1000n, 2)])).toBeUndefined();
+  });
 });

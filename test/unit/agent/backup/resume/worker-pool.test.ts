@@ -59,6 +59,7 @@ function settings(counters: Counters): WorkerSettings {
       partitionGroup: 'g',
       retry: 0,
       previousSetId: 0n,
+      pageCheck: true,
       start: { timeline: toTimeline(1), lsn: toLsn(1n) },
       systemIdentifier: 1n,
       postgresMajor: 17,
