@@ -5,6 +5,7 @@
  */
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { readServerState, type ServerState } from '../../cli/demo/database-state.ts';
 import { waitFor } from '../../cli/demo/wait.ts';
@@ -127,7 +128,9 @@ test('the server is killed: the session is dead, the agent goes on in a new one'
 test('the coordinator is killed, then the destination is away: the attempt and its window go on, and copy little twice', async () => {
   const { deployment } = scenario;
   const setId = await beginSlowBackup(scenario, 'DATABASE', 1, '1MB');
-  await deployment.sql("ALTER SYSTEM SET backup_net_limit = '300KB'"); // the coordinator takes its time to come back
+  // The coordinator takes its time to come back; the agent must have heard of it before.
+  await deployment.sql("ALTER SYSTEM SET backup_net_limit = '200KB'");
+  await wait(5000);
   await deployment.coordinator.kill();
   await durable(scenario, setId, 0, 2); // meanwhile
   await deployment.coordinator.start();
