@@ -54,8 +54,8 @@ export class TakenOver {
       .filter(({ path, fileNumber, kind }) => kind === 'main' && numbers.numberOf(path) === fileNumber)
       .map(({ path, fileNumber }) => ({ path, fileNumber }));
     const sameFiles = new Set(same.map(({ fileNumber }) => fileNumber));
-    const stored = new StoredFiles(medium, target, signal);
     const write = async (id: number) => {
+      const stored = new StoredFiles(medium, target, signal); // anew for each try: a failure to look is kept too
       const key = tree.subTaskIndex(target.root, target.setKey, target.group, id);
       const counted = new CountedEntries(
         takeOver({
