@@ -2,44 +2,52 @@
  * Worker threads that work jobs off. A bounded number of jobs is in flight; the first failure ends all of them. A worker
  * answers each job, in order, with one message: `done` with what it did, or `failed` with a HoldfastError's fields.
  */
-import { Worker } from 'node:worker_threads';
-import { type ErrorCode, HoldfastError, toHoldfastError } from '../foundation/errors.ts';
+import type { Worker } from 'node:worker_threads';
+import { HoldfastError, toHoldfastError } from '../foundation/errors.ts';
+import { errorOfPlain, type PlainError } from './plain-error.ts';
+import type { Threads } from './threads.ts';
 
 /** Jobs given to one worker: one that it works on and one that waits. */
 const JOBS_PER_WORKER = 2;
-/** A worker's garbage is small and short-lived; its blocks live outside the heap. */
-const WORKER_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 } as const;
 
-type Failed = {
-  readonly kind: 'failed';
-  readonly code: ErrorCode;
-  readonly message: string;
-  readonly hint: string | undefined;
-  readonly detail: string | undefined;
-};
+/** What a worker answers to a job that failed. */
+export type Failed = PlainError & { readonly kind: 'failed' };
 type Done = { readonly kind: 'done' };
 type Member = { readonly worker: Worker; jobs: number };
 
 /** `Message`: what the workers answer, one of whose kinds is `failed`. */
 export class JobPool<Job, Message extends Done | Failed> implements AsyncDisposable {
-  readonly #members: readonly Member[];
+  readonly #threads: Threads;
+  readonly #size: number;
+  readonly #data: unknown;
+  readonly #members: Member[] = [];
   readonly #onDone: (message: Exclude<Message, Failed>) => void;
   #failure: HoldfastError | undefined;
   #closing = false;
   #changed = Promise.withResolvers<void>();
 
-  /** `file`: the worker's module; `data`: what it is given at its start. */
-  constructor(file: URL, size: number, data: unknown, onDone: (message: Exclude<Message, Failed>) => void) {
+  /**
+   * Up to `size` of `threads`, which stay the caller's; `data`: what each is given. One is started when there is a job that
+   * the others would not begin at once.
+   */
+  constructor(
+    threads: Threads,
+    size: number,
+    data: unknown,
+    onDone: (message: Exclude<Message, Failed>) => void,
+  ) {
+    this.#threads = threads;
+    this.#size = size;
+    this.#data = data;
     this.#onDone = onDone;
-    this.#members = Array.from({ length: size }, () => this.#start(file, data));
   }
 
   /** Hands a job to the least busy worker, waiting while all are full. Throws what an earlier job failed with. */
   async submit(job: Job, signal: AbortSignal): Promise<void> {
     for (;;) {
       this.#check(signal);
-      const member = this.#members.reduce((a, b) => (b.jobs < a.jobs ? b : a));
-      if (member.jobs < JOBS_PER_WORKER) {
+      const member = this.#memberFor();
+      if (member !== undefined) {
         member.jobs += 1;
         member.worker.postMessage(job, []);
         return;
@@ -62,12 +70,23 @@ export class JobPool<Job, Message extends Done | Failed> implements AsyncDisposa
     await Promise.all(this.#members.map((member) => member.worker.terminate()));
   }
 
-  #start(file: URL, data: unknown): Member {
-    const worker = new Worker(file, { workerData: data, resourceLimits: WORKER_LIMITS });
+  /** Undefined: all are full. */
+  #memberFor(): Member | undefined {
+    const idle = this.#members.find((member) => member.jobs === 0);
+    if (idle !== undefined) return idle;
+    if (this.#members.length < this.#size) return this.#start();
+    return this.#members
+      .filter((member) => member.jobs < JOBS_PER_WORKER)
+      .reduce<Member | undefined>((a, b) => (a === undefined || b.jobs < a.jobs ? b : a), undefined);
+  }
+
+  #start(): Member {
+    const worker = this.#threads.start(this.#data);
     const member: Member = { worker, jobs: 0 };
+    this.#members.push(member);
     worker.on('message', (message: Message) => {
       member.jobs -= 1;
-      if (message.kind === 'failed') this.#fail(failureOf(message));
+      if (message.kind === 'failed') this.#fail(errorOfPlain(message));
       else this.#onDone(message as Exclude<Message, Failed>); // the other kind was just ruled out
       this.#notify();
     });
@@ -104,11 +123,4 @@ export class JobPool<Job, Message extends Done | Failed> implements AsyncDisposa
       signal.removeEventListener('abort', onAbort);
     }
   }
-}
-
-function failureOf(message: Failed): HoldfastError {
-  return new HoldfastError(message.code, message.message, {
-    ...(message.hint === undefined ? {} : { hint: message.hint }),
-    ...(message.detail === undefined ? {} : { detail: message.detail }),
-  });
 }

@@ -10,9 +10,12 @@ const ROWS_PER_STATEMENT = 200_000;
 const SCHEMA = `
   CREATE TABLE order_line (
     id bigint, customer int, placed timestamptz, status text, amount numeric(12,2), token text, note text
-  ) WITH (fillfactor = 90);
-  CREATE INDEX ON order_line (id);
-  CREATE INDEX ON order_line (customer)`;
+  ) WITH (fillfactor = 90)`;
+
+/** Made when the table is full, which is several times as fast; they are a fifth of the whole. */
+const INDEXES = ['CREATE INDEX ON order_line (id)', 'CREATE INDEX ON order_line (customer)'];
+const TABLE_SHARE = 0.8;
+const WRITERS = 2;
 
 const FILL = `
   INSERT INTO order_line
@@ -47,8 +50,16 @@ export async function createBenchServer(
     }),
   );
   await server.query(SCHEMA);
-  for (let rows = 0; (await databaseBytes(server)) < sizeBytes; rows += ROWS_PER_STATEMENT)
-    await server.query(FILL, [rows]);
+  let rows = 0;
+  const fill = async () => {
+    while ((await databaseBytes(server)) < sizeBytes * TABLE_SHARE) {
+      const begin = rows;
+      rows += ROWS_PER_STATEMENT;
+      await server.query(FILL, [begin]);
+    }
+  };
+  await Promise.all(Array.from({ length: WRITERS }, fill));
+  for (const index of INDEXES) await server.query(index);
   await server.query('VACUUM (FREEZE, ANALYZE)');
   await server.query('CHECKPOINT');
   stack.move();

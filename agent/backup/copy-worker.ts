@@ -2,7 +2,7 @@
  * A worker thread of a backup: takes sub tasks from its parent one after the other and says when each is durable. While
  * the disk makes one file durable the next is being copied; not more than two files are open.
  */
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import { defined } from '../../foundation/assert.ts';
 import { systemClock } from '../../foundation/clock.ts';
 import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors.ts';
@@ -15,16 +15,18 @@ import {
 } from '../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
+import { plainError } from '../plain-error.ts';
+import { threadSettings } from '../thread-settings.ts';
 import { type CopiedBlocks, type CopyContext, copyBlocks } from './copy-sub-task.ts';
 import { Counters } from './counters.ts';
 import type { SubTask } from './plan.ts';
 import { writeOwnIndex } from './resume/own-index.ts';
 import { mayBeRedone } from './resume/redo.ts';
 import { SharedLimits, Throttle } from './throttle.ts';
-import { type FromWorker, plainError, type ToWorker, type WorkerSettings } from './worker-protocol.ts';
+import type { FromWorker, ToWorker, WorkerSettings } from './worker-protocol.ts';
 
 const port = defined(parentPort, 'the port of a worker thread');
-const settings = workerData as WorkerSettings; // only worker-pool.ts starts this file
+const settings = await threadSettings<WorkerSettings>(); // only worker-pool.ts starts this file
 /** The parent ends a worker by ending its thread. */
 const never = new AbortController().signal;
 

@@ -6,6 +6,7 @@ import type { BackupTask } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import type { FileFacts } from '../../storage-layout/records/record-file.ts';
 import type { TaskContext } from '../task-context.ts';
+import type { Threads } from '../threads.ts';
 import type { Counters } from './counters.ts';
 import type { FailedPage, Gathered } from './gather.ts';
 import type { ProgressReporter } from './progress.ts';
@@ -31,6 +32,8 @@ export type BegunBackup = {
   readonly limits: SharedLimits;
   readonly progress: ProgressReporter;
   readonly redo: Redo;
+  /** For the copy; one or more have started already. */
+  readonly threads: Threads;
   /** Undefined when nothing is taken over from an earlier attempt. */
   readonly resume: ResumePoint | undefined;
 };

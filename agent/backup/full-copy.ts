@@ -33,8 +33,9 @@ export class FullCopy implements BackupCopy {
   async copy(signal: AbortSignal): Promise<void> {
     const { medium, target, instance, workerCount } = this.#backup;
     const { subTasks, controlSubTaskId, files } = this.#plan;
-    const { redo } = this.#backup;
-    const copies = await copySubTasks(subTasks, workerSettings(this.#backup), workerCount, redo, signal);
+    const { redo, threads } = this.#backup;
+    const settings = workerSettings(this.#backup);
+    const copies = await copySubTasks(threads, subTasks, settings, workerCount, redo, signal);
     const control = files.find((file) => file.kind === 'control');
     if (control === undefined)
       throw new HoldfastError('BACKUP_FAILED', 'the data directory has no control file');

@@ -41,6 +41,7 @@ import { openResumePoint } from './resume/resume.ts';
 import { type Copied, describeBackup, summarizeBackup } from './summary.ts';
 import { runSyntheticBackup } from './synthetic/synthetic-backup.ts';
 import { type BackupTarget, targetOf } from './target.ts';
+import { copyThreads } from './worker-pool.ts';
 
 /** Each worker needs some 45 MB and copies 350 MB/s or more: more of them only when somebody asks. */
 const MAX_AUTOMATIC_WORKERS = 4;
@@ -58,20 +59,24 @@ export async function runBackupTask(
 ): Promise<BackupResult> {
   if (task.sourceSetId !== 0n) return await runSyntheticBackup(context, task, report, signal);
   const target = targetOf(task);
+  const workerCount = task.concurrency === 0 ? automaticWorkers() : task.concurrency;
+  // An increment may find that one is enough.
+  await using threads = copyThreads(task.previousSetId === 0n ? workerCount : 1);
   const opened = await (context.openMedium ?? openMedium)(target.uri, signal);
   await using medium = withDataKeys(opened, target.keys);
   await using instance = await context.instance(task.instance, signal);
-  const identity = await instance.identify(signal);
+  const [identity, before] = await Promise.all([
+    instance.identify(signal),
+    setBefore(task, target, medium, signal),
+  ]);
   checkIdentity(identity);
-  const before = await setBefore(task, target, medium, identity, signal);
+  if (before !== undefined) checkComparable(before, identity);
   const progress = new ProgressReporter(report);
   await using window = await instance.beginBackup(`holdfast backup set ${task.backupSetId}`, signal);
   const scope = scopeOf(window, signal);
   const { start } = window.started;
   progress.begin(start);
-  const facts = await instance.facts(scope);
-  const listing = await instance.listFiles(scope);
-  const workerCount = task.concurrency === 0 ? automaticWorkers() : task.concurrency;
+  const [facts, listing] = await Promise.all([instance.facts(scope), instance.listFiles(scope)]);
   const counters = new Counters();
   await using limited = limitCopy(context, task);
   const redo = redoOf(context, task, progress);
@@ -89,6 +94,7 @@ export async function runBackupTask(
     limits: limited.limits,
     progress,
     redo,
+    threads,
   };
   using resume = await openResumePoint(parts, scope);
   const begun: BegunBackup = { ...parts, resume };
@@ -132,13 +138,10 @@ async function setBefore(
   task: BackupTask,
   target: BackupTarget,
   medium: Medium,
-  identity: InstanceIdentity,
   signal: AbortSignal,
 ): Promise<SetBefore | undefined> {
   if (task.previousSetId === 0n) return undefined;
-  const before = await openSetBefore(medium, target, task.previousSetId, signal);
-  checkComparable(before, identity);
-  return before;
+  return await openSetBefore(medium, target, task.previousSetId, signal);
 }
 
 /** Writes what describes the backup. */

@@ -1,25 +1,25 @@
 /** Runs a backup's sub tasks on worker threads. All threads have ended when a function of this file returns or throws. */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { HoldfastError } from '../../foundation/errors.ts';
+import { errorOfPlain } from '../plain-error.ts';
+import { Threads } from '../threads.ts';
 import type { SubTask } from './plan.ts';
 import type { Redo } from './resume/redo.ts';
-import {
-  errorOfPlain,
-  type FromWorker,
-  type SubTaskCopy,
-  type ToWorker,
-  type WorkerSettings,
-} from './worker-protocol.ts';
+import type { FromWorker, SubTaskCopy, ToWorker, WorkerSettings } from './worker-protocol.ts';
 
 const WORKER_FILE = new URL('copy-worker.ts', import.meta.url);
-/** A worker's garbage is small and short-lived; its blocks live outside the heap. Saves some 7 MB each. */
-const WORKER_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 } as const;
+
+/** For the functions of this file; `spareCount` are started at once. */
+export function copyThreads(spareCount: number): Threads {
+  return new Threads(WORKER_FILE, spareCount);
+}
 
 /**
  * Copies every sub task of a known list on `workerCount` threads, and returns the copies in sub task order. Otherwise as
  * `runSubTasks`.
  */
 export async function copySubTasks(
+  threads: Threads,
   subTasks: readonly SubTask[],
   settings: WorkerSettings,
   workerCount: number,
@@ -28,7 +28,8 @@ export async function copySubTasks(
 ): Promise<readonly SubTaskCopy[]> {
   const copies = new Map<number, SubTaskCopy>();
   const keep = (copy: SubTaskCopy) => copies.set(copy.subTaskId, copy);
-  await runSubTasks(each(subTasks), settings, Math.min(workerCount, subTasks.length), keep, redo, signal);
+  const count = Math.min(workerCount, subTasks.length);
+  await runSubTasks(threads, each(subTasks), settings, count, keep, redo, signal);
   return subTasks.map(({ subTaskId }) => {
     const copy = copies.get(subTaskId);
     if (copy === undefined) throw new HoldfastError('INTERNAL', `sub task ${subTaskId} was not copied`);
@@ -37,11 +38,12 @@ export async function copySubTasks(
 }
 
 /**
- * Copies the sub tasks as they come, on up to `workerCount` threads, a further one for each sub task that is known; `onCopied` is told each copy when it is durable, in no
- * order. One whose destination failed is done again, as long as `redo` says so. The first other failure, or an aborted
+ * Copies the sub tasks as they come, on up to `workerCount` threads, a further one for each sub task that is known;
+ * `onCopied` is told each copy when it is durable, in no order. One whose destination failed is done again, as long as `redo` says so. The first other failure, or an aborted
  * `signal`, ends all at once: files that were not finished stay behind as garbage that no index names.
  */
 export async function runSubTasks(
+  threads: Threads,
   subTasks: AsyncGenerator<SubTask, void, undefined>,
   settings: WorkerSettings,
   workerCount: number,
@@ -58,7 +60,7 @@ export async function runSubTasks(
   const onAbort = () => reject(signal.reason as Error); // whatever the caller aborted with
   signal.addEventListener('abort', onAbort, { once: true });
   const start = () => {
-    const worker = new Worker(WORKER_FILE, { workerData: settings, resourceLimits: WORKER_LIMITS });
+    const worker = threads.start(settings);
     workers.push(worker);
     const run = serve(worker, queue, onCopied);
     run.catch(reject);

@@ -9,13 +9,13 @@
  *     ◄──────────── undone        the destination failed: the parent gives the sub task again, under another id
  *     ◄──────────── failed        the backup fails
  */
-import { type ErrorCode, HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import type { SetKey, TreeRoot } from '../../storage-layout/tree.ts';
+import type { PlainError } from '../plain-error.ts';
 import type { SubTask } from './plan.ts';
 import type { Attempt } from './resume/attempt.ts';
 
-/** What a worker is given at its start. */
+/** What a worker is given first (threads.ts). */
 export type WorkerSettings = {
   readonly destinationUri: string;
   readonly keys: readonly DataKey[];
@@ -65,23 +65,3 @@ export type FromWorker =
   | { readonly kind: 'copied'; readonly copy: SubTaskCopy }
   | { readonly kind: 'undone'; readonly subTask: SubTask; readonly error: PlainError }
   | { readonly kind: 'failed'; readonly error: PlainError };
-
-/** A HoldfastError as plain data: a class does not survive the way between threads. */
-export type PlainError = {
-  readonly code: ErrorCode;
-  readonly message: string;
-  readonly hint: string | undefined;
-  readonly detail: string | undefined;
-};
-
-export function plainError(error: unknown): PlainError {
-  const { code, message, hint, detail } = toHoldfastError(error);
-  return { code, message, hint, detail };
-}
-
-export function errorOfPlain(plain: PlainError): HoldfastError {
-  return new HoldfastError(plain.code, plain.message, {
-    ...(plain.hint === undefined ? {} : { hint: plain.hint }),
-    ...(plain.detail === undefined ? {} : { detail: plain.detail }),
-  });
-}

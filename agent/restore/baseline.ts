@@ -18,6 +18,7 @@ import { type BackupFile, type BackupMeta, FileKind } from '../../proto/gen/hold
 import { crc32c } from '../../storage-layout/crc32c.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import { MACROBLOCK_BYTES } from '../../storage-layout/macroblock/index.ts';
+import type { Threads } from '../threads.ts';
 import {
   type FileBlocks,
   isControlFile,
@@ -35,8 +36,8 @@ import {
   type TargetFile,
 } from './block-job.ts';
 import { BlockLayer } from './block-layer.ts';
-import { BlockPool } from './block-pool.ts';
-import { type BlockSink, ComparingSink } from './block-sink.ts';
+import { BlockPool, blockThreads } from './block-pool.ts';
+import { type BlockSink, ComparingSink, compareThreads } from './block-sink.ts';
 import { syncPath } from './durability.ts';
 
 export type BaselinePlace = {
@@ -63,6 +64,25 @@ export type BaselineProgress = {
 };
 
 const MAX_WORKERS = 16;
+/** Threads that are started before it is known how much there is to do. */
+const MAX_SPARES = 2;
+
+/** The threads of a baseline; the first are started at once. */
+export class BaselineThreads implements AsyncDisposable {
+  readonly blocks: Threads;
+  readonly compare: Threads;
+
+  constructor({ delta, concurrency }: Pick<BaselinePlace, 'delta' | 'concurrency'>) {
+    const spares = Math.min(workerCount({ concurrency }), MAX_SPARES);
+    this.blocks = blockThreads(delta ? 0 : spares);
+    this.compare = compareThreads(delta ? spares : 0);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.blocks[Symbol.asyncDispose]();
+    await this.compare[Symbol.asyncDispose]();
+  }
+}
 
 /** Makes the directories and the links of the tablespaces; their targets are there already, empty. */
 export async function layDirectories(
@@ -94,6 +114,7 @@ export const REQUIRED_DIRECTORIES = ['global', 'pg_wal', 'pg_wal/archive_status'
 export async function layFiles(
   source: SourceSet,
   place: BaselinePlace,
+  threads: BaselineThreads,
   report: (progress: BaselineProgress) => void,
   signal: AbortSignal,
 ): Promise<FileBlocks> {
@@ -103,7 +124,7 @@ export async function layFiles(
     progress.blocksDone += BigInt(blocks);
     report({ ...progress });
   };
-  await using pool = openSink(source, place, count, (bytes, blocks) => {
+  await using pool = openSink(source, place, threads, count, (bytes, blocks) => {
     progress.bytesKept += BigInt(bytes);
     progress.blocksKept += BigInt(blocks);
     count(bytes, blocks);
@@ -203,23 +224,26 @@ async function* manifestFiles(
 function openSink(
   source: SourceSet,
   place: BaselinePlace,
+  threads: BaselineThreads,
   onDone: (bytes: number, blocks: number) => void,
   onKept: (bytes: number, blocks: number) => void,
 ): BlockSink {
-  const pool = openPool(source, place, onDone);
-  return place.delta ? new ComparingSink(pool, workerCount(place), onKept) : pool;
+  const pool = openPool(source, place, threads.blocks, onDone);
+  return place.delta ? new ComparingSink(pool, threads.compare, workerCount(place), onKept) : pool;
 }
 
-function workerCount({ concurrency }: BaselinePlace): number {
+function workerCount({ concurrency }: Pick<BaselinePlace, 'concurrency'>): number {
   return Math.min(Math.max(concurrency ?? availableParallelism(), 1), MAX_WORKERS);
 }
 
 function openPool(
   source: SourceSet,
   place: BaselinePlace,
+  threads: Threads,
   onDone: (bytes: number, blocks: number) => void,
 ): BlockPool {
   return new BlockPool(
+    threads,
     workerCount(place),
     { ...blockSource(source, place), uri: place.uri, keys: place.keys },
     onDone,

@@ -1,8 +1,8 @@
 /** What travels between the restore and its worker threads. Plain data: it is cloned. */
-import type { ErrorCode } from '../../foundation/errors.ts';
 import type { Lsn } from '../../foundation/lsn.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import type { MacroBlockEntry } from '../../storage-layout/macroblock/index.ts';
+import type { Failed } from '../job-pool.ts';
 
 /** A file to create with its final size; what no block fills stays a hole of zeros. */
 export type TargetFile = {
@@ -59,10 +59,4 @@ export type BlockWorkerData = BlockSource & {
 
 export type BlockWorkerMessage =
   | { readonly kind: 'done'; readonly bytes: number; readonly blocks: number }
-  | {
-      readonly kind: 'failed';
-      readonly code: ErrorCode;
-      readonly message: string;
-      readonly hint: string | undefined;
-      readonly detail: string | undefined;
-    };
+  | Failed;

@@ -1,10 +1,16 @@
 /** Where the jobs of a baseline go: to the threads that write blocks, in a delta restore past those that compare first. */
 import { JobPool } from '../job-pool.ts';
+import { Threads } from '../threads.ts';
 import type { BlockJob } from './block-job.ts';
 import type { BlockPool } from './block-pool.ts';
 import type { CompareWorkerMessage } from './compare-worker.ts';
 
 const COMPARE_FILE = new URL('compare-worker.ts', import.meta.url);
+
+/** For a `ComparingSink`. */
+export function compareThreads(spareCount: number): Threads {
+  return new Threads(COMPARE_FILE, spareCount);
+}
 
 export interface BlockSink extends AsyncDisposable {
   /** Takes a job, waiting while too many are under way. Throws what an earlier one failed with. */
@@ -19,10 +25,15 @@ export class ComparingSink implements BlockSink {
   readonly #compare: JobPool<BlockJob, CompareWorkerMessage>;
   readonly #compared: BlockJob[] = [];
 
-  /** `onKept` is told of blocks that stay as they are. */
-  constructor(pool: BlockPool, size: number, onKept: (bytes: number, blocks: number) => void) {
+  /** `threads`: of compareThreads. `onKept` is told of blocks that stay as they are. */
+  constructor(
+    pool: BlockPool,
+    threads: Threads,
+    size: number,
+    onKept: (bytes: number, blocks: number) => void,
+  ) {
     this.#pool = pool;
-    this.#compare = new JobPool(COMPARE_FILE, size, undefined, ({ job, keptBytes, keptBlocks }) => {
+    this.#compare = new JobPool(threads, size, undefined, ({ job, keptBytes, keptBlocks }) => {
       this.#compared.push(job);
       onKept(keptBytes, keptBlocks);
     });

@@ -1,15 +1,16 @@
 /** A worker thread of a restore: lays one job after the other as they come, and tells of each. */
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import { assert } from '../../foundation/assert.ts';
-import { toHoldfastError } from '../../foundation/errors.ts';
 import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
+import { plainError } from '../plain-error.ts';
+import { threadSettings } from '../thread-settings.ts';
 import type { BlockJob, BlockWorkerData, BlockWorkerMessage } from './block-job.ts';
 import { BlockLayer, type LaidBlocks } from './block-layer.ts';
 
 const port = parentPort;
 assert(port !== null, 'block-worker.ts runs as a worker thread');
-// The restore that starts this thread gives it exactly this.
-const data = workerData as BlockWorkerData;
+// Only a restore starts this file.
+const data = await threadSettings<BlockWorkerData>();
 const layer = new BlockLayer(data, await openKeyedMedium(data.uri, data.keys));
 const send = (message: BlockWorkerMessage) => port.postMessage(message, []);
 let queue: Promise<void> = Promise.resolve();
@@ -38,6 +39,5 @@ async function report(written: Promise<LaidBlocks>): Promise<void> {
 }
 
 function reportFailure(error: unknown): void {
-  const { code, message, hint, detail } = toHoldfastError(error);
-  send({ kind: 'failed', code, message, hint, detail });
+  send({ kind: 'failed', ...plainError(error) });
 }

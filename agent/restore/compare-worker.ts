@@ -1,23 +1,18 @@
 /** A worker thread of a delta restore: compares the blocks of one job after the other with what stands in the files. */
 import { parentPort } from 'node:worker_threads';
 import { assert } from '../../foundation/assert.ts';
-import { type ErrorCode, toHoldfastError } from '../../foundation/errors.ts';
 import { MACROBLOCK_BYTES } from '../../storage-layout/macroblock/index.ts';
+import type { Failed } from '../job-pool.ts';
+import { plainError } from '../plain-error.ts';
+import { threadSettings } from '../thread-settings.ts';
 import type { BlockJob } from './block-job.ts';
 import { type ComparedJob, compareBlocks } from './compare-blocks.ts';
 
-export type CompareWorkerMessage =
-  | (ComparedJob & { readonly kind: 'done' })
-  | {
-      readonly kind: 'failed';
-      readonly code: ErrorCode;
-      readonly message: string;
-      readonly hint: string | undefined;
-      readonly detail: string | undefined;
-    };
+export type CompareWorkerMessage = (ComparedJob & { readonly kind: 'done' }) | Failed;
 
 const port = parentPort;
 assert(port !== null, 'compare-worker.ts runs as a worker thread');
+await threadSettings<undefined>(); // there are none
 const buffer = Buffer.allocUnsafeSlow(MACROBLOCK_BYTES);
 const send = (message: CompareWorkerMessage) => port.postMessage(message, []);
 
@@ -25,7 +20,6 @@ port.on('message', (job: BlockJob) => {
   try {
     send({ kind: 'done', ...compareBlocks(job, buffer) });
   } catch (error) {
-    const { code, message, hint, detail } = toHoldfastError(error);
-    send({ kind: 'failed', code, message, hint, detail });
+    send({ kind: 'failed', ...plainError(error) });
   }
 });

@@ -11,9 +11,9 @@
 import type { Lsn } from '../../foundation/lsn.ts';
 import type { LogStretch } from '../../storage-layout/clog/lookup.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
-import type { PlainError } from '../backup/worker-protocol.ts';
+import type { PlainError } from '../plain-error.ts';
 
-/** What the thread is given at its start. */
+/** What the thread is given first. */
 export type ReadAheadSettings = {
   /** May hold credentials: never logged. */
   readonly uri: string;

@@ -1,16 +1,17 @@
 /** The thread of read-ahead.ts: fetches, checks and decompresses archived log ahead of who asks for it. */
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError, isError } from '../../foundation/errors.ts';
 import { LogBuffers, type LogChunkRead, readLogFile } from '../../storage-layout/clog/log-file.ts';
 import type { LogStretch } from '../../storage-layout/clog/lookup.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
-import { plainError } from '../backup/worker-protocol.ts';
+import { plainError } from '../plain-error.ts';
+import { threadSettings } from '../thread-settings.ts';
 import type { FromReadAhead, ReadAheadSettings, ToReadAhead } from './read-ahead-protocol.ts';
 
 const port = defined(parentPort, 'the port of a worker thread');
-const settings = workerData as ReadAheadSettings; // only read-ahead.ts starts this file
+const settings = await threadSettings<ReadAheadSettings>(); // only read-ahead.ts starts this file
 let opened: Medium | undefined;
 
 const slots: Buffer[] = Array.from({ length: settings.slotCount }, () => Buffer.alloc(0));

@@ -3,18 +3,17 @@
  * it, so a thread of its own does that while this one watches the log and hands it on. The bytes lie in memory that both
  * threads share.
  */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
 import type { Lsn, Timeline } from '../../foundation/lsn.ts';
 import type { LogLookup } from '../../storage-layout/clog/lookup.ts';
-import { errorOfPlain } from '../backup/worker-protocol.ts';
+import { errorOfPlain } from '../plain-error.ts';
+import { Threads } from '../threads.ts';
 import type { LogReader } from './log-path.ts';
 import type { FromReadAhead, ReadAheadSettings, ToReadAhead } from './read-ahead-protocol.ts';
 
 const WORKER_FILE = new URL('read-ahead-worker.ts', import.meta.url);
-/** Its garbage is small and short-lived; the log lives outside the heap. */
-const WORKER_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 } as const;
 /** Of at most a block of log (8 MiB) each. */
 const SLOT_COUNT = 4;
 /** The next file is known to the thread before it is through with one. */
@@ -78,7 +77,7 @@ class ReadAheadThread implements AsyncDisposable {
 
   constructor(settings: ReadAheadSettings, signal: AbortSignal) {
     this.#signal = signal;
-    this.#worker = new Worker(WORKER_FILE, { workerData: settings, resourceLimits: WORKER_LIMITS });
+    this.#worker = new Threads(WORKER_FILE).start(settings);
     this.#worker.on('message', (message: FromReadAhead) => {
       this.#inbox.push(message);
       this.#wake();

@@ -21,6 +21,7 @@ import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
 import {
   type BaselinePlace,
   type BaselineProgress,
+  BaselineThreads,
   layControlFile,
   layDirectories,
   layFiles,
@@ -60,6 +61,7 @@ export async function runRestore(
   report: (step: RestoreStep) => void,
   signal: AbortSignal,
 ): Promise<RestoreOutcome> {
+  await using threads = new BaselineThreads(request);
   await using medium = await openKeyedMedium(request.uri, request.keys, signal);
   const reporter = new RestoreReporter(report);
   reporter.set({ phase: 'CREATE' });
@@ -72,7 +74,7 @@ export async function runRestore(
   await using claimed = new ClaimedDirectories(request.user);
   if (request.delta) await claimDelta(prepared, claimed, signal);
   else await claim(prepared, claimed);
-  await layBaseline(prepared, claimed, reporter, signal);
+  await layBaseline(prepared, claimed, threads, reporter, signal);
   const outcome = {
     dataDirectory: prepared.dataDirectory,
     tablespaces: prepared.tablespaces,
@@ -142,6 +144,7 @@ async function removeLeftover(workDirectory: string): Promise<void> {
 async function layBaseline(
   prepared: Prepared,
   claimed: ClaimedDirectories,
+  threads: BaselineThreads,
   reporter: RestoreReporter,
   signal: AbortSignal,
 ): Promise<void> {
@@ -161,7 +164,7 @@ async function layBaseline(
   reporter.set({ phase: 'USER_DATA' });
   const progress = (done: BaselineProgress) => reporter.set(done);
   const [control] = await runTogether(
-    (linked) => layFiles(source, place, progress, linked),
+    (linked) => layFiles(source, place, threads, progress, linked),
     async (linked) => {
       await layLabelAndManifest(source, meta, place, linked);
       if (!request.start) await layLog(prepared, linked);

@@ -1,8 +1,8 @@
 /** What travels between a validation and its worker threads. Plain data: it is cloned. */
-import type { ErrorCode } from '../../foundation/errors.ts';
 import type { Lsn } from '../../foundation/lsn.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import type { MacroBlockEntry } from '../../storage-layout/macroblock/index.ts';
+import type { Failed } from '../job-pool.ts';
 import type { NewFinding } from './findings.ts';
 
 /** A data file of which the job has blocks. */
@@ -43,10 +43,4 @@ export type CheckWorkerMessage =
       readonly blocks: number;
       readonly findings: readonly BlockFinding[];
     }
-  | {
-      readonly kind: 'failed';
-      readonly code: ErrorCode;
-      readonly message: string;
-      readonly hint: string | undefined;
-      readonly detail: string | undefined;
-    };
+  | Failed;

@@ -28,6 +28,7 @@ import type { Medium } from '../../storage-layout/media/medium.ts';
 import type { SetKey, TreeRoot } from '../../storage-layout/tree.ts';
 import { JobPool } from '../job-pool.ts';
 import { isControlFile, readBackupMeta, readFileBlocks, type SourceSet } from '../restore/backup-set.ts';
+import { Threads } from '../threads.ts';
 import { checkAllRecords, checkFrame } from './check-frames.ts';
 import {
   type CheckedBlock,
@@ -50,6 +51,8 @@ import type { ValidationReporter } from './progress.ts';
 
 const WORKER_FILE = new URL('check-worker.ts', import.meta.url);
 const MAX_WORKERS = 16;
+/** Threads that are started before it is known how much there is to check. */
+const MAX_SPARES = 2;
 
 export type SetSubject = {
   /** May hold credentials: never logged. */
@@ -77,6 +80,7 @@ export async function checkSet(
   signal: AbortSignal,
 ): Promise<CheckedSet> {
   const { medium, root, key, partitionGroup } = subject;
+  await using threads = new Threads(WORKER_FILE, Math.min(workerCount(subject), MAX_SPARES));
   reporter.set({ phase: 'META' });
   const published = await checkCommitPoint(medium, root, key, partitionGroup, findings, signal);
   if (published === undefined) return { published, databases: new Map() };
@@ -99,7 +103,7 @@ export async function checkSet(
     return { published, databases };
   }
   const source = { medium, root, key, backup, metaKey, indexKey };
-  await checkData(subject, source, findings, reporter, signal);
+  await checkData(subject, source, threads, findings, reporter, signal);
   return { published, databases };
 }
 
@@ -123,13 +127,14 @@ type Source = Pick<SourceSet, 'medium' | 'root' | 'key' | 'backup' | 'metaKey' |
 async function checkData(
   subject: SetSubject,
   source: Source,
+  threads: Threads,
   findings: Findings,
   reporter: ValidationReporter,
   signal: AbortSignal,
 ): Promise<void> {
   const { medium, root, key, partitionGroup } = subject;
   const files = new Map<string, { readonly setId: bigint; readonly subTaskId: number }>();
-  await using pool = openPool(subject, source.backup, findings, reporter);
+  await using pool = openPool(subject, source.backup, threads, findings, reporter);
   await tolerate(findings, source.indexKey, async () => {
     const batch = new CheckBatch();
     const sums = new FileSums(source, findings);
@@ -154,13 +159,18 @@ function placesOf(block: MacroBlockEntry): readonly MacroBlockPlace[] {
   return block.delta === undefined ? [block] : [block, block.delta];
 }
 
+function workerCount({ concurrency }: SetSubject): number {
+  return Math.min(Math.max(concurrency ?? availableParallelism(), 1), MAX_WORKERS);
+}
+
 function openPool(
-  { uri, keys, root, key, partitionGroup, concurrency }: SetSubject,
+  subject: SetSubject,
   backup: PartitionGroupBackup,
+  threads: Threads,
   findings: Findings,
   reporter: ValidationReporter,
 ): JobPool<CheckJob, CheckWorkerMessage> {
-  const size = Math.min(Math.max(concurrency ?? availableParallelism(), 1), MAX_WORKERS);
+  const { uri, keys, root, key, partitionGroup } = subject;
   const data = {
     uri,
     keys,
@@ -172,7 +182,7 @@ function openPool(
     start: toLsn(backup.start?.lsn ?? 0n),
     stop: toLsn(backup.stop?.lsn ?? 0n),
   };
-  return new JobPool(WORKER_FILE, size, data, ({ bytes, blocks, findings: found }) => {
+  return new JobPool(threads, workerCount(subject), data, ({ bytes, blocks, findings: found }) => {
     for (const { whole, path, ...finding } of found) {
       if (whole) findings.addWhole(finding, { path });
       else findings.add(finding, { path });

@@ -3,15 +3,17 @@
  * this one is checked. Its buffers are kept from job to job. Damage is part of the answer; only what keeps it from
  * reading ends it.
  */
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import { assert, defined } from '../../foundation/assert.ts';
-import { isError, toHoldfastError } from '../../foundation/errors.ts';
+import { isError } from '../../foundation/errors.ts';
 import { FileCiphers } from '../../storage-layout/encryption/key-ring.ts';
 import { MACROBLOCK_BYTES, type MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
 import { type PlannedRead, planReads } from '../../storage-layout/macroblock/reader.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
 import { tree } from '../../storage-layout/tree.ts';
+import { plainError } from '../plain-error.ts';
+import { threadSettings } from '../thread-settings.ts';
 import { type CipherOfFile, checkBlock, checkDelta, type DecodedDelta } from './check-block.ts';
 import type {
   BlockFinding,
@@ -167,8 +169,8 @@ class CheckWorker {
 
 const port = parentPort;
 assert(port !== null, 'check-worker.ts runs as a worker thread');
-// The validation that starts this thread gives it exactly this.
-const data = workerData as CheckWorkerData;
+// Only check-set.ts starts this file.
+const data = await threadSettings<CheckWorkerData>();
 const worker = new CheckWorker(data, await openKeyedMedium(data.uri, data.keys));
 const send = (message: CheckWorkerMessage) => port.postMessage(message, []);
 let queue: Promise<void> = Promise.resolve();
@@ -182,7 +184,6 @@ async function runAfter(before: Promise<void>, job: CheckJob): Promise<void> {
   try {
     send(await worker.run(job));
   } catch (error) {
-    const { code, message, hint, detail } = toHoldfastError(error);
-    send({ kind: 'failed', code, message, hint, detail });
+    send({ kind: 'failed', ...plainError(error) });
   }
 }

@@ -75,7 +75,7 @@ export class IncrementCopy implements BackupCopy {
   /** Throws FULL_BACKUP_NEEDED before the first file is read. */
   async copy(signal: AbortSignal): Promise<void> {
     await this.#readChanges(signal);
-    const { listing, target, task, medium, instance, workerCount, counters, redo } = this.#backup;
+    const { listing, target, task, medium, instance, workerCount, counters, redo, threads } = this.#backup;
     const { files, nextFileNumber } = numberFiles(
       listing.files,
       this.#before?.numbers ?? NO_NUMBERS,
@@ -96,7 +96,8 @@ export class IncrementCopy implements BackupCopy {
     const totalBytes = listing.files.reduce((sum, file) => sum + file.sizeBytes, 0);
     const subTasks = groupPieces(pieces, { firstSubTaskId: firstSubTaskId + 1, totalBytes });
     const settings = workerSettings(this.#backup);
-    await runSubTasks(subTasks, settings, workerCount, (copy) => this.#keep(copy), redo, signal);
+    const keep = (copy: SubTaskCopy) => this.#keep(copy);
+    await runSubTasks(threads, subTasks, settings, workerCount, keep, redo, signal);
     const control = files.find((file) => file.kind === 'control');
     if (control === undefined)
       throw new HoldfastError('BACKUP_FAILED', 'the data directory has no control file');

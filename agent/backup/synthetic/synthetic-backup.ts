@@ -41,6 +41,7 @@ import {
   type SourceSet,
 } from '../../restore/backup-set.ts';
 import type { TaskContext } from '../../task-context.ts';
+import { Threads } from '../../threads.ts';
 import { Counters } from '../counters.ts';
 import { EntrySpill } from '../increment/entry-spill.ts';
 import { netLimitsOf } from '../limits.ts';
@@ -165,9 +166,9 @@ async function makeAll(making: Making, spill: EntrySpill, signal: AbortSignal): 
     if (made.entries.length > 0) spill.add(made);
   };
   await using pool = new JobPool<SyntheticJob, SyntheticWorkerMessage>(
-    WORKER_FILE,
+    new Threads(WORKER_FILE),
     making.workerCount,
-    workerData(making),
+    workerSettings(making),
     keep,
   );
   for (const copy of making.copies.all) await pool.submit({ kind: 'copy', copy }, signal);
@@ -177,7 +178,7 @@ async function makeAll(making: Making, spill: EntrySpill, signal: AbortSignal): 
   return storedBytes;
 }
 
-function workerData({ target, source, counters, limits, workerCount }: Making): SyntheticWorkerData {
+function workerSettings({ target, source, counters, limits, workerCount }: Making): SyntheticWorkerData {
   const { backup } = source;
   return {
     destinationUri: target.uri,

@@ -1,9 +1,9 @@
 /** What travels between a synthetic full and its worker threads. Plain data: it is cloned. */
-import type { ErrorCode } from '../../../foundation/errors.ts';
 import type { Lsn } from '../../../foundation/lsn.ts';
 import type { DataKey } from '../../../storage-layout/encryption/key-ring.ts';
 import type { MacroBlockEntry } from '../../../storage-layout/macroblock/index.ts';
 import type { SetKey, TreeRoot } from '../../../storage-layout/tree.ts';
+import type { Failed } from '../../job-pool.ts';
 import type { FileCopy } from './plan.ts';
 
 export type SyntheticFile = { readonly path: string; readonly hasPages: boolean };
@@ -54,10 +54,4 @@ export type SyntheticWorkerMessage =
       /** Size of the file that was copied or written. */
       readonly storedBytes: number;
     }
-  | {
-      readonly kind: 'failed';
-      readonly code: ErrorCode;
-      readonly message: string;
-      readonly hint: string | undefined;
-      readonly detail: string | undefined;
-    };
+  | Failed;

@@ -1,19 +1,20 @@
 /** A worker thread of a synthetic full: does its jobs one after the other. The parent ends it by ending its thread. */
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import { defined } from '../../../foundation/assert.ts';
 import { systemClock } from '../../../foundation/clock.ts';
-import { toHoldfastError } from '../../../foundation/errors.ts';
 import { FileCiphers } from '../../../storage-layout/encryption/key-ring.ts';
 import { parseCompression } from '../../../storage-layout/macroblock/compress.ts';
 import { MACROBLOCK_BYTES } from '../../../storage-layout/macroblock/index.ts';
 import { openKeyedMedium } from '../../../storage-layout/media/with-keys.ts';
+import { plainError } from '../../plain-error.ts';
+import { threadSettings } from '../../thread-settings.ts';
 import { Counters } from '../counters.ts';
 import { SharedLimits, Throttle } from '../throttle.ts';
 import { copyMacroBlockFile, type MakeContext, makeBlocks } from './make-blocks.ts';
 import type { SyntheticJob, SyntheticWorkerData, SyntheticWorkerMessage } from './synthetic-job.ts';
 
 const port = defined(parentPort, 'the port of a worker thread');
-const data = workerData as SyntheticWorkerData; // only synthetic-backup.ts starts this file
+const data = await threadSettings<SyntheticWorkerData>(); // only synthetic-backup.ts starts this file
 const never = new AbortController().signal;
 const medium = await openKeyedMedium(data.destinationUri, data.keys, never);
 const context: MakeContext = {
@@ -37,8 +38,7 @@ async function runAfter(before: Promise<void>, job: SyntheticJob): Promise<void>
   try {
     send(await run(job));
   } catch (error) {
-    const { code, message, hint, detail } = toHoldfastError(error);
-    send({ kind: 'failed', code, message, hint, detail });
+    send({ kind: 'failed', ...plainError(error) });
   }
 }
 

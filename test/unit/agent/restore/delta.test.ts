@@ -24,6 +24,7 @@ import { openSourceSet, type SourceSet } from '../../../../agent/restore/backup-
 import {
   type BaselinePlace,
   type BaselineProgress,
+  BaselineThreads,
   layControlFile,
   layDirectories,
   layFiles,
@@ -227,9 +228,11 @@ async function restore(): Promise<BaselineProgress> {
   await sweep(deltaPlace(), signal);
   await layDirectories(source, place, signal);
   let progress: BaselineProgress = { bytesDone: 0n, blocksDone: 0n, bytesKept: 0n, blocksKept: 0n };
+  await using threads = new BaselineThreads(place);
   const control = await layFiles(
     source,
     place,
+    threads,
     (done) => {
       progress = done;
     },

@@ -6,7 +6,7 @@ import { Counters } from '../../../../../agent/backup/counters.ts';
 import { pieceOf, type SubTask } from '../../../../../agent/backup/plan.ts';
 import { Redo } from '../../../../../agent/backup/resume/redo.ts';
 import { SharedLimits } from '../../../../../agent/backup/throttle.ts';
-import { copySubTasks } from '../../../../../agent/backup/worker-pool.ts';
+import { copySubTasks, copyThreads } from '../../../../../agent/backup/worker-pool.ts';
 import type { WorkerSettings } from '../../../../../agent/backup/worker-protocol.ts';
 import type { DataFile } from '../../../../../engine/engine.ts';
 import { systemClock } from '../../../../../foundation/clock.ts';
@@ -83,7 +83,7 @@ test('do again what could not be written, in its place, and count it once', asyn
   const comeBack = () => {
     back ??= rename(join(directory, 'away'), join(directory, 'destination'));
   };
-  const copying = copySubTasks(tasks, settings(counters), 2, redo(30_000, comeBack), signal);
+  const copying = copySubTasks(copyThreads(1), tasks, settings(counters), 2, redo(30_000, comeBack), signal);
   // Workers open the destination before they copy, and find its directory gone when they create a file.
   copying.catch(() => undefined); // awaited below
   while (counters.read().macroblocks === 0n) await systemClock.sleep(1, signal);
@@ -113,6 +113,7 @@ test('do again what could not be written, in its place, and count it once', asyn
 test('give up when the destination stays away, with its error', async () => {
   const tasks = await subTasks();
   const copying = copySubTasks(
+    copyThreads(0),
     tasks,
     settings(new Counters()),
     2,
