@@ -28,7 +28,10 @@ describe.each(majors(14, 15, 16, 17, 18))('PostgreSQL %i', (major) => {
   let copy: RestoredServer;
 
   beforeAll(async () => {
-    scenario = await startArchivedShop({ major });
+    // What users get by default, once.
+    scenario = await startArchivedShop({ major }, undefined, {
+      catalog: major === 17 ? 'pglite' : 'postgresql',
+    });
     const { server, deployment } = scenario;
     await createPool(deployment);
     await prepareChanges(scenario);

@@ -108,7 +108,7 @@ test('the server is killed: the session is dead, the agent goes on in a new one'
     firstId,
     onLostConnection: 'reconnect',
   });
-  const setId = await beginSlowBackup(scenario, 'DATABASE', 4);
+  const setId = await beginSlowBackup(scenario, 'DATABASE', 2, '2MB');
   await server.kill();
   await waitFor(async () => (await server.start(), true), {
     what: 'PostgreSQL to start again',

@@ -15,12 +15,20 @@ import { endProcess, identify, signalProcess, waitForEnd } from '../../cli/demo/
 import { waitFor } from '../../cli/demo/wait.ts';
 import { logTail, serverPid } from '../../engine/postgres/server-process.ts';
 import { seedStateDirectory } from './catalog-template.ts';
-import { binDirectory, MAJORS, makeTestDirectory, serverUser } from './postgres.ts';
+import {
+  binDirectory,
+  createServer,
+  MAJORS,
+  makeTestDirectory,
+  serverUser,
+  type TestServer,
+} from './postgres.ts';
 
 const run = promisify(execFile);
 /** A catalog that is made anew takes most of a minute on a busy machine. */
 const START_LIMIT_MS = 180_000;
 const ROOT = join(import.meta.dirname, '..', '..');
+const CATALOG_URL = 'catalog-url';
 
 export type DeclaredServer = {
   readonly name: string;
@@ -33,6 +41,11 @@ export type DeclaredServer = {
 };
 
 export type DeploymentOptions = {
+  /**
+   * Where the coordinator remembers. Default: a PostgreSQL server of its own, which costs a test a third of the processor
+   * time; tests of what users get without one ask for `pglite`.
+   */
+  readonly catalog?: 'pglite' | 'postgresql' | undefined;
   readonly servers: readonly DeclaredServer[];
   /** The coordinator's key file; default: none. */
   readonly keyFile?: string | undefined;
@@ -89,7 +102,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
   const directory = await makeTestDirectory('deployment');
   const destinationDirectory = join(directory, 'destination');
   await mkdir(destinationDirectory);
-  await seedStateDirectory(join(directory, 'coordinator'));
+  const catalogServer = await provideCatalog(directory, options.catalog ?? 'postgresql');
   const [sqlPort = 0, grpcPort = 0, firstRestorePort = 0] = await freePorts(3);
   const processes = await ChildProcesses.open(directory);
   const manage = async (name: 'coordinator' | 'agent', config: object) => {
@@ -99,6 +112,9 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
   };
   const coordinator = await manage('coordinator', {
     ...coordinatorConfig(directory, sqlPort, grpcPort),
+    ...(catalogServer === undefined
+      ? {}
+      : { catalog: { kind: 'postgresql', url_file: join(directory, CATALOG_URL) } }),
     ...(options.keyFile === undefined ? {} : { encryption: { key_file: options.keyFile } }),
   });
   const configOf = (servers: readonly DeclaredServer[]) =>
@@ -189,6 +205,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
         }
       };
       for (const each of [agent, coordinator]) await attempt(each.stop());
+      await attempt(endCatalog(catalogServer));
       await attempt(stopServersBelow(directory));
       problems.push(...(await endLeftovers(directory)));
       await processes[Symbol.asyncDispose]();
@@ -279,6 +296,25 @@ function manageProcess(
         throw child === undefined ? new Error(`the ${name} was not started`) : await describeEnd(child);
     },
   };
+}
+
+/** A server, and its URL in a file; or the state directory of an embedded catalog. */
+async function provideCatalog(
+  directory: string,
+  kind: 'pglite' | 'postgresql',
+): Promise<TestServer | undefined> {
+  if (kind === 'pglite') {
+    await seedStateDirectory(join(directory, 'coordinator'));
+    return undefined;
+  }
+  const server = await createServer({ settings: { shared_buffers: "'32MB'", max_connections: '60' } });
+  const url = `postgresql://postgres@127.0.0.1:${server.port}/postgres`;
+  await writeFile(join(directory, CATALOG_URL), `${url}\n`, { mode: 0o600 });
+  return server;
+}
+
+async function endCatalog(server: TestServer | undefined): Promise<void> {
+  await server?.[Symbol.asyncDispose]();
 }
 
 function coordinatorConfig(directory: string, sqlPort: number, grpcPort: number): object {

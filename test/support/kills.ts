@@ -38,7 +38,7 @@ export function describeKills(victim: Victim): void {
 function defineTests(victim: Victim, major: Major): void {
   test('at random moments of a backup: every set that is shown complete restores', async () => {
     const random = createRandom(`kill the ${victim} during backups`);
-    await using scenario = await startArchivedShop({ major });
+    await using scenario = await startScenario(victim, major);
     const { server, deployment } = scenario;
     await createPool(deployment);
     // Slow enough for kills between one durable sub task and the next.
@@ -76,7 +76,7 @@ function defineTests(victim: Victim, major: Major): void {
 
   test('at random moments of archiving: nothing that was shown as archived is missing', async () => {
     const random = createRandom(`kill the ${victim} while archiving`);
-    await using scenario = await startArchivedShop({ major });
+    await using scenario = await startScenario(victim, major);
     const { deployment } = scenario;
     await createPool(deployment);
     await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
@@ -98,6 +98,12 @@ function defineTests(victim: Victim, major: Major): void {
     await restoreAndJudge(scenario, workload, last, '', 'copy_last');
     await restoreAndJudge(scenario, workload, middle, '', 'copy_middle');
   });
+}
+
+/** A coordinator that is killed keeps its catalog itself, as most users' do. */
+async function startScenario(victim: Victim, major: Major): Promise<Scenario> {
+  const catalog = victim === 'coordinator' ? 'pglite' : 'postgresql';
+  return await startArchivedShop({ major }, undefined, { catalog });
 }
 
 /** Customers who come back when their connection was lost; what they were not told counts as either. */

@@ -3,7 +3,7 @@ import { chown, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import pg from 'pg';
 import { createShop, type ShopSize, SMALL_SIZE } from '../../cli/demo/shop.ts';
-import { type Deployment, startDeployment } from './holdfast-processes.ts';
+import { type Deployment, type DeploymentOptions, startDeployment } from './holdfast-processes.ts';
 import { createServer, serverUser, type TestServer, type TestServerOptions } from './postgres.ts';
 
 export type Scenario = {
@@ -49,15 +49,15 @@ export async function startShop(
 export async function startArchivedShop(
   options: TestServerOptions = {},
   size: ShopSize = SMALL_SIZE,
-  encryption?: { readonly keyFile: string },
+  how: Partial<Pick<DeploymentOptions, 'keyFile' | 'catalog'>> = {},
 ): Promise<Scenario> {
   const { server, tablespaceDirectory } = await startShop(options, size);
   try {
     const deployment = await startDeployment({
       servers: [{ name: 'orders-primary', tenant: TENANT, port: server.port }],
-      keyFile: encryption?.keyFile,
+      ...how,
     });
-    if (encryption !== undefined) await deployment.sql("ALTER SYSTEM SET backup_encryption = 'on'");
+    if (how.keyFile !== undefined) await deployment.sql("ALTER SYSTEM SET backup_encryption = 'on'");
     await beginArchiving(deployment);
     return {
       server,
