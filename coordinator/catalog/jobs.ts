@@ -277,3 +277,11 @@ export async function recordProgress(
     { progress: JSON.stringify(progress), progress_us: nowUs },
   );
 }
+
+/** Gives the tasks of a job that have not ended, and have a deadline, one that is no earlier than this. */
+export async function prolongTasks(tx: Queryable, jobId: bigint, deadlineUs: bigint): Promise<void> {
+  await tx.query(
+    'UPDATE holdfast.tasks SET deadline_us = $2 WHERE job_id = $1 AND ended_us = 0 AND deadline_us > 0 AND deadline_us < $2',
+    [jobId, deadlineUs],
+  );
+}

@@ -49,6 +49,7 @@ import {
   validateTaskSpec,
 } from './specs.ts';
 import { step } from './state-machine.ts';
+import { isProlonged } from './task-progress.ts';
 import { messageFromJson } from './task-results.ts';
 import { TASK_TRANSITIONS } from './task-states.ts';
 
@@ -142,8 +143,9 @@ async function postpone(context: CoordinatorContext, task: Task, error: Holdfast
   });
 }
 
+/** 0: none. What moves its deadline by its progress is ended by us alone (task-care.ts). */
 function remainingMs(context: CoordinatorContext, task: Task): number {
-  if (task.deadline_us === 0n) return 0;
+  if (task.deadline_us === 0n || isProlonged(task.kind)) return 0;
   const left = Number((task.deadline_us - context.clock.nowUs()) / 1000n);
   return Math.min(Math.max(left, 1), 0xffff_ffff);
 }

@@ -17,7 +17,7 @@ import type { LogHole } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { fromErrorDetail } from '../../proto/grpc-service.ts';
 import type { ReportedProgress } from '../agents/hub.ts';
 import { awaySince, changesOf } from '../archive/changes.ts';
-import { findTask, moveTask, recordProgress, type Task } from '../catalog/jobs.ts';
+import { findTask, moveTask, prolongTasks, recordProgress, type Task } from '../catalog/jobs.ts';
 import {
   findRoundGroupOfTask,
   recordGroupError,
@@ -27,6 +27,7 @@ import {
 import { type CoordinatorContext, type Transaction, write } from '../context.ts';
 import { resumeEvent } from './resume-event.ts';
 import { step } from './state-machine.ts';
+import { prolongedDeadlineUs } from './task-progress.ts';
 import { decideAfterFailure, TASK_TRANSITIONS } from './task-states.ts';
 
 /** A message as the JSON object that a row keeps. */
@@ -55,35 +56,23 @@ export async function applyProgress(
       const before = messageFromJson(BackupProgressSchema, task.progress ?? {});
       const resumed = resumeEvent(task, before, reported.kind.value);
       if (resumed !== undefined) await tx.event(resumed);
-      await recordProgress(
-        tx,
-        taskId,
-        task.attempt,
-        messageToJson(BackupProgressSchema, reported.kind.value),
-        tx.nowUs,
-      );
+      await keepProgress(tx, task, messageToJson(BackupProgressSchema, reported.kind.value));
       return;
     }
     case 'restore':
-      await recordProgress(
-        tx,
-        taskId,
-        task.attempt,
-        messageToJson(RestoreProgressSchema, reported.kind.value),
-        tx.nowUs,
-      );
+      await keepProgress(tx, task, messageToJson(RestoreProgressSchema, reported.kind.value));
       return;
     case 'validate':
-      await recordProgress(
-        tx,
-        taskId,
-        task.attempt,
-        messageToJson(ValidateProgressSchema, reported.kind.value),
-        tx.nowUs,
-      );
+      await keepProgress(tx, task, messageToJson(ValidateProgressSchema, reported.kind.value));
       return;
     case undefined:
   }
+}
+
+async function keepProgress(tx: Transaction, task: Task, progress: object): Promise<void> {
+  await recordProgress(tx, task.task_id, task.attempt, progress, tx.nowUs);
+  const deadlineUs = prolongedDeadlineUs(task, task.progress, progress, tx.nowUs);
+  if (deadlineUs !== undefined) await prolongTasks(tx, task.job_id, deadlineUs);
 }
 
 async function applyArchiveProgress(
