@@ -34,6 +34,8 @@ export type InstanceIdentity = {
   readonly dataDirectory: string;
   readonly segmentSizeBytes: number;
   readonly blockSizeBytes: number;
+  /** A relation's file has so many pages; then another begins. */
+  readonly relationSegmentPages: number;
   /** 0: page checksums are off. */
   readonly pageChecksumVersion: number;
   /** What the server keeps for slots, as it shows the settings. */

@@ -20,6 +20,7 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system_ident
        (SELECT setting FROM pg_settings WHERE name = 'data_directory') AS data_directory,
        init.bytes_per_wal_segment AS segment_size_bytes,
        init.database_block_size AS block_size_bytes,
+       init.blocks_per_segment AS relation_segment_pages,
        init.wal_block_size AS wal_block_size_bytes,
        init.data_page_checksum_version AS page_checksum_version,
        current_setting('max_slot_wal_keep_size') AS max_slot_wal_keep_size,
@@ -37,6 +38,7 @@ type IdentityRow = {
   readonly data_directory: string | null;
   readonly segment_size_bytes: number;
   readonly block_size_bytes: number;
+  readonly relation_segment_pages: number;
   readonly wal_block_size_bytes: number;
   readonly page_checksum_version: number;
   readonly max_slot_wal_keep_size: string;
@@ -60,6 +62,7 @@ export async function readIdentity(client: pg.Client, config: InstanceConfig): P
     dataDirectory: config.dataDirectory ?? row.data_directory ?? '',
     segmentSizeBytes: row.segment_size_bytes,
     blockSizeBytes: row.block_size_bytes,
+    relationSegmentPages: row.relation_segment_pages,
     walBlockSizeBytes: row.wal_block_size_bytes,
     pageChecksumVersion: row.page_checksum_version,
     maxSlotWalKeepSize: row.max_slot_wal_keep_size,

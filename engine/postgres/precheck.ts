@@ -9,6 +9,7 @@ import type pg from 'pg';
 import { assertNever, defined } from '../../foundation/assert.ts';
 import type { CheckItem, InstanceConfig } from '../engine.ts';
 import { APPLICATION_NAME, closeClient, connectClient } from './connection.ts';
+import { SEGMENT_PAGES } from './relation-files.ts';
 
 export const OLDEST_MAJOR = 14;
 export const NEWEST_MAJOR = 18;
@@ -33,6 +34,7 @@ export type PrecheckFacts = {
   readonly readsAllSettings: boolean;
   readonly runsBackupFunctions: boolean;
   readonly walBlockSizeBytes: number;
+  readonly relationSegmentPages: number;
   /** What opening a replication connection and IDENTIFY_SYSTEM gave: the system identifier, or what went wrong. */
   readonly replication:
     | { readonly kind: 'open'; readonly systemIdentifier: bigint }
@@ -74,6 +76,13 @@ export function judge(purpose: 'archive' | 'standby' | 'backup', facts: Precheck
       found: String(facts.walBlockSizeBytes),
       wanted: '8192',
       fix: 'A server built with another WAL block size cannot be archived.',
+    },
+    {
+      name: 'segment_size',
+      passed: facts.relationSegmentPages === SEGMENT_PAGES,
+      found: `${facts.relationSegmentPages} pages`,
+      wanted: `${SEGMENT_PAGES} pages`,
+      fix: 'A server built with --with-segsize, whose relations are split into files of another size, is not supported.',
     },
     {
       name: 'pg_read_all_settings',
@@ -204,6 +213,7 @@ SELECT current_user AS user,
        current_setting('server_version_num')::int AS version_number,
        (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
        (SELECT wal_block_size FROM pg_control_init()) AS wal_block_size,
+       (SELECT blocks_per_segment FROM pg_control_init()) AS relation_segment_pages,
        pg_is_in_recovery() AS standby,
        current_setting('wal_level') AS wal_level,
        current_setting('max_wal_senders')::int AS max_wal_senders,
@@ -227,6 +237,7 @@ type FactsRow = {
   readonly version_number: number;
   readonly system_identifier: string;
   readonly wal_block_size: number;
+  readonly relation_segment_pages: number;
   readonly standby: boolean;
   readonly wal_level: string;
   readonly max_wal_senders: number;
@@ -268,6 +279,7 @@ export async function readPrecheckFacts(
     readsAllSettings: row.reads_all_settings,
     runsBackupFunctions: row.runs_backup_functions,
     walBlockSizeBytes: row.wal_block_size,
+    relationSegmentPages: row.relation_segment_pages,
     replication: await tryReplication(config, signal),
     directory: await readDirectoryFacts(config.dataDirectory ?? row.data_directory ?? ''),
   };

@@ -41,6 +41,7 @@ export function planBlock(
   changed: Uint8Array,
 ): BlockPlan {
   if (before === undefined || before.pageCheckFailed) return { kind: 'whole' };
+  if (changed.length !== PAGE_MAP_BYTES) return { kind: 'whole' }; // the change maps do not reach so far
   if (plainBytes % PAGE_BYTES !== 0 || before.plainBytes % PAGE_BYTES !== 0) return { kind: 'whole' };
   const pageCount = plainBytes / PAGE_BYTES;
   const pages = Uint8Array.from(changed);

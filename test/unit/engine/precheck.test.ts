@@ -7,6 +7,7 @@ const GOOD: PrecheckFacts = {
   serverVersion: '17.10',
   systemIdentifier: 7n,
   standby: false,
+  relationSegmentPages: 131_072,
   walLevel: 'replica',
   maxWalSenders: 10,
   usedWalSenders: 1,
@@ -54,6 +55,7 @@ describe('precheck', () => {
     ]);
     expect(failed('archive', { standby: true })).toHaveLength(1);
     expect(failed('backup', { fullPageWrites: false })[0]).toMatch(/full_page_writes = 'on'/);
+    expect(failed('backup', { relationSegmentPages: 262_144 })[0]).toMatch(/^segment_size: .*--with-segsize/);
     expect(failed('backup', { major: 13 })[0]).toMatch(/^server_version/);
     expect(failed('backup', { major: 14, runsBackupFunctions: false })[0]).toMatch(/pg_start_backup/);
   });

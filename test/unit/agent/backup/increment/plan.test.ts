@@ -71,6 +71,10 @@ describe('a block', () => {
     expect(plan(pages, entry, changed)).toBe(planned);
   });
 
+  test('that the change maps do not reach is whole', () => {
+    expect(planBlock(256 * PAGE_BYTES, before(256), new Uint8Array(0))).toEqual({ kind: 'whole' });
+  });
+
   test('that is no whole number of pages, now or before, is whole', () => {
     expect(planBlock(100, before(1), mapOf())).toEqual({ kind: 'whole' });
     expect(planBlock(PAGE_BYTES, { ...before(1), plainBytes: 100 }, mapOf())).toEqual({ kind: 'whole' });
