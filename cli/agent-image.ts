@@ -11,7 +11,8 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 
-const NODE_OPTIONS = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=2'] as const;
+/** Of an agent's process. */
+export const AGENT_NODE_OPTIONS = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=2'] as const;
 const MALLOC_ENVIRONMENT = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '262144' } as const;
 /** Set in the new image: tells it apart from the first. */
 const MARK = 'HOLDFAST_AGENT_IMAGE';
@@ -28,7 +29,7 @@ export function becomeAgentImage(stateDirectory: string): void {
   } catch {
     return; // the agent will say what is wrong with its state directory
   }
-  const options = NODE_OPTIONS.filter((option) => !process.execArgv.includes(option));
+  const options = AGENT_NODE_OPTIONS.filter((option) => !process.execArgv.includes(option));
   process.execve?.(
     process.execPath,
     [process.execPath, ...process.execArgv, ...options, ...process.argv.slice(1)],

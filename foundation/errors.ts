@@ -133,7 +133,7 @@ export class HoldfastError extends Error {
 }
 
 /** What a destination answers, or does not answer: whoever meets it waits for the destination, and not for a server. */
-const OF_DESTINATION: ReadonlySet<ErrorCode> = new Set([
+export const DESTINATION_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'DESTINATION_IO',
   'DESTINATION_FULL',
   'INVALID_BACKUP_DEST',
@@ -142,7 +142,7 @@ const OF_DESTINATION: ReadonlySet<ErrorCode> = new Set([
 ]);
 
 export function isOfDestination(error: HoldfastError): boolean {
-  return OF_DESTINATION.has(error.code);
+  return DESTINATION_CODES.has(error.code);
 }
 
 /** True when `error` is a HoldfastError of one of `codes`. */

@@ -11,9 +11,10 @@ import type { AbandonedLogFile } from '../../storage-layout/clog/log-file.ts';
 import { LogFileWriter } from '../../storage-layout/clog/writer.ts';
 import type { Compression } from '../../storage-layout/macroblock/compress.ts';
 import { tree } from '../../storage-layout/tree.ts';
+import { checkMountFile } from '../mount-file.ts';
 import { commitTimes, FindingsCollector } from './findings.ts';
 import type { LogBlock } from './log-buffer.ts';
-import { checkMountFile, type LogPlace } from './place.ts';
+import type { LogPlace } from './place.ts';
 import { mustSeal } from './policy.ts';
 
 export type FileSequenceOptions = {

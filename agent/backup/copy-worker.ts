@@ -15,6 +15,8 @@ import {
 } from '../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
+import { tree } from '../../storage-layout/tree.ts';
+import { checkMountFile } from '../mount-file.ts';
 import { plainError } from '../plain-error.ts';
 import { threadSettings } from '../thread-settings.ts';
 import { type CopiedBlocks, type CopyContext, copyBlocks } from './copy-sub-task.ts';
@@ -93,11 +95,26 @@ async function close(context: CopyContext, subTask: SubTask, copied: CopiedBlock
   await using writer = copied.writer;
   const { sizeBytes } = await writer.close();
   await writeOwnIndex(context, settings.attempt, subTask, copied, never);
+  await checkIsStored(context, subTask.subTaskId, sizeBytes);
   const entries = encodeEntries(copied.entries);
   const { suspects, vanished, ended } = copied;
   const subTaskId = subTask.redoOf ?? subTask.subTaskId;
   const copy = { subTaskId, entries, suspects, vanished, ended, storedBytes: sizeBytes };
   post({ kind: 'copied', copy }, [entries.buffer]);
+}
+
+/** A share may be taken away, and come back, while a file is written: then it stands on the disk below, or is cut. */
+async function checkIsStored(
+  { medium, root, setKey, group }: CopyContext,
+  subTaskId: number,
+  sizeBytes: number,
+): Promise<void> {
+  const { round } = settings;
+  if (round === undefined) return;
+  await checkMountFile({ medium, root, round }, never);
+  const key = tree.macroBlock(root, setKey, group, subTaskId);
+  if ((await medium.stat(key, never))?.sizeBytes === sizeBytes) return;
+  throw new HoldfastError('FILE_NOT_FOUND', `${key} is gone from ${medium.displayUri}, or cut`);
 }
 
 /** A destination that fails may come back. Throws `error` when the backup fails with it. */

@@ -9,6 +9,7 @@ import type { TaskContext } from '../task-context.ts';
 import type { Threads } from '../threads.ts';
 import type { Counters } from './counters.ts';
 import type { FailedPage, Gathered } from './gather.ts';
+import type { NamedFiles } from './named-files.ts';
 import type { ProgressReporter } from './progress.ts';
 import { attemptOf } from './resume/attempt.ts';
 import type { Redo } from './resume/redo.ts';
@@ -51,6 +52,8 @@ export type IndexedCopy = Gathered & {
   /** Of the macro_block files. */
   readonly storedBytes: number;
   readonly nextFileNumber: number;
+  /** All macroblock files that the index names. */
+  readonly named: NamedFiles;
   readonly index: { readonly key: string; readonly facts: FileFacts };
 };
 
@@ -62,6 +65,7 @@ export function workerSettings(backup: BegunBackup): WorkerSettings {
     root: target.root,
     setKey: target.setKey,
     group: target.group,
+    round: target.round,
     compression: target.compression,
     pageChecksums: task.pageCheck && identity.pageChecksumVersion !== 0,
     limits: limits.shared,

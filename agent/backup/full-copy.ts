@@ -14,6 +14,7 @@ import {
   workerSettings,
 } from './copy.ts';
 import { gatherEntries, gatherFiles, gatherSuspects, judgeSuspects, keptPaths } from './gather.ts';
+import { NamedFiles } from './named-files.ts';
 import { type BackupPlan, planBackup } from './plan.ts';
 import { indexRetry } from './resume/redo.ts';
 import { copySubTasks } from './worker-pool.ts';
@@ -57,7 +58,8 @@ export class FullCopy implements BackupCopy {
     const isKept = keptPaths(listing, parseTablespaceMap(stopped.tablespaceMap));
     const gathered = gatherFiles(this.#plan.files.filter(isKept), copies);
     const failures = judgeSuspects(gatherSuspects(gathered, copies), start.lsn, stopped.stop.lsn);
-    const newest = newestPageLsn(gatherEntries(gathered, copies, []));
+    const named = new NamedFiles();
+    const newest = newestPageLsn(gatherEntries(gathered, copies, []), named);
     checkNewestPage(newest, stopped.stop.lsn);
     const write = async (_: number, tries: number) => {
       const retry = indexRetry(task.retry, tries);
@@ -73,6 +75,7 @@ export class FullCopy implements BackupCopy {
       storedBytes: copies.reduce((sum, copy) => sum + copy.storedBytes, 0),
       nextFileNumber: this.#plan.files.length + 1,
       index,
+      named,
     };
   }
 
@@ -81,8 +84,12 @@ export class FullCopy implements BackupCopy {
   }
 }
 
-function newestPageLsn(entries: Iterable<MacroBlockEntry>): Lsn {
+/** Notes the files of all entries in `named`. */
+function newestPageLsn(entries: Iterable<MacroBlockEntry>, named: NamedFiles): Lsn {
   let newest = 0n;
-  for (const entry of entries) if (entry.newestPageLsn > newest) newest = entry.newestPageLsn;
+  for (const entry of entries) {
+    named.add(entry);
+    if (entry.newestPageLsn > newest) newest = entry.newestPageLsn;
+  }
   return toLsn(newest);
 }

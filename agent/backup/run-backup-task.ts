@@ -12,6 +12,7 @@ import { availableParallelism } from 'node:os';
 import { create } from '@bufbuild/protobuf';
 import type { BackupWindow, DataListing, InstanceIdentity } from '../../engine/engine.ts';
 import { PAGE_BYTES } from '../../engine/postgres/pages.ts';
+import { SEGMENT_PAGES } from '../../engine/postgres/relation-files.ts';
 import { parseTablespaceMap } from '../../engine/postgres/restore/tablespaces.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn } from '../../foundation/lsn.ts';
@@ -25,6 +26,7 @@ import type { PartitionGroupBackup } from '../../proto/gen/holdfast/v1/records_p
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import { withDataKeys } from '../../storage-layout/media/with-keys.ts';
+import { checkMountFile } from '../mount-file.ts';
 import type { TaskContext } from '../task-context.ts';
 import type { BegunBackup } from './copy.ts';
 import { Counters } from './counters.ts';
@@ -47,8 +49,8 @@ import { copyThreads } from './worker-pool.ts';
 const MAX_AUTOMATIC_WORKERS = 4;
 
 /**
- * Copies the instance to the destination, or makes a synthetic full of a set that is there. Throws NOT_SUPPORTED (standby, unusual page size), BACKUP_FAILED,
- * SERVER_UNREACHABLE, DESTINATION_IO, DESTINATION_FULL, FILE_EXISTS (sub task ids used before), FULL_BACKUP_NEEDED (an
+ * Copies the instance to the destination, or makes a synthetic full of a set that is there. Throws NOT_SUPPORTED (standby,
+ * unusual page or segment size), BACKUP_FAILED, SERVER_UNREACHABLE, BACKUP_MOUNT_FILE_NOT_VALID, DESTINATION_IO, DESTINATION_FULL, FILE_EXISTS (sub task ids used before), FULL_BACKUP_NEEDED (an
  * increment cannot be made: the message is the reason; nothing was copied), or the signal's reason.
  */
 export async function runBackupTask(
@@ -64,6 +66,8 @@ export async function runBackupTask(
   await using threads = copyThreads(task.previousSetId === 0n ? workerCount : 1);
   const opened = await (context.openMedium ?? openMedium)(target.uri, signal);
   await using medium = withDataKeys(opened, target.keys);
+  if (target.round !== undefined)
+    await checkMountFile({ medium, root: target.root, round: target.round }, signal);
   await using instance = await context.instance(task.instance, signal);
   const [identity, before] = await Promise.all([
     instance.identify(signal),
@@ -108,6 +112,7 @@ export async function runBackupTask(
   progress.send('STOP', totals, counters);
   const stopped = await window.stop(scope);
   const indexed = await copy.writeIndex(stopped, signal);
+  await indexed.named.checkAreThere(medium, target, signal);
   const backup = await describe({ begun, window, stopped, facts, indexed }, signal);
   context.logger.info(
     {
@@ -173,10 +178,18 @@ function totalsOf({ files }: DataListing): BackupTotals {
 }
 
 function checkIdentity(identity: InstanceIdentity): void {
-  if (identity.blockSizeBytes === PAGE_BYTES) return;
-  throw new HoldfastError('NOT_SUPPORTED', `the server's pages have ${identity.blockSizeBytes} bytes`, {
-    hint: `Holdfast backs up servers with pages of ${PAGE_BYTES} bytes, PostgreSQL's default.`,
-  });
+  if (identity.blockSizeBytes !== PAGE_BYTES)
+    throw new HoldfastError('NOT_SUPPORTED', `the server's pages have ${identity.blockSizeBytes} bytes`, {
+      hint: `Holdfast backs up servers with pages of ${PAGE_BYTES} bytes, PostgreSQL's default.`,
+    });
+  if (identity.relationSegmentPages !== SEGMENT_PAGES)
+    throw new HoldfastError(
+      'NOT_SUPPORTED',
+      `the server's relations are split into files of ${identity.relationSegmentPages} pages`,
+      {
+        hint: `Holdfast backs up servers whose relations are split into files of ${SEGMENT_PAGES} pages, PostgreSQL's default.`,
+      },
+    );
 }
 
 function automaticWorkers(): number {

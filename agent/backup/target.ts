@@ -3,7 +3,7 @@ import { HoldfastError } from '../../foundation/errors.ts';
 import type { BackupTask } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import { type Compression, parseCompression } from '../../storage-layout/macroblock/compress.ts';
-import type { SetKey, TreeRoot } from '../../storage-layout/tree.ts';
+import type { RoundKey, SetKey, TreeRoot } from '../../storage-layout/tree.ts';
 import { dataKeysOf } from '../data-keys.ts';
 
 /** Where a task writes. */
@@ -14,6 +14,8 @@ export type BackupTarget = {
   readonly root: TreeRoot;
   readonly setKey: SetKey;
   readonly group: string;
+  /** Whose log the backup needs, at the same destination; undefined: of none. */
+  readonly round: RoundKey | undefined;
   readonly compression: Compression;
 };
 
@@ -28,6 +30,7 @@ export function targetOf(task: BackupTask): BackupTarget {
     root: { clusterName: destination.clusterName, clusterId: destination.clusterId },
     setKey: { tenantId, fullSetId, setId },
     group,
+    round: task.round === 0n ? undefined : { tenantId, round: task.round },
     compression: parseCompression(task.compression === '' ? 'zstd:1' : task.compression),
   };
 }

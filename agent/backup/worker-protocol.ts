@@ -10,7 +10,7 @@
  *     ◄──────────── failed        the backup fails
  */
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
-import type { SetKey, TreeRoot } from '../../storage-layout/tree.ts';
+import type { RoundKey, SetKey, TreeRoot } from '../../storage-layout/tree.ts';
 import type { PlainError } from '../plain-error.ts';
 import type { SubTask } from './plan.ts';
 import type { Attempt } from './resume/attempt.ts';
@@ -22,6 +22,8 @@ export type WorkerSettings = {
   readonly root: TreeRoot;
   readonly setKey: SetKey;
   readonly group: string;
+  /** Whose mount_file tells the destination from a directory that its share is not mounted on; undefined: none does. */
+  readonly round: RoundKey | undefined;
   readonly compression: string;
   readonly pageChecksums: boolean;
   /** Of the task (throttle.ts): each of its workers may use its share. */

@@ -66,6 +66,11 @@ async function awaitCopies(context: CoordinatorContext, job: Job): Promise<void>
     await becomeFull(context, job, set, refused.error_message);
     return;
   }
+  const ended = isSynthetic(set) ? undefined : await findEndedRound(context, job);
+  if (ended !== undefined && !tasks.every(isEnded)) {
+    await failBackup(context, job, ended);
+    return;
+  }
   const failed = tasks.find((task) => task.state === 'FAILED' || task.state === 'CANCELLED');
   if (failed !== undefined) {
     await failBackup(
@@ -79,6 +84,18 @@ async function awaitCopies(context: CoordinatorContext, job: Job): Promise<void>
   if (!tasks.every((task) => task.state === 'SUCCEEDED')) return;
   const deadlineUs = context.clock.nowUs() + BigInt(context.timing.logWaitTimeoutMs) * 1000n;
   await write(context, (tx) => advance(tx, job, 'copied', { deadlineUs }));
+}
+
+/** What is still being copied will need log that its round does not take any more. */
+async function findEndedRound(context: CoordinatorContext, job: Job): Promise<HoldfastError | undefined> {
+  const round = BigInt(backupJobSpec.parse(job.spec).round);
+  const row = await findRound(context.catalog, job.tenant_id, round);
+  if (row !== undefined && row.state !== 'STOP' && row.state !== 'INTERRUPTED') return undefined;
+  return new HoldfastError(
+    'LOG_ARCHIVE_INTERRUPTED',
+    `round ${round} ended while the backup was made: ${row?.reason ?? 'it is gone'}`,
+    { hint: 'Begin the backup again when a round is DOING: SELECT * FROM CDB_OB_BACKUP_ARCHIVELOG;' },
+  );
 }
 
 async function groupNames(context: CoordinatorContext, job: Job): Promise<ReadonlySet<string>> {

@@ -12,7 +12,7 @@
  * T3. A task that is RUNNING or CANCELLING names its server; when that agent's lease ends, it is lost.
  */
 import type { ErrorCode } from '../../foundation/errors.ts';
-import { ERRORS } from '../../foundation/errors.ts';
+import { DESTINATION_CODES, ERRORS } from '../../foundation/errors.ts';
 import type { TransitionTable } from './state-machine.ts';
 
 export type TaskState = 'PENDING' | 'RUNNING' | 'CANCELLING' | 'SUCCEEDED' | 'FAILED' | 'CANCELLED';
@@ -37,8 +37,12 @@ const MAX_FAILURES: Readonly<Record<TaskKind, number>> = {
   VALIDATE: 3,
 };
 
-/** A server that recovers from a crash is away for a while, and what was copied before is not copied again. */
-const MAX_FAILURES_OF_SERVER = 8;
+/**
+ * A server that recovers from a crash, or a share that is mounted again, is away for a while, and what was copied before is
+ * not copied again.
+ */
+const MAX_FAILURES_WHILE_AWAY = 8;
+const AWAY: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['SERVER_UNREACHABLE', ...DESTINATION_CODES]);
 
 /** Errors that no further attempt of any kind can mend. */
 const HOPELESS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
@@ -71,9 +75,10 @@ export type FailureDecision =
  * that this can help; archiving is tried again after any error that does not prove a hole. Pure.
  */
 export function decideAfterFailure(kind: TaskKind, code: ErrorCode, failures: number): FailureDecision {
-  const isOfServer = kind === 'BACKUP' && code === 'SERVER_UNREACHABLE';
-  const limit = isOfServer ? MAX_FAILURES_OF_SERVER : MAX_FAILURES[kind];
-  if (HOPELESS.has(code) || failures >= limit) return { kind: 'giveUp' };
-  if (kind !== 'ARCHIVE' && !ERRORS[code].retryable && !isTaken(kind, code)) return { kind: 'giveUp' };
+  const mayComeBack = kind === 'BACKUP' && AWAY.has(code);
+  if (failures >= (mayComeBack ? MAX_FAILURES_WHILE_AWAY : MAX_FAILURES[kind])) return { kind: 'giveUp' };
+  if (HOPELESS.has(code) && !mayComeBack) return { kind: 'giveUp' };
+  const canHelp = kind === 'ARCHIVE' || ERRORS[code].retryable || mayComeBack || isTaken(kind, code);
+  if (!canHelp) return { kind: 'giveUp' };
   return { kind: 'retry', delayMs: Math.min(FIRST_DELAY_MS * 2 ** Math.min(failures - 1, 10), MAX_DELAY_MS) };
 }

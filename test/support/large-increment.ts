@@ -83,6 +83,7 @@ async function makeIncrement(medium: Medium): Promise<{ readonly deltas: number;
     before: new EntryStream(readIndexChunks(medium, 'before')),
     copied: new EntryStream(spill.chunks()),
     control: [],
+    pagesAreChecked: true,
     gone: new Set(),
     ends: new Map(),
     hasFailed: () => false,

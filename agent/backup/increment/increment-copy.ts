@@ -117,6 +117,7 @@ export class IncrementCopy implements BackupCopy {
     const isKept = keptPaths(listing, parseTablespaceMap(stopped.tablespaceMap));
     const failures = judgeSuspects(this.#suspects, start.lsn, stopped.stop.lsn);
     const failed = new Set(failures.map(({ suspect }) => `${suspect.fileNumber}.${suspect.macroblock}`));
+    const settings = workerSettings(this.#backup);
     const write = async (_: number, tries: number) => {
       const merging = new IndexMerge({
         files: this.#files.filter(isKept),
@@ -126,6 +127,7 @@ export class IncrementCopy implements BackupCopy {
         control: entriesOf(this.#control),
         gone: this.#gone,
         ends: this.#ends,
+        pagesAreChecked: settings.pageChecksums,
         hasFailed: (fileNumber, blockNumber) => failed.has(`${fileNumber}.${blockNumber}`),
       });
       const retry = indexRetry(task.retry, tries);
@@ -135,7 +137,7 @@ export class IncrementCopy implements BackupCopy {
     };
     const { merge, index } = await this.#backup.redo.untilDone(0, write, signal);
     checkNewestPage(merge.newestPageLsn, stopped.stop.lsn);
-    const { files, macroblockCount, plainBytes, newestPageLsn } = merge;
+    const { files, macroblockCount, plainBytes, newestPageLsn, named } = merge;
     const blockCounts = new Map(files.map((file) => [file.fileNumber, file.blockCount]));
     return {
       files,
@@ -148,6 +150,7 @@ export class IncrementCopy implements BackupCopy {
       storedBytes: this.#storedBytes + (this.#takenOver?.storedBytes ?? 0),
       nextFileNumber: this.#nextFileNumber,
       index,
+      named,
     };
   }
 

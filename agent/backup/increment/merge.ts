@@ -13,6 +13,7 @@ import type { EntryStream } from '../../../storage-layout/macroblock/entry-strea
 import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../../storage-layout/macroblock/index.ts';
 import { isBasedOnBefore } from '../copy-delta.ts';
 import type { StoredDataFile } from '../gather.ts';
+import { NamedFiles } from '../named-files.ts';
 import { blockCount } from '../plan.ts';
 import type { IncrementFile } from './file-numbers.ts';
 import { blockBytes } from './plan.ts';
@@ -30,6 +31,8 @@ export type MergeInput = {
   readonly gone: ReadonlySet<number>;
   /** Where workers found files to end, in macroblocks. */
   readonly ends: ReadonlyMap<number, number>;
+  /** Whether the pages of what was copied were checked. */
+  readonly pagesAreChecked: boolean;
   /** Whether a page of the block failed its check. */
   readonly hasFailed: (fileNumber: number, blockNumber: number) => boolean;
 };
@@ -40,6 +43,7 @@ export class IndexMerge {
   newestPageLsn: Lsn = toLsn(0n);
   macroblockCount = 0;
   plainBytes = 0;
+  readonly named = new NamedFiles();
   readonly #input: MergeInput;
 
   constructor(input: MergeInput) {
@@ -64,6 +68,7 @@ export class IndexMerge {
       bytes += entry.plainBytes;
       crc32c = isStoredWhole(entry) ? appendCrc(crc32c, entry) : undefined;
       if (entry.newestPageLsn > this.newestPageLsn) this.newestPageLsn = entry.newestPageLsn;
+      this.named.add(entry);
       yield entry;
     }
     this.macroblockCount += blocks;
@@ -72,7 +77,7 @@ export class IndexMerge {
   }
 
   async #entryOf(file: IncrementFile, block: number): Promise<MacroBlockEntry> {
-    const { before, copied, takenOver, control, hasFailed } = this.#input;
+    const { before, copied, takenOver, control, hasFailed, pagesAreChecked } = this.#input;
     if (file.kind === 'control') {
       const entry = control[block];
       assert(entry !== undefined, 'the control file was copied');
@@ -83,7 +88,11 @@ export class IndexMerge {
       (await copied.find(file.fileNumber, block)) ?? (await takenOver?.find(file.fileNumber, block));
     if (own !== undefined) {
       const entry = isBasedOnBefore(own) ? onBase(own, old) : own;
-      return hasFailed(file.fileNumber, block) ? { ...entry, pageCheckFailed: true } : entry;
+      // What failed once and was not looked at again has not become right by that.
+      const hasFailedBefore = !pagesAreChecked && old?.pageCheckFailed === true;
+      return hasFailedBefore || hasFailed(file.fileNumber, block)
+        ? { ...entry, pageCheckFailed: true }
+        : entry;
     }
     assert(old !== undefined && file.kind === 'main', `macroblock ${block} of ${file.path} was copied`);
     return keep(old, blockBytes(file, block));

@@ -28,11 +28,12 @@ export function metaTaskId(taskId: number, tries: number): number {
   return taskId + tries * 10_000_000;
 }
 
-/** What passes: a destination that does not answer, has no room, or has lost its share under a file that is being written. */
+/** What passes: a destination that does not answer, has no room, is not mounted, or has lost its share under a file that is being written. */
 const PASSING: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'DESTINATION_IO',
   'DESTINATION_FULL',
   'FILE_NOT_FOUND',
+  'BACKUP_MOUNT_FILE_NOT_VALID',
 ]);
 
 export function mayBeRedone(error: HoldfastError): boolean {

@@ -141,3 +141,25 @@ test(
   },
   TIMEOUT_MS,
 );
+
+test(
+  'a backup ends with its round: it would need log that is never archived',
+  async () => {
+    agent.options.holdBackup = Promise.withResolvers<void>().promise;
+    const { wait: _, ...begin } = BACKUP;
+    await coordinator.run({ ...begin, wait: false, mode: 'full' });
+    await coordinator.until('its task', async () =>
+      (await coordinator.view('cdb_ob_backup_progress')).some((job) => job['status'] === 'RUNNING'),
+    );
+    const archive = agent.started.findLast((one) => one.kind.case === 'archive');
+    await agent.fail(archive?.taskId ?? 0n, new HoldfastError('LOG_GAP', 'the server has 0/3000200 no more'));
+    const failed = async () =>
+      (await coordinator.view('cdb_ob_backup_jobs')).find(
+        (job) => job['status'] === 'FAILED' && String(job['comment']).includes('LOG_ARCHIVE_INTERRUPTED'),
+      );
+    await coordinator.until('its end', async () => (await failed()) !== undefined);
+    delete agent.options.holdBackup;
+    expect((await failed())?.['comment']).toMatch(/round 1 ended while the backup was made: .*0\/3000200/);
+  },
+  TIMEOUT_MS,
+);

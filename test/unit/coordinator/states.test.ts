@@ -134,7 +134,12 @@ describe('tasks', () => {
 
   test('a backup is tried again only when that can help, and not for ever', () => {
     expect(decideAfterFailure('BACKUP', 'DESTINATION_IO', 1).kind).toBe('retry');
-    expect(decideAfterFailure('BACKUP', 'DESTINATION_IO', 3).kind).toBe('giveUp');
+    // A destination that is away for a minute costs nothing but time: what was copied is taken over.
+    for (const code of ['DESTINATION_IO', 'BACKUP_MOUNT_FILE_NOT_VALID', 'INVALID_BACKUP_DEST'] as const) {
+      expect(decideAfterFailure('BACKUP', code, 7).kind).toBe('retry');
+      expect(decideAfterFailure('BACKUP', code, 8).kind).toBe('giveUp');
+    }
+    expect(decideAfterFailure('RESTORE', 'INVALID_BACKUP_DEST', 1).kind).toBe('giveUp');
     expect(decideAfterFailure('BACKUP', 'SERVER_UNREACHABLE', 7).kind).toBe('retry'); // it recovers from a crash
     expect(decideAfterFailure('BACKUP', 'SERVER_UNREACHABLE', 8).kind).toBe('giveUp');
     expect(decideAfterFailure('BACKUP', 'BACKUP_FAILED', 1).kind).toBe('giveUp');

@@ -6,6 +6,7 @@ import { ChangedPages } from '../../../../../agent/backup/increment/changed-page
 import { numberFiles } from '../../../../../agent/backup/increment/file-numbers.ts';
 import { IndexMerge, type MergeInput } from '../../../../../agent/backup/increment/merge.ts';
 import { planPieces } from '../../../../../agent/backup/increment/plan.ts';
+import { NamedFiles } from '../../../../../agent/backup/named-files.ts';
 import type { DataFile } from '../../../../../engine/engine.ts';
 import { toLsn } from '../../../../../foundation/lsn.ts';
 import type { LogChange } from '../../../../../storage-layout/clog/change-map.ts';
@@ -25,6 +26,7 @@ import {
   MAX_PAGES,
   PAGE_BYTES,
 } from '../../../../../storage-layout/macroblock/page-map.ts';
+import type { Medium } from '../../../../../storage-layout/media/medium.ts';
 
 const DATABASE = { tablespace: 1663, database: 5 };
 const NO_PLACE = {
@@ -177,8 +179,17 @@ type Backup = {
   readonly next: number;
   readonly pagesRead: number;
   readonly files: IndexMerge['files'];
+  readonly named: IndexMerge['named'];
 };
-const NOTHING: Backup = { entries: [], byPath: new Map(), next: 1, pagesRead: 0, files: [] };
+const NOTHING: Backup = {
+  entries: [],
+  byPath: new Map(),
+  next: 1,
+  pagesRead: 0,
+  files: [],
+  named: new NamedFiles(),
+};
+const { signal } = new AbortController();
 
 async function backUp(
   model: Model,
@@ -229,13 +240,14 @@ async function backUp(
     control: [{ ...store.put(setId, [setId === 0n ? 0 : 9]), fileNumber: control?.fileNumber ?? 0 }],
     gone: new Set(),
     ends: new Map(),
+    pagesAreChecked: true,
     hasFailed: () => false,
     ...change,
   });
   const entries: MacroBlockEntry[] = [];
   for await (const entry of merge.entries()) entries.push(throughBytes(entry));
   const byPath = new Map(merge.files.map(({ path, fileNumber }) => [path, fileNumber]));
-  return { entries, byPath, next: nextFileNumber, pagesRead, files: merge.files };
+  return { entries, byPath, next: nextFileNumber, pagesRead, files: merge.files, named: merge.named };
 }
 
 /** The entry as a reader of the index gets it. */
@@ -381,5 +393,49 @@ describe('a chain of backups', () => {
     const third = await backUp(model, store, 3n, second);
     expect(third.pagesRead).toBe(256);
     check(model, store, third);
+  });
+
+  test('a failed page stays failed while pages are not checked, and is right when it was read and checked again', async () => {
+    const model = new Model();
+    const store = new Store();
+    model.apply({ kind: 'create', relation: 100, page: 0, count: 256 });
+    const first = await backUp(model, store, 1n, NOTHING, { hasFailed: () => true });
+    const number = first.byPath.get('base/5/100');
+    const failed = ({ entries }: Backup) =>
+      entries.find((entry) => entry.fileNumber === number)?.pageCheckFailed;
+    const second = await backUp(model, store, 2n, first, { pagesAreChecked: false });
+    expect([second.pagesRead, failed(second)]).toEqual([256, true]);
+    const third = await backUp(model, store, 3n, second);
+    expect([third.pagesRead, failed(third)]).toEqual([256, false]);
+  });
+
+  test('names the files of every block, its own and those of the sets before', async () => {
+    const model = new Model();
+    const store = new Store();
+    model.apply({ kind: 'create', relation: 100, page: 0, count: 600 });
+    const first = await backUp(model, store, 1n, NOTHING);
+    model.apply({ kind: 'write', relation: 100, page: 300, count: 1 });
+    const second = await backUp(model, store, 2n, first);
+    const places = second.entries.flatMap((entry) => [
+      entry,
+      ...(entry.delta === undefined ? [] : [entry.delta]),
+    ]);
+    const names = [...new Set(places.map(({ setId, subTaskId }) => `macro_block_${setId}.${subTaskId}`))];
+    expect(names.some((name) => name.startsWith('macro_block_1.'))).toBe(true);
+    expect(names.some((name) => name.startsWith('macro_block_2.'))).toBe(true);
+    const target = {
+      root: { clusterName: 'c', clusterId: 1n },
+      setKey: { tenantId: 1n, fullSetId: 1n, setId: 2n },
+    };
+    const listing = (there: readonly string[]) =>
+      ({ listNames: async () => there, displayUri: 'file:///there' }) as unknown as Medium; // what is asked of it
+    const look = async (there: readonly string[]) =>
+      await second.named.checkAreThere(listing(there), { ...target, group: 'g', round: undefined }, signal);
+    await look([...names, 'macro_block_1.999']);
+    for (const lost of names) {
+      const code = lost.startsWith('macro_block_1.') ? 'FULL_BACKUP_NEEDED' : 'DESTINATION_IO';
+      const left = names.filter((name) => name !== lost);
+      await expect(look(left)).rejects.toMatchObject({ code, message: expect.stringContaining(lost) });
+    }
   });
 });

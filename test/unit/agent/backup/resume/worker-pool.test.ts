@@ -1,4 +1,5 @@
 /** Worker threads whose destination goes away for a while. */
+import { renameSync, rmSync } from 'node:fs';
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -16,6 +17,7 @@ import { decodeMacroBlockEntries } from '../../../../../storage-layout/macrobloc
 import { readSubTaskIndexHead } from '../../../../../storage-layout/macroblock/sub-task-index.ts';
 import { openMedium } from '../../../../../storage-layout/media/open.ts';
 import { tree } from '../../../../../storage-layout/tree.ts';
+import { ARCHIVE_ROOT, ARCHIVE_ROUND, writeMountFile } from '../../../../support/archiver.ts';
 import { makeTestDirectory } from '../../../../support/postgres.ts';
 
 const FILES = 8;
@@ -51,6 +53,7 @@ function settings(counters: Counters): WorkerSettings {
     compression: 'zstd:1',
     pageChecksums: false,
     keys: [],
+    round: undefined,
     limits: new SharedLimits().shared,
     workerCount: 2,
     counters: counters.shared,
@@ -108,6 +111,35 @@ test('do again what could not be written, in its place, and count it once', asyn
     macroblocks: BigInt(FILES),
     files: BigInt(FILES),
   });
+});
+
+test('nothing counts that was written below a share that was not mounted', async () => {
+  const tasks = await subTasks();
+  const destination = join(directory, 'destination');
+  await writeMountFile(destination);
+  const counters = new Counters();
+  let isBack = false;
+  const mountAgain = () => {
+    if (isBack) return;
+    isBack = true;
+    rmSync(destination, { recursive: true });
+    renameSync(join(directory, 'share'), destination);
+  };
+  const withRound = { ...settings(counters), root: ARCHIVE_ROOT, round: ARCHIVE_ROUND };
+  await using threads = copyThreads(0);
+  const copying = copySubTasks(threads, tasks, withRound, 1, redo(30_000, mountAgain), signal);
+  copying.catch(() => undefined); // awaited below
+  while (counters.read().macroblocks === 0n) await systemClock.sleep(1, signal);
+  await rename(destination, join(directory, 'share'));
+  await mkdir(destination); // what is below it
+  const copies = await copying;
+  expect(isBack).toBe(true);
+  await using medium = await openMedium(`file://${destination}`);
+  for (const { entries } of copies) {
+    const [entry] = decodeMacroBlockEntries(Buffer.from(entries), 0, { file: 'copy' });
+    const key = tree.macroBlock(ARCHIVE_ROOT, SET, 'g', entry?.subTaskId ?? 0);
+    expect((await medium.stat(key))?.sizeBytes, key).toBeGreaterThan(0);
+  }
 });
 
 test('give up when the destination stays away, with its error', async () => {
