@@ -1,5 +1,5 @@
-/** What a full backup and an increment have in common: what they are given, their two steps, and what comes out. */
-import type { BackupStop, DataListing, Instance, InstanceIdentity, LogPoint } from '../../engine/engine.ts';
+/** What a backup's copy is given, and what comes out of it. */
+import type { DataListing, Instance, InstanceIdentity, LogPoint } from '../../engine/engine.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { formatLsn, type Lsn } from '../../foundation/lsn.ts';
 import type { BackupTask } from '../../proto/gen/holdfast/v1/agent_pb.ts';
@@ -38,13 +38,6 @@ export type BegunBackup = {
   /** Undefined when nothing is taken over from an earlier attempt. */
   readonly resume: ResumePoint | undefined;
 };
-
-/** Copies the files, and when the window is closed writes the index of all that the backup consists of. */
-export interface BackupCopy extends Disposable {
-  /** Every macroblock that is to be copied, the control file's last. `signal` fires when the window is lost too. */
-  copy(signal: AbortSignal): Promise<void>;
-  writeIndex(stopped: BackupStop, signal: AbortSignal): Promise<IndexedCopy>;
-}
 
 export type IndexedCopy = Gathered & {
   readonly failures: readonly FailedPage[];

@@ -1,13 +1,13 @@
 /**
- * Which worker copies what, decided before the first byte is read. Pure.
+ * Sub tasks: which macroblocks a worker copies at a time. Pure.
  *
- * - Files are numbered from 1 in the listing's order; the control file is last, because it is copied last.
- * - A sub task is a run of neighbouring macroblocks in (file number, block number) order and becomes one macro_block file:
- *   at most 512 macroblocks, small files together. Sub tasks in order give the index in order.
- * - Sub tasks shrink towards the end (a share of what is left, not below a floor), so that workers end together.
+ * A sub task is a run of neighbouring macroblocks in (file number, block number) order and becomes one macro_block file: at
+ * most 512 macroblocks, small files together. Sub tasks in order give the index in order. Those of a full backup shrink
+ * towards the end (a share of what is left, not below a floor), so that workers end together.
  */
 import type { DataFile } from '../../engine/engine.ts';
 import { MACROBLOCK_BYTES, MAX_MACROBLOCKS_PER_FILE } from '../../storage-layout/macroblock/index.ts';
+import { countPages, PAGE_BYTES } from '../../storage-layout/macroblock/page-map.ts';
 
 /** A file of the listing with its number in this backup set. */
 export type NumberedFile = DataFile & { readonly fileNumber: number };
@@ -34,86 +34,80 @@ export type SubTask = {
   readonly redoOf?: number;
 };
 
-export type BackupPlan = {
-  readonly files: readonly NumberedFile[];
-  /** What the workers copy; the control file is not in it. */
-  readonly subTasks: readonly SubTask[];
-  /** Names the macro_block file that the control file goes to. */
-  readonly controlSubTaskId: number;
-  readonly totalBytes: number;
-  readonly totalBlocks: number;
-};
-
-const SMALLEST_SUB_TASK_BYTES = 16 * 2 ** 20;
-/** A sub task is one part in so many of what each worker has still to do. */
-const SHARE = 2;
-
-export function planBackup(
-  listed: readonly DataFile[],
-  options: { readonly workerCount: number; readonly firstSubTaskId: number },
-): BackupPlan {
-  const inOrder = [
-    ...listed.filter((file) => file.kind !== 'control'),
-    ...listed.filter((file) => file.kind === 'control'),
-  ];
-  const files = inOrder.map((file, index) => ({ ...file, fileNumber: index + 1 }));
-  const copied = files.filter((file) => file.kind !== 'control');
-  const subTasks = planSubTasks(copied, options.workerCount, options.firstSubTaskId);
-  return {
-    files,
-    subTasks,
-    controlSubTaskId: options.firstSubTaskId + subTasks.length,
-    totalBytes: files.reduce((sum, file) => sum + file.sizeBytes, 0),
-    totalBlocks: files.reduce((sum, file) => sum + blockCount(file.sizeBytes), 0),
-  };
-}
-
 /** Macroblocks of a file of this size. */
 export function blockCount(sizeBytes: number): number {
   return Math.ceil(sizeBytes / MACROBLOCK_BYTES);
 }
 
-function planSubTasks(
-  files: readonly NumberedFile[],
-  workerCount: number,
-  firstSubTaskId: number,
-): readonly SubTask[] {
-  const subTasks: SubTask[] = [];
-  let leftBytes = files.reduce((sum, file) => sum + file.sizeBytes, 0);
-  let pieces: Piece[] = [];
-  let blocks = 0;
-  let bytes = 0;
-  let wantedBytes = shareOf(leftBytes, workerCount);
-  const finish = () => {
-    if (pieces.length === 0) return;
-    subTasks.push({ subTaskId: firstSubTaskId + subTasks.length, pieces });
-    leftBytes -= bytes;
-    pieces = [];
-    blocks = 0;
-    bytes = 0;
-    wantedBytes = shareOf(leftBytes, workerCount);
-  };
-  for (const file of files) {
-    const total = blockCount(file.sizeBytes);
-    for (let beginBlock = 0; beginBlock < total; ) {
-      if (blocks >= MAX_MACROBLOCKS_PER_FILE || bytes >= wantedBytes) finish();
-      const room = Math.max(1, Math.ceil((wantedBytes - bytes) / MACROBLOCK_BYTES));
-      const endBlock = Math.min(total, beginBlock + Math.min(room, MAX_MACROBLOCKS_PER_FILE - blocks));
-      pieces.push(pieceOf(file, beginBlock, endBlock));
-      blocks += endBlock - beginBlock;
-      bytes += Math.min(endBlock * MACROBLOCK_BYTES, file.sizeBytes) - beginBlock * MACROBLOCK_BYTES;
-      beginBlock = endBlock;
-    }
-  }
-  finish();
-  return subTasks;
-}
-
-function shareOf(leftBytes: number, workerCount: number): number {
-  return Math.max(SMALLEST_SUB_TASK_BYTES, leftBytes / (workerCount * SHARE));
-}
-
 export function pieceOf(file: NumberedFile, beginBlock: number, endBlock: number): Piece {
   const { fileNumber, path, absolutePath, kind, sizeBytes } = file;
   return { fileNumber, path, absolutePath, kind, listedBytes: sizeBytes, beginBlock, endBlock };
+}
+
+const SMALLEST_SUB_TASK_BYTES = 16 * 2 ** 20;
+/** A sub task is one part in so many of what each worker has still to do. */
+const SHARE = 2;
+/** The ids of one attempt are a million: with at most so many sub tasks a database of any size gets along. */
+const MAX_SUB_TASKS_BY_BYTES = 65_536;
+
+/** How large the next sub task is to be, when so many bytes are in sub tasks already. */
+export type WantedBytes = (groupedBytes: number) => number;
+
+/** For a full backup of so many bytes: a share of what is left, so that workers end together. */
+export function shrinkingTasks(totalBytes: number, workerCount: number): WantedBytes {
+  return (groupedBytes) =>
+    Math.max(SMALLEST_SUB_TASK_BYTES, (totalBytes - groupedBytes) / (workerCount * SHARE));
+}
+
+/** For an increment of a database of so many bytes: nobody knows how much of it there is to copy. */
+export function evenTasks(totalBytes: number): WantedBytes {
+  const wantedBytes = Math.max(SMALLEST_SUB_TASK_BYTES, totalBytes / MAX_SUB_TASKS_BY_BYTES);
+  return () => wantedBytes;
+}
+
+/** Gathers pieces into sub tasks of at most 512 macroblocks. */
+export async function* groupPieces(
+  pieces: AsyncIterable<Piece>,
+  firstSubTaskId: number,
+  wantedBytesOf: WantedBytes,
+): AsyncGenerator<SubTask, void, undefined> {
+  let subTaskId = firstSubTaskId;
+  let gathered: Piece[] = [];
+  let blocks = 0;
+  let bytes = 0;
+  let groupedBytes = 0;
+  let wantedBytes = wantedBytesOf(groupedBytes);
+  const finish = (): SubTask => {
+    const subTask = { subTaskId, pieces: gathered };
+    subTaskId += 1;
+    groupedBytes += bytes;
+    gathered = [];
+    blocks = 0;
+    bytes = 0;
+    wantedBytes = wantedBytesOf(groupedBytes);
+    return subTask;
+  };
+  for await (const piece of pieces) {
+    for (let beginBlock = piece.beginBlock; beginBlock < piece.endBlock; ) {
+      if (blocks >= MAX_MACROBLOCKS_PER_FILE || bytes >= wantedBytes) yield finish();
+      const room = Math.max(1, Math.ceil((wantedBytes - bytes) / MACROBLOCK_BYTES));
+      const endBlock = Math.min(
+        piece.endBlock,
+        beginBlock + Math.min(room, MAX_MACROBLOCKS_PER_FILE - blocks),
+      );
+      gathered.push({ ...piece, beginBlock, endBlock });
+      blocks += endBlock - beginBlock;
+      bytes += piece.pages === undefined ? bytesOf(piece, beginBlock, endBlock) : pageBytes(piece.pages);
+      beginBlock = endBlock;
+    }
+  }
+  if (gathered.length > 0) yield finish();
+}
+
+function bytesOf(piece: Piece, beginBlock: number, endBlock: number): number {
+  return Math.min(endBlock * MACROBLOCK_BYTES, piece.listedBytes) - beginBlock * MACROBLOCK_BYTES;
+}
+
+function pageBytes(pages: Uint8Array): number {
+  return countPages(pages) * PAGE_BYTES;
 }

@@ -28,11 +28,10 @@ import { openMedium } from '../../storage-layout/media/open.ts';
 import { withDataKeys } from '../../storage-layout/media/with-keys.ts';
 import { checkMountFile } from '../mount-file.ts';
 import type { TaskContext } from '../task-context.ts';
+import { BackupCopy, checkComparable } from './backup-copy.ts';
 import type { BegunBackup } from './copy.ts';
 import { Counters } from './counters.ts';
-import { FullCopy } from './full-copy.ts';
 import { keptPaths } from './gather.ts';
-import { checkComparable, IncrementCopy } from './increment/increment-copy.ts';
 import { openSetBefore, type SetBefore } from './increment/set-before.ts';
 import { limitCopy } from './limits.ts';
 import { writeMetaFiles } from './meta-files.ts';
@@ -102,8 +101,7 @@ export async function runBackupTask(
   };
   using resume = await openResumePoint(parts, scope);
   const begun: BegunBackup = { ...parts, resume };
-  using copy =
-    before === undefined && resume === undefined ? new FullCopy(begun) : new IncrementCopy(begun, before);
+  using copy = new BackupCopy(begun, before);
   const totals = totalsOf(listing);
   {
     using _ticking = progress.tick('COPY', totals, counters);

@@ -15,29 +15,6 @@ export function copyThreads(spareCount: number): Threads {
 }
 
 /**
- * Copies every sub task of a known list on `workerCount` threads, and returns the copies in sub task order. Otherwise as
- * `runSubTasks`.
- */
-export async function copySubTasks(
-  threads: Threads,
-  subTasks: readonly SubTask[],
-  settings: WorkerSettings,
-  workerCount: number,
-  redo: Redo,
-  signal: AbortSignal,
-): Promise<readonly SubTaskCopy[]> {
-  const copies = new Map<number, SubTaskCopy>();
-  const keep = (copy: SubTaskCopy) => copies.set(copy.subTaskId, copy);
-  const count = Math.min(workerCount, subTasks.length);
-  await runSubTasks(threads, each(subTasks), settings, count, keep, redo, signal);
-  return subTasks.map(({ subTaskId }) => {
-    const copy = copies.get(subTaskId);
-    if (copy === undefined) throw new HoldfastError('INTERNAL', `sub task ${subTaskId} was not copied`);
-    return copy;
-  });
-}
-
-/**
  * Copies the sub tasks as they come, on up to `workerCount` threads, a further one for each sub task that is known;
  * `onCopied` is told each copy when it is durable, in no order. One whose destination failed is done again, as long as `redo` says so. The first other failure, or an aborted
  * `signal`, ends all at once: files that were not finished stay behind as garbage that no index names.
@@ -79,10 +56,6 @@ export async function runSubTasks(
     await Promise.all(workers.map((worker) => worker.terminate()));
     await subTasks.return();
   }
-}
-
-async function* each(subTasks: readonly SubTask[]): AsyncGenerator<SubTask, void, undefined> {
-  yield* subTasks;
 }
 
 /** The sub tasks that are to be done: as they come, and those that are done again. */

@@ -9,7 +9,11 @@ const BLOCKS = 5_000_000;
 const LIMIT_BYTES = 300 * 2 ** 20;
 
 test('an increment of a database of 10 TB, nearly every macroblock of it changed, takes at most 300 MB', async () => {
-  const { stdout } = await promisify(execFile)(process.execPath, [...AGENT_NODE_OPTIONS, SCRIPT, String(BLOCKS)]);
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    ...AGENT_NODE_OPTIONS,
+    SCRIPT,
+    String(BLOCKS),
+  ]);
   const { blocks, deltas, entries, peakBytes } = JSON.parse(stdout) as Record<string, number>;
   process.stderr.write(`${stdout.trim()}\n`);
   expect(blocks).toBeGreaterThanOrEqual(BLOCKS);

@@ -9,7 +9,8 @@ import { ChangedPages } from '../../agent/backup/increment/changed-pages.ts';
 import { EntrySpill } from '../../agent/backup/increment/entry-spill.ts';
 import { numberFiles } from '../../agent/backup/increment/file-numbers.ts';
 import { IndexMerge } from '../../agent/backup/increment/merge.ts';
-import { groupPieces, planPieces } from '../../agent/backup/increment/plan.ts';
+import { planPieces } from '../../agent/backup/increment/plan.ts';
+import { evenTasks, groupPieces } from '../../agent/backup/plan.ts';
 import type { DataFile } from '../../engine/engine.ts';
 import { toLsn } from '../../foundation/lsn.ts';
 import { EntryStream } from '../../storage-layout/macroblock/entry-stream.ts';
@@ -56,10 +57,7 @@ async function makeIncrement(medium: Medium): Promise<{ readonly deltas: number;
     (path) => changed.mapsOf(path),
     () => undefined,
   );
-  for await (const task of groupPieces(pieces, {
-    firstSubTaskId: 1,
-    totalBytes: blocks * MACROBLOCK_BYTES,
-  })) {
+  for await (const task of groupPieces(pieces, 1, evenTasks(blocks * MACROBLOCK_BYTES))) {
     const encoded = Buffer.alloc(task.pieces.length * ENTRY_BYTES);
     for (const [index, { fileNumber, beginBlock, pages }] of task.pieces.entries())
       encodeMacroBlockEntry(encoded, index * ENTRY_BYTES, {

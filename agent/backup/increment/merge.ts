@@ -1,9 +1,10 @@
 /**
- * An increment's index: the entries of what was copied, or taken over from an earlier attempt, and for every other block
+ * A backup's index: the entries of what was copied, or taken over from an earlier attempt, and for every other block
  * the entry of the backup before. All come as streams in the order of the index, and so does the result: its memory does not grow with the number of blocks.
  *
- * A file ends where a worker found its end, or at its first block that is shorter than a macroblock (gather.ts says why
- * what lies behind is left out). A file that was gone is left out altogether: the log drops it too.
+ * A file ends where a worker found its end, or at its first block that is shorter than a macroblock: what another worker
+ * read behind that point was read at another moment, is left out, and the log brings it back. A file that was gone is left
+ * out altogether: the log drops it too. One that was emptied stays, empty.
  */
 import { assert } from '../../../foundation/assert.ts';
 import { type Lsn, toLsn } from '../../../foundation/lsn.ts';

@@ -1,16 +1,12 @@
 /**
- * What an increment copies of each macroblock, and in which sub tasks. Only main forks of relations are compared with the
+ * What an increment copies of each macroblock. Only main forks of relations are compared with the
  * backup before; maps, init forks and all other files change without being referred to, and are always read whole
  * (correctness 6, 7). Blocks are planned one after the other in the order of the index, so that nothing grows with the
  * database.
  */
 import type { DataFile } from '../../../engine/engine.ts';
 import type { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
-import {
-  MACROBLOCK_BYTES,
-  MAX_MACROBLOCKS_PER_FILE,
-  type MacroBlockEntry,
-} from '../../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../../storage-layout/macroblock/index.ts';
 import {
   addPageMap,
   addPages,
@@ -20,7 +16,7 @@ import {
   PAGE_BYTES,
   PAGE_MAP_BYTES,
 } from '../../../storage-layout/macroblock/page-map.ts';
-import { blockCount, type Piece, pieceOf, type SubTask } from '../plan.ts';
+import { blockCount, type Piece, pieceOf } from '../plan.ts';
 import type { IncrementFile } from './file-numbers.ts';
 
 export type BlockPlan =
@@ -115,51 +111,4 @@ async function* planFile(
 /** Length of a macroblock of the file as it was listed. */
 export function blockBytes(file: Pick<DataFile, 'sizeBytes'>, block: number): number {
   return Math.min(MACROBLOCK_BYTES, file.sizeBytes - block * MACROBLOCK_BYTES);
-}
-
-const SMALLEST_SUB_TASK_BYTES = 16 * 2 ** 20;
-/** The ids of one attempt are a million: with at most so many sub tasks a database of any size gets along. */
-const MAX_SUB_TASKS_BY_BYTES = 65_536;
-
-/** Gathers pieces into sub tasks of at most 512 macroblocks, and of a size that keeps several workers busy. */
-export async function* groupPieces(
-  pieces: AsyncIterable<Piece>,
-  options: { readonly firstSubTaskId: number; readonly totalBytes: number },
-): AsyncGenerator<SubTask, void, undefined> {
-  const wantedBytes = Math.max(SMALLEST_SUB_TASK_BYTES, options.totalBytes / MAX_SUB_TASKS_BY_BYTES);
-  let subTaskId = options.firstSubTaskId;
-  let gathered: Piece[] = [];
-  let blocks = 0;
-  let bytes = 0;
-  const finish = (): SubTask => {
-    const subTask = { subTaskId, pieces: gathered };
-    subTaskId += 1;
-    gathered = [];
-    blocks = 0;
-    bytes = 0;
-    return subTask;
-  };
-  for await (const piece of pieces) {
-    for (let beginBlock = piece.beginBlock; beginBlock < piece.endBlock; ) {
-      if (blocks >= MAX_MACROBLOCKS_PER_FILE || bytes >= wantedBytes) yield finish();
-      const room = Math.max(1, Math.ceil((wantedBytes - bytes) / MACROBLOCK_BYTES));
-      const endBlock = Math.min(
-        piece.endBlock,
-        beginBlock + Math.min(room, MAX_MACROBLOCKS_PER_FILE - blocks),
-      );
-      gathered.push({ ...piece, beginBlock, endBlock });
-      blocks += endBlock - beginBlock;
-      bytes += piece.pages === undefined ? bytesOf(piece, beginBlock, endBlock) : pageBytes(piece.pages);
-      beginBlock = endBlock;
-    }
-  }
-  if (gathered.length > 0) yield finish();
-}
-
-function bytesOf(piece: Piece, beginBlock: number, endBlock: number): number {
-  return Math.min(endBlock * MACROBLOCK_BYTES, piece.listedBytes) - beginBlock * MACROBLOCK_BYTES;
-}
-
-function pageBytes(pages: Uint8Array): number {
-  return countPages(pages) * PAGE_BYTES;
 }

@@ -153,13 +153,14 @@ test(
     );
     const archive = agent.started.findLast((one) => one.kind.case === 'archive');
     await agent.fail(archive?.taskId ?? 0n, new HoldfastError('LOG_GAP', 'the server has 0/3000200 no more'));
-    const failed = async () =>
-      (await coordinator.view('cdb_ob_backup_jobs')).find(
-        (job) => job['status'] === 'FAILED' && String(job['comment']).includes('LOG_ARCHIVE_INTERRUPTED'),
+    const told = async () =>
+      (await coordinator.view('cdb_ob_event_history')).find(
+        (event) =>
+          event['event'] === 'backup_failed' && String(event['message']).includes('LOG_ARCHIVE_INTERRUPTED'),
       );
-    await coordinator.until('its end', async () => (await failed()) !== undefined);
+    await coordinator.until('its end', async () => (await told()) !== undefined);
     delete agent.options.holdBackup;
-    expect((await failed())?.['comment']).toMatch(/round 1 ended while the backup was made: .*0\/3000200/);
+    expect((await told())?.['message']).toMatch(/round 1 ended while the backup was made: .*0\/3000200/);
   },
   TIMEOUT_MS,
 );

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { numberFiles } from '../../../../../agent/backup/increment/file-numbers.ts';
-import { groupPieces, planBlock } from '../../../../../agent/backup/increment/plan.ts';
+import { planBlock } from '../../../../../agent/backup/increment/plan.ts';
 import type { Piece } from '../../../../../agent/backup/plan.ts';
+import { evenTasks, groupPieces } from '../../../../../agent/backup/plan.ts';
 import { MACROBLOCK_BYTES } from '../../../../../storage-layout/macroblock/index.ts';
 import {
   addPages,
@@ -136,7 +137,7 @@ describe('sub tasks', () => {
     }
     const blocks: number[] = [];
     let subTaskId = 10;
-    for await (const task of groupPieces(each(), { firstSubTaskId: 10, totalBytes: 0 })) {
+    for await (const task of groupPieces(each(), 10, evenTasks(0))) {
       expect(task.subTaskId).toBe(subTaskId);
       subTaskId += 1;
       const own = task.pieces.flatMap(({ beginBlock, endBlock }) =>

@@ -1,5 +1,5 @@
 /** Worker threads whose destination goes away for a while. */
-import { renameSync, rmSync } from 'node:fs';
+import { renameSync } from 'node:fs';
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -7,8 +7,8 @@ import { Counters } from '../../../../../agent/backup/counters.ts';
 import { pieceOf, type SubTask } from '../../../../../agent/backup/plan.ts';
 import { Redo } from '../../../../../agent/backup/resume/redo.ts';
 import { SharedLimits } from '../../../../../agent/backup/throttle.ts';
-import { copySubTasks, copyThreads } from '../../../../../agent/backup/worker-pool.ts';
-import type { WorkerSettings } from '../../../../../agent/backup/worker-protocol.ts';
+import { copyThreads, runSubTasks } from '../../../../../agent/backup/worker-pool.ts';
+import type { SubTaskCopy, WorkerSettings } from '../../../../../agent/backup/worker-protocol.ts';
 import type { DataFile } from '../../../../../engine/engine.ts';
 import { systemClock } from '../../../../../foundation/clock.ts';
 import { silentLogger } from '../../../../../foundation/log.ts';
@@ -78,6 +78,22 @@ function redo(limitMs: number, onWaiting: () => void): Redo {
   return new Redo({ ...parts, limitMs, onWaiting });
 }
 
+/** The copies in the order of their sub tasks. */
+async function copySubTasks(
+  tasks: readonly SubTask[],
+  to: WorkerSettings,
+  workerCount: number,
+  again: Redo,
+): Promise<readonly SubTaskCopy[]> {
+  await using threads = copyThreads(1);
+  const copies: SubTaskCopy[] = [];
+  const source = (async function* () {
+    yield* tasks;
+  })();
+  await runSubTasks(threads, source, to, workerCount, (copy) => copies.push(copy), again, signal);
+  return copies.toSorted((a, b) => a.subTaskId - b.subTaskId);
+}
+
 test('do again what could not be written, in its place, and count it once', async () => {
   const tasks = await subTasks();
   const counters = new Counters();
@@ -86,7 +102,7 @@ test('do again what could not be written, in its place, and count it once', asyn
   const comeBack = () => {
     back ??= rename(join(directory, 'away'), join(directory, 'destination'));
   };
-  const copying = copySubTasks(copyThreads(1), tasks, settings(counters), 2, redo(30_000, comeBack), signal);
+  const copying = copySubTasks(tasks, settings(counters), 2, redo(30_000, comeBack));
   // Workers open the destination before they copy, and find its directory gone when they create a file.
   copying.catch(() => undefined); // awaited below
   while (counters.read().macroblocks === 0n) await systemClock.sleep(1, signal);
@@ -122,12 +138,11 @@ test('nothing counts that was written below a share that was not mounted', async
   const mountAgain = () => {
     if (isBack) return;
     isBack = true;
-    rmSync(destination, { recursive: true });
+    renameSync(destination, join(directory, 'below')); // a worker may be writing there
     renameSync(join(directory, 'share'), destination);
   };
   const withRound = { ...settings(counters), root: ARCHIVE_ROOT, round: ARCHIVE_ROUND };
-  await using threads = copyThreads(0);
-  const copying = copySubTasks(threads, tasks, withRound, 1, redo(30_000, mountAgain), signal);
+  const copying = copySubTasks(tasks, withRound, 1, redo(30_000, mountAgain));
   copying.catch(() => undefined); // awaited below
   while (counters.read().macroblocks === 0n) await systemClock.sleep(1, signal);
   await rename(destination, join(directory, 'share'));
@@ -145,12 +160,10 @@ test('nothing counts that was written below a share that was not mounted', async
 test('give up when the destination stays away, with its error', async () => {
   const tasks = await subTasks();
   const copying = copySubTasks(
-    copyThreads(0),
     tasks,
     settings(new Counters()),
     2,
     redo(600, () => undefined),
-    signal,
   );
   copying.catch(() => undefined); // awaited below
   await rm(join(directory, 'destination'), { recursive: true });

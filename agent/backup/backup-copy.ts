@@ -1,46 +1,40 @@
 /**
- * An increment's copy: what the archive's change maps say was changed since the start of the backup before, and the files
- * that are always whole. The index of the backup before is read twice as a stream, once to plan what is copied and once to
- * write the new one; what was copied waits in an unnamed file. Nothing in memory grows with the number of blocks.
+ * A backup's copy. Of a full one, every file whole; of an increment, what the archive's change maps say was changed since the
+ * start of the backup before, and the files that are always whole. The index of the backup before is read twice as a stream,
+ * once to plan what is copied and once to write the new one; what was copied waits in an unnamed file. Nothing in memory
+ * grows with the number of blocks.
  *
- * Any backup that goes on from an earlier attempt is copied this way, a full one as an increment of nothing: what is taken
- * over (resume/take-over.ts) is planned in a pass of its own.
+ * What a backup that goes on takes over from an earlier attempt (resume/take-over.ts) is planned in a pass of its own.
  */
 import { join } from 'node:path';
-import type { BackupStop, InstanceIdentity, LogPoint } from '../../../engine/engine.ts';
-import { parseTablespaceMap } from '../../../engine/postgres/restore/tablespaces.ts';
-import { HoldfastError } from '../../../foundation/errors.ts';
-import { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
+import type { BackupStop, InstanceIdentity, LogPoint } from '../../engine/engine.ts';
+import { parseTablespaceMap } from '../../engine/postgres/restore/tablespaces.ts';
+import { HoldfastError } from '../../foundation/errors.ts';
+import { EntryStream } from '../../storage-layout/macroblock/entry-stream.ts';
 import {
   decodeMacroBlockEntries,
   type IndexChunk,
   type MacroBlockEntry,
   writeMacroBlockIndex,
-} from '../../../storage-layout/macroblock/index.ts';
-import { parseHistory } from '../../../storage-layout/plan/lineage.ts';
-import { tree } from '../../../storage-layout/tree.ts';
-import { copyControlFile } from '../control-file-copy.ts';
-import {
-  type BackupCopy,
-  type BegunBackup,
-  checkNewestPage,
-  type IndexedCopy,
-  workerSettings,
-} from '../copy.ts';
-import { judgeSuspects, keptPaths } from '../gather.ts';
-import type { Piece } from '../plan.ts';
-import { indexRetry } from '../resume/redo.ts';
-import { TakenOver } from '../resume/taken-over.ts';
-import { runSubTasks } from '../worker-pool.ts';
-import type { SubTaskCopy, SuspectFound } from '../worker-protocol.ts';
-import { needFull, readChangeMaps } from './change-maps.ts';
-import { ChangedPages } from './changed-pages.ts';
-import { differenceOf, rangesBetween } from './decision.ts';
-import { EntrySpill } from './entry-spill.ts';
-import { type IncrementFile, type NumbersBefore, numberFiles } from './file-numbers.ts';
-import { IndexMerge } from './merge.ts';
-import { groupPieces, planPieces } from './plan.ts';
-import type { SetBefore } from './set-before.ts';
+} from '../../storage-layout/macroblock/index.ts';
+import { parseHistory } from '../../storage-layout/plan/lineage.ts';
+import { tree } from '../../storage-layout/tree.ts';
+import { copyControlFile } from './control-file-copy.ts';
+import { type BegunBackup, checkNewestPage, type IndexedCopy, workerSettings } from './copy.ts';
+import { judgeSuspects, keptPaths } from './gather.ts';
+import { needFull, readChangeMaps } from './increment/change-maps.ts';
+import { ChangedPages } from './increment/changed-pages.ts';
+import { differenceOf, rangesBetween } from './increment/decision.ts';
+import { EntrySpill } from './increment/entry-spill.ts';
+import { type IncrementFile, type NumbersBefore, numberFiles } from './increment/file-numbers.ts';
+import { IndexMerge } from './increment/merge.ts';
+import { planPieces } from './increment/plan.ts';
+import type { SetBefore } from './increment/set-before.ts';
+import { evenTasks, groupPieces, type Piece, shrinkingTasks } from './plan.ts';
+import { indexRetry } from './resume/redo.ts';
+import { TakenOver } from './resume/taken-over.ts';
+import { runSubTasks } from './worker-pool.ts';
+import type { SubTaskCopy, SuspectFound } from './worker-protocol.ts';
 
 /** Throws FULL_BACKUP_NEEDED when the server's files cannot be compared with those of the backup before. */
 export function checkComparable(before: SetBefore, identity: InstanceIdentity): void {
@@ -48,7 +42,8 @@ export function checkComparable(before: SetBefore, identity: InstanceIdentity): 
   if (difference !== undefined) needFull(difference);
 }
 
-export class IncrementCopy implements BackupCopy {
+/** `copy`, and when the window is closed `writeIndex`. */
+export class BackupCopy implements Disposable {
   readonly #backup: BegunBackup;
   /** Undefined: a full backup. */
   readonly #before: SetBefore | undefined;
@@ -72,7 +67,10 @@ export class IncrementCopy implements BackupCopy {
     this.#takenOver = backup.resume === undefined ? undefined : new TakenOver(backup, backup.resume);
   }
 
-  /** Throws FULL_BACKUP_NEEDED before the first file is read. */
+  /**
+   * Every macroblock that is to be copied, the control file's last. `signal` fires when the window is lost too. Throws
+   * FULL_BACKUP_NEEDED before the first file is read.
+   */
   async copy(signal: AbortSignal): Promise<void> {
     await this.#readChanges(signal);
     const { listing, target, task, medium, instance, workerCount, counters, redo, threads } = this.#backup;
@@ -94,7 +92,9 @@ export class IncrementCopy implements BackupCopy {
     // The control file's sub task comes first by its number and last in time.
     const { firstSubTaskId } = task;
     const totalBytes = listing.files.reduce((sum, file) => sum + file.sizeBytes, 0);
-    const subTasks = groupPieces(pieces, { firstSubTaskId: firstSubTaskId + 1, totalBytes });
+    const wantedBytes =
+      this.#before === undefined ? shrinkingTasks(totalBytes, workerCount) : evenTasks(totalBytes);
+    const subTasks = groupPieces(pieces, firstSubTaskId + 1, wantedBytes);
     const settings = workerSettings(this.#backup);
     const keep = (copy: SubTaskCopy) => this.#keep(copy);
     await runSubTasks(threads, subTasks, settings, workerCount, keep, redo, signal);
@@ -112,6 +112,7 @@ export class IncrementCopy implements BackupCopy {
     this.#storedBytes += this.#control.storedBytes;
   }
 
+  /** Writes the index of all that the backup consists of. */
   async writeIndex(stopped: BackupStop, signal: AbortSignal): Promise<IndexedCopy> {
     const { medium, target, task, listing, start } = this.#backup;
     const isKept = keptPaths(listing, parseTablespaceMap(stopped.tablespaceMap));
