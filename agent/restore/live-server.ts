@@ -28,7 +28,11 @@ export async function refuseRunningServer(dataDirectory: string): Promise<void> 
  */
 export async function refuseServerFile(dataDirectory: string): Promise<void> {
   const path = join(dataDirectory, SERVER_FILE);
-  if ((await lstat(path).catch(() => undefined)) === undefined) return;
+  const found = await lstat(path).catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined; // node:fs throws errno errors
+    throw error;
+  });
+  if (found === undefined) return;
   throw new HoldfastError(
     'TARGET_NOT_EMPTY',
     `a server may run on ${dataDirectory}: it has a ${SERVER_FILE}`,

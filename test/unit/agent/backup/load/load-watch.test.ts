@@ -89,13 +89,12 @@ test('a copy that is slowed goes on at full pace when its limit becomes one that
   await writeFile(file, 'some total=0\n');
   const limits = new SharedLimits();
   const given = context();
-  const sleep = given.clock.sleep;
   const clock: Clock = {
     ...given.clock,
     sleep: async (durationMs, signal) => {
       waitedUs += durationMs * 1000;
       await writeFile(file, `some total=${waitedUs}\n`); // waits all the time
-      await sleep(durationMs, signal);
+      await given.clock.sleep(durationMs, signal);
     },
   };
   await using watch = new LoadWatch(
