@@ -70,7 +70,7 @@ export async function checkLog(
     (head) => !isChecked(head, checked) && !findings.hasWhole(dataKey(place, head)),
   );
   const total = wanted.reduce((sum, head) => sum + head.end - head.begin, 0n);
-  reporter.set({ logBytesTotal: reporter.step.logBytesTotal + total });
+  reporter.set({ logBytesTotal: total });
   reportGaps(subject, heads, histories, findings);
   await reportConflicts(subject, present, findings, signal);
   const right: LogRange[] = [];

@@ -39,6 +39,7 @@ import {
   JOB_BYTES,
 } from './check-job.ts';
 import { checkKeyRecord } from './check-keys.ts';
+import { windowOf } from './check-log.ts';
 import {
   checkCommitPoint,
   checkDescribedFiles,
@@ -88,7 +89,14 @@ export async function checkSet(
   if (!(await checkKeyRecord(setKeyPlace(medium, root, key), encryptionMode, findings, signal)))
     return { published, databases: new Map() };
   if (published.isFirst) await checkSideFiles(medium, root, key, findings, signal);
-  reporter.set({ bytesTotal: backup.inputBytes, blocksTotal: backup.macroblockCount });
+  const { start, stop } = backup;
+  const log =
+    start === undefined || stop === undefined ? undefined : windowOf(start, stop, backup.segmentSizeBytes);
+  reporter.set({
+    bytesTotal: backup.inputBytes,
+    blocksTotal: backup.macroblockCount,
+    logBytesTotal: log === undefined ? 0n : log.end - log.begin, // read last, in whole files
+  });
   const whole = await checkDescribedFiles(medium, root, key, backup, findings, signal);
   const metaKey = whole.get('metaFile');
   const metaIndexKey = whole.get('metaIndexFile');

@@ -29,6 +29,8 @@ export type Finding = {
   /** Undefined: all of it. */
   readonly offset: number | undefined;
   readonly message: string;
+  /** All behind the offset is lost too. */
+  readonly isCut?: boolean | undefined;
   /** The first of them. */
   readonly files: readonly AffectedFile[];
   readonly fileCount: number;
@@ -38,9 +40,7 @@ export type Finding = {
   readonly shortenedSetIds: readonly bigint[];
 };
 
-export type NewFinding = Pick<Finding, 'code' | 'key' | 'offset' | 'message'> & {
-  /** All behind the offset is lost too. */
-  readonly isCut?: boolean;
+export type NewFinding = Pick<Finding, 'code' | 'key' | 'offset' | 'message' | 'isCut'> & {
   /** The log that cannot be read because of it. */
   readonly range?: LogRange | undefined;
 };
@@ -90,12 +90,13 @@ export class Findings {
     setsOf: (finding: NewFinding) => Pick<Finding, 'setIds' | 'shortenedSetIds'>,
   ): readonly Finding[] {
     return this.#kept.map((kept) => {
-      const { blocks, code, key, offset, message } = kept;
+      const { blocks, code, key, offset, message, isCut } = kept;
       return {
         code,
         key,
         offset,
         message,
+        isCut,
         files: [...blocks]
           .slice(0, MAX_FILES_PER_FINDING)
           .map(([path, blockCount]) => affectedFile(path, blockCount, databases)),

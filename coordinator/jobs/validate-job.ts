@@ -4,15 +4,8 @@
  * so is one of which a task could not be done; the findings of the others are kept all the same.
  */
 import { create } from '@bufbuild/protobuf';
-import { ERRORS, type ErrorCode, HoldfastError } from '../../foundation/errors.ts';
-import {
-  type ValidateFinding,
-  type ValidateResult,
-  ValidateResultSchema,
-  ValidateTaskSchema,
-} from '../../proto/gen/holdfast/v1/agent_pb.ts';
-import { type Note, NoteSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { type NotePlace, readNotes, writeNote } from '../../storage-layout/records/notes.ts';
+import { ERRORS, type ErrorCode, HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
+import { type ValidateFinding, ValidateTaskSchema } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import {
   commentJob,
   errorOfRow,
@@ -28,10 +21,11 @@ import { findRounds, findSets } from '../destination/validation-subjects.ts';
 import { keysOfValidation } from '../encryption/task-keys.ts';
 import { VALIDATE_TRANSITIONS, type ValidateEvent, type ValidateState } from './job-states.ts';
 import { type PlannedValidation, planValidation } from './plan-validation.ts';
-import { type ValidateJobSpec, type ValidateTaskSpec, validateJobSpec, validateTaskSpec } from './specs.ts';
+import { type ValidateJobSpec, type ValidateTaskSpec, validateJobSpec } from './specs.ts';
 import { step } from './state-machine.ts';
 import { abandonCancelled, cancelTasks, isEnded, sendCancel } from './task-care.ts';
-import { messageFromJson, messageToJson } from './task-results.ts';
+import { messageToJson } from './task-results.ts';
+import { resultsOf, writeNotes } from './validation-notes.ts';
 
 /** Reading everything that there is may take days, and waiting for an agent that is free as well. */
 const TASK_LIMIT_US = 7n * 86_400_000_000n;
@@ -58,7 +52,7 @@ export async function stepValidate(
       await record(context, job, signal);
       return;
     case 'CANCELLING':
-      await finishCancel(context, job);
+      await finishCancel(context, job, signal);
       return;
     case 'FINISHED':
     case 'FAILED':
@@ -142,18 +136,8 @@ async function awaitTasks(context: CoordinatorContext, job: Job): Promise<void> 
 
 /** Notes first, then the end: a job that is shown FINISHED is known to the destination. */
 async function record(context: CoordinatorContext, job: Job, signal: AbortSignal): Promise<void> {
-  const spec = validateJobSpec.parse(job.spec);
   const tasks = await listTasks(context.catalog, job.job_id);
-  const notes = notesOf(job, context.epoch, context.clock.nowUs(), tasks);
-  if (notes.length > 0) {
-    const medium = await context.destinations.open(context.secrets.decrypt(spec.destination), signal);
-    await checkOwner(medium, context.deployment, signal);
-    for (const { place, note } of notes) {
-      const known = await readNotes(medium, context.root, place, signal);
-      if (!known.some((one) => one.jobId === job.job_id && one.epoch === note.epoch))
-        await writeNote(medium, context.root, place, note, signal);
-    }
-  }
+  await writeNotes(context, job, tasks, signal);
   await finish(context, job, tasks, '');
 }
 
@@ -170,16 +154,7 @@ async function finish(
   await write(context, async (tx) => {
     const moved = await advance(tx, job, error === undefined ? 'recorded' : 'fail', { error, comment });
     if (!moved) return;
-    for (const finding of findings.slice(0, MAX_EVENTS))
-      await tx.event({
-        module: 'validate',
-        event: 'validation_finding',
-        severity: 'ERROR',
-        tenantId: job.tenant_id,
-        tenantName: job.tenant_name,
-        message: `${finding.code}: ${describeFinding(finding)}`,
-        facts: { job_id: job.job_id, object: finding.object, backup_sets: finding.backupSetIds.join(', ') },
-      });
+    await tellFindings(tx, job, findings);
     await tx.event({
       module: 'validate',
       event: error === undefined ? 'validation_finished' : 'validation_failed',
@@ -195,88 +170,17 @@ async function finish(
   });
 }
 
-type Result = { readonly spec: ValidateTaskSpec; readonly task: Task; readonly result: ValidateResult };
-
-function resultsOf(tasks: readonly Task[]): readonly Result[] {
-  return tasks
-    .filter((task) => task.state === 'SUCCEEDED')
-    .map((task) => ({
-      spec: validateTaskSpec.parse(task.spec),
-      task,
-      result: messageFromJson(ValidateResultSchema, task.result),
-    }));
-}
-
-/**
- * The note of each set all of whose tasks were done, and of each round of which one was. Pure.
- */
-export function notesOf(
-  job: Pick<Job, 'job_id' | 'tenant_id'>,
-  epoch: bigint,
-  nowUs: bigint,
-  tasks: readonly Task[],
-): readonly { readonly place: NotePlace; readonly note: Note }[] {
-  const undone = new Set(
-    tasks
-      .filter((task) => task.state !== 'SUCCEEDED')
-      .map((task) => subjectOf(validateTaskSpec.parse(task.spec))),
-  );
-  const bySubject = Map.groupBy(resultsOf(tasks), ({ spec }) => subjectOf(spec));
-  return [...bySubject].flatMap(([subject, results]) => {
-    const place = placeOf(job.tenant_id, results);
-    if (place === undefined || (place.kind === 'set' && undone.has(subject))) return [];
-    return [
-      {
-        place,
-        note: noteOf(
-          job.job_id,
-          epoch,
-          nowUs,
-          results.map(({ result }) => result),
-        ),
-      },
-    ];
-  });
-}
-
-function subjectOf({ subject }: ValidateTaskSpec): string {
-  return subject.setId === undefined ? `round ${subject.round}` : `set ${subject.setId}`;
-}
-
-function placeOf(tenantId: bigint, results: readonly Result[]): NotePlace | undefined {
-  const subject = results[0]?.spec.subject;
-  if (subject?.setId !== undefined && subject.fullSetId !== undefined)
-    return {
-      kind: 'set',
-      key: { tenantId, setId: BigInt(subject.setId), fullSetId: BigInt(subject.fullSetId) },
-    };
-  return subject?.round === undefined
-    ? undefined
-    : { kind: 'round', key: { tenantId, round: BigInt(subject.round) } };
-}
-
-function noteOf(jobId: bigint, epoch: bigint, timeUs: bigint, results: readonly ValidateResult[]): Note {
-  const sum = (value: (result: ValidateResult) => bigint) =>
-    results.reduce((all, one) => all + value(one), 0n);
-  const begins = results.map((result) => result.beginUs);
-  const ends = results.map((result) => result.endUs);
-  return create(NoteSchema, {
-    timeUs,
-    epoch,
-    jobId,
-    kind: {
-      case: 'validated',
-      value: {
-        beginUs: begins.reduce((a, b) => (a < b ? a : b)),
-        endUs: ends.reduce((a, b) => (a > b ? a : b)),
-        macroblockCount: sum((result) => result.macroblockCount),
-        bytes: sum((result) => result.bytes),
-        logBytes: sum((result) => result.logBytes),
-        findingCount: sum((result) => result.findingCount),
-        logs: results.flatMap((result) => result.logs),
-      },
-    },
-  });
+async function tellFindings(tx: Transaction, job: Job, findings: readonly ValidateFinding[]): Promise<void> {
+  for (const finding of findings.slice(0, MAX_EVENTS))
+    await tx.event({
+      module: 'validate',
+      event: 'validation_finding',
+      severity: 'ERROR',
+      tenantId: job.tenant_id,
+      tenantName: job.tenant_name,
+      message: `${finding.code}: ${describeFinding(finding)}`,
+      facts: { job_id: job.job_id, object: finding.object, backup_sets: finding.backupSetIds.join(', ') },
+    });
 }
 
 /** OB-9011 when something is gone, else what the first finding is. */
@@ -334,13 +238,28 @@ async function beginCancel(context: CoordinatorContext, job: Job): Promise<void>
   for (const task of told) sendCancel(context, task, 'CANCEL VALIDATE', false);
 }
 
-async function finishCancel(context: CoordinatorContext, job: Job): Promise<void> {
+/** What was found until then is noted and told like anything else that is found. */
+async function finishCancel(context: CoordinatorContext, job: Job, signal: AbortSignal): Promise<void> {
   const tasks = await listTasks(context.catalog, job.job_id);
-  if (!tasks.every(isEnded) && context.clock.nowUs() < job.deadline_us) return;
+  const isLate = context.clock.nowUs() >= job.deadline_us;
+  if (!tasks.every(isEnded) && !isLate) return;
+  let comment = '';
+  try {
+    await writeNotes(context, job, tasks, signal);
+  } catch (thrown) {
+    if (!isLate) throw thrown;
+    const { code, message } = toHoldfastError(thrown);
+    comment = `not noted at the destination: ${code}: ${message}`;
+  }
   await write(context, async (tx) => {
     await abandonCancelled(tx, job.job_id);
     const error = new HoldfastError('CANCELLED', 'the validation was cancelled');
-    if (!(await advance(tx, job, 'stopped', { error }))) return;
+    if (!(await advance(tx, job, 'stopped', { error, comment }))) return;
+    await tellFindings(
+      tx,
+      job,
+      resultsOf(tasks).flatMap(({ result }) => result.findings),
+    );
     await tx.event({
       module: 'validate',
       event: 'validation_cancelled',

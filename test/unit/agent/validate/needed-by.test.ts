@@ -3,7 +3,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { cutOff, missing, type NewFinding } from '../../../../agent/validate/findings.ts';
+import { cutOff, Findings, missing, type NewFinding } from '../../../../agent/validate/findings.ts';
 import { findSetsSharing, readWindows } from '../../../../agent/validate/needed-by.ts';
 import { toLsn } from '../../../../foundation/lsn.ts';
 import { BackupInfoSchema } from '../../../../proto/gen/holdfast/v1/records_pb.ts';
@@ -56,8 +56,13 @@ async function publish(setId: bigint, entries: readonly MacroBlockEntry[]): Prom
   await writeOnce(medium, tree.backupInfo(ROOT, key(setId)), BackupInfoSchema, info);
 }
 
+/** As a validation asks: of findings as they are listed. */
 async function setsOf(finding: NewFinding, own = 1n): Promise<readonly bigint[]> {
-  return (await findSetsSharing(medium, ROOT, key(own), 'p0', [finding], signal))(finding);
+  const findings = new Findings();
+  findings.add(finding);
+  const listed = findings.list(new Map(), () => ({ setIds: [], shortenedSetIds: [] }));
+  const sharing = await findSetsSharing(medium, ROOT, key(own), 'p0', listed, signal);
+  return listed.flatMap((one) => sharing(one));
 }
 
 const file = (subTaskId: number, setId = 1n) => tree.macroBlock(ROOT, key(setId), 'p0', subTaskId);
