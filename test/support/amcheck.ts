@@ -19,7 +19,8 @@ export async function runAmcheck(connect: Connect): Promise<string[]> {
   return problems;
 }
 
-async function listDatabases(connect: Connect): Promise<string[]> {
+/** All that allow connections, the templates apart. */
+export async function listDatabases(connect: Connect): Promise<string[]> {
   const client = await connect('postgres');
   try {
     const { rows } = await client.query<{ datname: string }>(
