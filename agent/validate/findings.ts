@@ -28,6 +28,8 @@ export type Finding = {
   readonly key: string;
   /** Undefined: all of it. */
   readonly offset: number | undefined;
+  /** All behind the offset is lost too. */
+  readonly isCut?: boolean;
   readonly message: string;
   /** The first of them. */
   readonly files: readonly AffectedFile[];
@@ -38,9 +40,7 @@ export type Finding = {
   readonly shortenedSetIds: readonly bigint[];
 };
 
-export type NewFinding = Pick<Finding, 'code' | 'key' | 'offset' | 'message'> & {
-  /** All behind the offset is lost too. */
-  readonly isCut?: boolean;
+export type NewFinding = Pick<Finding, 'code' | 'key' | 'offset' | 'isCut' | 'message'> & {
   /** The log that cannot be read because of it. */
   readonly range?: LogRange | undefined;
 };
@@ -90,11 +90,12 @@ export class Findings {
     setsOf: (finding: NewFinding) => Pick<Finding, 'setIds' | 'shortenedSetIds'>,
   ): readonly Finding[] {
     return this.#kept.map((kept) => {
-      const { blocks, code, key, offset, message } = kept;
+      const { blocks, code, key, offset, isCut, message } = kept;
       return {
         code,
         key,
         offset,
+        ...(isCut === undefined ? {} : { isCut }),
         message,
         files: [...blocks]
           .slice(0, MAX_FILES_PER_FINDING)

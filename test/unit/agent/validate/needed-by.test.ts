@@ -3,7 +3,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { cutOff, missing, type NewFinding } from '../../../../agent/validate/findings.ts';
+import { cutOff, Findings, missing, type NewFinding } from '../../../../agent/validate/findings.ts';
 import { findSetsSharing, readWindows } from '../../../../agent/validate/needed-by.ts';
 import { toLsn } from '../../../../foundation/lsn.ts';
 import { BackupInfoSchema } from '../../../../proto/gen/holdfast/v1/records_pb.ts';
@@ -92,6 +92,20 @@ test('a lost file is needed by all that name any of it; a cut one by those that 
   expect(await setsOf(missing(file(1)))).toEqual([1n, 2n]);
   expect(await setsOf(cutOff(file(1), 150))).toEqual([1n, 2n]);
   expect(await setsOf(cutOff(file(1), 250))).toEqual([1n]);
+});
+
+test('what was listed of a cut file is needed by all that name what is behind, as a validation looks it up', async () => {
+  const nobody = () => ({ setIds: [], shortenedSetIds: [] });
+  const findings = new Findings();
+  findings.addWhole(cutOff(file(1), 20), { path: 'base/5/16384' });
+  findings.addWhole(cutOff(file(2), 130), { path: 'base/5/16385' });
+  const listed = findings.list(new Map(), nobody);
+  const sharing = await findSetsSharing(medium, ROOT, key(2n), 'p0', listed, signal);
+  const named = findings.list(new Map(), (finding) => ({ ...nobody(), setIds: sharing(finding) }));
+  expect(named.map(({ setIds }) => setIds)).toEqual([
+    [1n, 2n],
+    [1n, 2n],
+  ]);
 });
 
 test('what is in no macroblock file is the own set’s', async () => {
