@@ -19,6 +19,7 @@ import {
   FileKind,
   type PartitionGroupBackup,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { rangeBytes, windowOf } from '../../storage-layout/clog/set-window.ts';
 import { combineCrc32c } from '../../storage-layout/crc32c.ts';
 import { setKeyPlace } from '../../storage-layout/encryption/key-records.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
@@ -88,7 +89,11 @@ export async function checkSet(
   if (!(await checkKeyRecord(setKeyPlace(medium, root, key), encryptionMode, findings, signal)))
     return { published, databases: new Map() };
   if (published.isFirst) await checkSideFiles(medium, root, key, findings, signal);
-  reporter.set({ bytesTotal: backup.inputBytes, blocksTotal: backup.macroblockCount });
+  reporter.set({
+    bytesTotal: backup.inputBytes,
+    blocksTotal: backup.macroblockCount,
+    logBytesTotal: rangeBytes(windowOf(backup)),
+  });
   const whole = await checkDescribedFiles(medium, root, key, backup, findings, signal);
   const metaKey = whole.get('metaFile');
   const metaIndexKey = whole.get('metaIndexFile');
