@@ -69,7 +69,8 @@ export function registerRestore(program: Command): void {
         'world, the archived log is replayed up to the target, and the server is checked and left running.\n\n' +
         'Without a target everything that was archived is restored.\n\n' +
         'With --delta the directory is an existing data directory of the same database, stopped: only the blocks that ' +
-        'differ are written, and what the backup does not have is removed.',
+        'differ are written, and what the backup does not have is removed. It is refused while there is a ' +
+        'postmaster.pid in it, whose server may run where it is not seen from here.',
     )
     .requiredOption('--from <uri>', 'the destination, for example file:///backup')
     .requiredOption('--tenant <name>', 'the tenant, by name or id')

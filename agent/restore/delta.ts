@@ -3,7 +3,7 @@
  * blocks that differ are written (block-worker.ts). The order is what a crash at any moment survives:
  *
  *   1. the control file is moved aside, durably: from now on no server starts on the directory, and another delta restore
- *      knows by it whose directory it is
+ *      knows by it whose directory it is; a server that was started meanwhile gets it back
  *   2. a marker says that the directory is incomplete, and which process is at it
  *   3. links of tablespaces are set; what the set does not have is removed, pg_wal emptied; blocks are compared and written
  *   4. all is made durable, then the control file of the set is laid down, and the one aside removed when the server is right
@@ -11,19 +11,12 @@
  * Nothing outside of what the restore owns is touched: links are removed, never followed; a file that has other names is
  * not written to but made anew; a tablespace is written to where the directory's own link leads only if that is where this
  * restore would put it, and no running server has a tablespace there.
+ *
+ * A postmaster.pid refuses the restore: whether its server runs is known where the server is only. The exception is a
+ * directory with both the control file aside and the marker: at the second step no server was on it, so its postmaster.pid
+ * is of the server that an interrupted delta restore started itself.
  */
-import {
-  lstat,
-  mkdir,
-  readdir,
-  readFile,
-  readlink,
-  realpath,
-  rename,
-  rm,
-  symlink,
-  writeFile,
-} from 'node:fs/promises';
+import { lstat, mkdir, readdir, readFile, readlink, realpath, rename, rm, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { CONTROL_FILE_PATH, parseControlFile } from '../../engine/postgres/control-file.ts';
 import type { Clock } from '../../foundation/clock.ts';
@@ -33,9 +26,9 @@ import { readDirectories, readFiles, type SourceSet } from './backup-set.ts';
 import { REQUIRED_DIRECTORIES } from './baseline.ts';
 import { syncPath } from './durability.ts';
 import { stopLeftover } from './interrupted.ts';
-import { isAliveAs, refuseLiveTablespace, refuseRunningServer } from './live-server.ts';
+import { isAliveAs, refuseLiveTablespace, refuseRunningServer, refuseServerFile } from './live-server.ts';
 import type { Prepared } from './prepare.ts';
-import { INCOMPLETE_MARKER } from './target-directory.ts';
+import { INCOMPLETE_MARKER, markerProcess, writeMarker } from './target-directory.ts';
 
 /** What of a prepared restore this is about. */
 type DeltaPlace = Pick<Prepared, 'dataDirectory' | 'tablespaces'> & {
@@ -46,9 +39,11 @@ type DeltaPlace = Pick<Prepared, 'dataDirectory' | 'tablespaces'> & {
 
 /** Where the control file waits; in the data directory itself. */
 export const CONTROL_ASIDE = 'HOLDFAST_DELTA_CONTROL';
+/** Commands that restore. */
+const RESTORING = ['restore', 'agent'];
 
 /**
- * Throws TARGET_NOT_EMPTY (a running server, another restore under way, a tablespace that is another's),
+ * Throws TARGET_NOT_EMPTY (a server that runs or may run, another restore under way, a tablespace that is another's),
  * INVALID_ARGUMENT (no data directory), SYSTEM_IDENTIFIER_MISMATCH. Changes nothing, but for a server that an interrupted
  * delta restore of this directory left: it is stopped.
  */
@@ -59,6 +54,7 @@ export async function checkDeltaTarget(
 ): Promise<void> {
   const { dataDirectory, source } = prepared;
   await refuseLinkedGlobal(dataDirectory);
+  await refuseOtherRestore(dataDirectory);
   const controls = await readControls(dataDirectory);
   if (controls === undefined) {
     throw new HoldfastError(
@@ -76,8 +72,9 @@ export async function checkDeltaTarget(
       { hint: 'A delta restore works over the same database only. Restore into an empty directory.' },
     );
   }
-  if (await refuseOtherRestore(dataDirectory)) await stopLeftover(dataDirectory, clock, signal);
-  await refuseRunningServer(dataDirectory);
+  const isInterrupted = await isInterruptedDelta(dataDirectory);
+  if (isInterrupted) await stopLeftover(dataDirectory, clock, signal);
+  await refuseServer(dataDirectory, isInterrupted);
   for (const tablespace of prepared.tablespaces) {
     if (await isOwnTablespace(dataDirectory, tablespace)) await refuseLiveTablespace(tablespace.directory);
     else await refuseUsedDirectory(tablespace.directory, tablespace.location);
@@ -99,20 +96,43 @@ async function refuseLinkedGlobal(dataDirectory: string): Promise<void> {
   }
 }
 
-/** Steps 1 and 2. Durable when it returns. */
+/** Steps 1 and 2. Durable when it returns. Throws TARGET_NOT_EMPTY when a server was started meanwhile. */
 export async function beginDelta(dataDirectory: string): Promise<void> {
   const control = join(dataDirectory, CONTROL_FILE_PATH);
   const aside = join(dataDirectory, CONTROL_ASIDE);
+  const isInterrupted = await isInterruptedDelta(dataDirectory);
   // One that is aside already is the directory's own; what is in its place then, an interrupted restore laid down.
-  if (await exists(aside)) await rm(control, { force: true });
-  else await rename(control, aside);
+  const isMoved = !(await exists(aside));
+  if (isMoved) await rename(control, aside);
+  else await rm(control, { force: true });
   await syncPath(dirname(control));
   await syncPath(dataDirectory);
-  const marker = join(dataDirectory, INCOMPLETE_MARKER);
-  await writeFile(marker, markerText(), { mode: 0o644 });
-  await syncPath(marker);
-  await syncPath(dataDirectory);
-  await refuseRunningServer(dataDirectory); // one that was started meanwhile is not written below
+  try {
+    await refuseServer(dataDirectory, isInterrupted); // one that was started meanwhile is not written below
+  } catch (error) {
+    if (isMoved) await putBack(aside, control);
+    throw error;
+  }
+  await writeMarker(dataDirectory, 'delta');
+}
+
+/** A server without its control file ends at its next checkpoint. */
+async function putBack(aside: string, control: string): Promise<void> {
+  await rename(aside, control);
+  await syncPath(dirname(aside));
+  await syncPath(dirname(control));
+}
+
+/** Throws TARGET_NOT_EMPTY. The postmaster.pid of an interrupted delta restore's own server is no obstacle. */
+async function refuseServer(dataDirectory: string, isInterrupted: boolean): Promise<void> {
+  await refuseRunningServer(dataDirectory);
+  if (!isInterrupted) await refuseServerFile(dataDirectory);
+}
+
+/** True when a delta restore of the directory got to its third step. */
+async function isInterruptedDelta(dataDirectory: string): Promise<boolean> {
+  const names = [INCOMPLETE_MARKER, CONTROL_ASIDE];
+  return (await Promise.all(names.map((name) => exists(join(dataDirectory, name))))).every(Boolean);
 }
 
 /** The set's own control file is laid down and durable: the old one is needed no more. */
@@ -211,22 +231,13 @@ async function refuseUsedDirectory(directory: string, location: string): Promise
   );
 }
 
-/** True when an interrupted delta restore was at the directory. Throws TARGET_NOT_EMPTY when one still is. */
-async function refuseOtherRestore(dataDirectory: string): Promise<boolean> {
-  const text = await readFile(join(dataDirectory, INCOMPLETE_MARKER), 'utf8').catch(() => undefined);
-  if (text === undefined) return false;
-  const pid = Number(/^Process (\d+) /m.exec(text)?.[1] ?? 0);
-  if (pid > 0 && pid !== process.pid && (await isAliveAs(pid, 'restore')))
-    throw new HoldfastError('TARGET_NOT_EMPTY', `another restore is at ${dataDirectory}: process ${pid}`, {
-      hint: 'Wait for it, or end it.',
-    });
-  return true;
-}
-
-function markerText(): string {
-  return `Holdfast is restoring over this directory, or was interrupted. It is not a usable database.
-Process ${process.pid} is at it. If it ended, run the restore again with --delta.
-`;
+/** Throws TARGET_NOT_EMPTY when a restore, plain or delta, of a command or of an agent, is under way in the directory. */
+async function refuseOtherRestore(dataDirectory: string): Promise<void> {
+  const pid = await markerProcess(dataDirectory);
+  if (pid === undefined || pid === process.pid || !(await isAliveAs(pid, RESTORING))) return;
+  throw new HoldfastError('TARGET_NOT_EMPTY', `another restore is at ${dataDirectory}: process ${pid}`, {
+    hint: 'Wait for it, or end it.',
+  });
 }
 
 /** Of the control file that is aside, or else in its place. Throws DATA_CORRUPT, FORMAT_UNKNOWN. */

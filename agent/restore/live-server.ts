@@ -1,11 +1,14 @@
 /**
  * Whether a server runs on a data directory, or uses a tablespace's directory: what must never be written to. A server's
- * working directory is its data directory, and its links tell its tablespaces.
+ * working directory is its data directory, and its links tell its tablespaces. That is known of processes that are seen
+ * from here only: of a server in another container or on another machine nothing is seen but its postmaster.pid.
  */
-import { readdir, readFile, readlink, realpath } from 'node:fs/promises';
+import { lstat, readdir, readFile, readlink, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { serverPid } from '../../engine/postgres/server-process.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
+
+const SERVER_FILE = 'postmaster.pid';
 
 /**
  * Throws TARGET_NOT_EMPTY when a PostgreSQL process works in the directory, or the process that postmaster.pid names lives
@@ -17,6 +20,28 @@ export async function refuseRunningServer(dataDirectory: string): Promise<void> 
   throw new HoldfastError('TARGET_NOT_EMPTY', `a server runs on ${dataDirectory}: process ${pid}`, {
     hint: 'Stop it first. A restore never writes below a running server.',
   });
+}
+
+/**
+ * Throws TARGET_NOT_EMPTY when there is a postmaster.pid, whatever it says: its number tells nothing where the server is in
+ * another container or on another machine.
+ */
+export async function refuseServerFile(dataDirectory: string): Promise<void> {
+  const path = join(dataDirectory, SERVER_FILE);
+  const found = await lstat(path).catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined; // node:fs throws errno errors
+    throw error;
+  });
+  if (found === undefined) return;
+  throw new HoldfastError(
+    'TARGET_NOT_EMPTY',
+    `a server may run on ${dataDirectory}: it has a ${SERVER_FILE}`,
+    {
+      detail:
+        'No such process is seen here, but the server may be in another container or on another machine.',
+      hint: `Stop the server. When it is certain that none runs on the directory, on any machine (it crashed), remove ${path}.`,
+    },
+  );
 }
 
 async function findServer(dataDirectory: string): Promise<number | undefined> {
@@ -72,11 +97,11 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** True when the process lives and was started with these words in its command line. */
-export async function isAliveAs(pid: number, word: string): Promise<boolean> {
+/** True when the process lives and one of the arguments of its command line is one of these words, or cannot be read. */
+export async function isAliveAs(pid: number, words: readonly string[]): Promise<boolean> {
   if (!isAlive(pid)) return false;
   const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => undefined);
-  return line === undefined || line.includes(word);
+  return line === undefined || line.split('\0').some((argument) => words.includes(argument));
 }
 
 /** Undefined where it cannot be known. */

@@ -98,7 +98,7 @@ export async function runRestore(
 async function claim(prepared: Prepared, claimed: ClaimedDirectories): Promise<void> {
   const mode = prepared.meta.directoryMode === 0o750 ? 0o750 : 0o700;
   await claimed.claim(prepared.dataDirectory, mode, 'the target directory');
-  await writeMarker(prepared.dataDirectory);
+  await writeMarker(prepared.dataDirectory, 'restore');
   await removeLeftover(prepared.workDirectory);
   await claimed.claim(prepared.workDirectory, 0o711, 'the work directory');
   await claimed.claim(join(prepared.workDirectory, 'external'), 0o700, 'the directory');

@@ -3,16 +3,29 @@
  * incomplete, the data directory holds the marker file and no control file, so that no server starts on it; when it
  * fails, what it made is removed.
  */
-import { chmod, chown, lstat, mkdir, readdir, realpath, rm, rmdir, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  chown,
+  lstat,
+  mkdir,
+  readdir,
+  readFile,
+  realpath,
+  rm,
+  rmdir,
+  writeFile,
+} from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { ServerUser } from '../../engine/postgres/server-process.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
 import { syncPath } from './durability.ts';
 
 export const INCOMPLETE_MARKER = 'HOLDFAST_RESTORE_INCOMPLETE';
-const MARKER_TEXT = `Holdfast is restoring into this directory, or was interrupted. It is not a usable database.
-Remove the directory and restore again.
-`;
+/** What the marker says, by what is under way: where it writes, and what to do when its process has ended. */
+const MARKER_WORDS = {
+  restore: { where: 'into', afterwards: 'remove the directory and restore again' },
+  delta: { where: 'over', afterwards: 'run the restore again with --delta' },
+} as const;
 
 /** Directories claimed by one restore; disposing removes their contents unless `keep` was called. */
 export class ClaimedDirectories implements AsyncDisposable {
@@ -64,11 +77,26 @@ export async function resolveTarget(path: string): Promise<string> {
   }
 }
 
-export async function writeMarker(dataDirectory: string): Promise<void> {
+/** Durable when it returns. */
+export async function writeMarker(dataDirectory: string, kind: keyof typeof MARKER_WORDS): Promise<void> {
+  const { where, afterwards } = MARKER_WORDS[kind];
+  const text = `Holdfast is restoring ${where} this directory, or was interrupted. It is not a usable database.
+Process ${process.pid} is at it. If it ended, ${afterwards}.
+`;
   const path = join(dataDirectory, INCOMPLETE_MARKER);
-  await writeFile(path, MARKER_TEXT, { mode: 0o644 });
+  await writeFile(path, text, { mode: 0o644 });
   await syncPath(path);
   await syncPath(dataDirectory);
+}
+
+/** The process that the directory's marker names; undefined when there is no marker, or it names none. */
+export async function markerProcess(dataDirectory: string): Promise<number | undefined> {
+  const text = await readFile(join(dataDirectory, INCOMPLETE_MARKER), 'utf8').catch((error: unknown) => {
+    if (hasCode(error, 'ENOENT')) return undefined;
+    throw error;
+  });
+  const pid = Number(/^Process (\d+) /m.exec(text ?? '')?.[1] ?? 0);
+  return pid === 0 ? undefined : pid;
 }
 
 export async function removeMarker(dataDirectory: string): Promise<void> {

@@ -7,6 +7,7 @@ export type LoadLimit = { readonly commitLatencyMs: number; readonly ioWaitPerce
 
 const SHORTEST_MS = 0.1;
 const LONGEST_MS = 60_000;
+const LEAST_PERCENT = 1;
 
 /** The value in its stored form; undefined when it is bad. */
 export function parseLoadLimit(value: string): string | undefined {
@@ -28,7 +29,7 @@ export function readLoadLimit(value: string): LoadLimit | undefined {
       limit = { ...limit, commitLatencyMs };
     } else {
       const ioWaitPercent = Number(percent);
-      if (ioWaitPercent <= 0 || ioWaitPercent > 100 || limit.ioWaitPercent !== 0) return undefined;
+      if (ioWaitPercent < LEAST_PERCENT || ioWaitPercent > 100 || limit.ioWaitPercent !== 0) return undefined;
       limit = { ...limit, ioWaitPercent };
     }
   }

@@ -63,7 +63,7 @@ export async function* runStatement(
 
 /** Runs an admin statement and ends with its tag. */
 export async function* runAdmin(
-  services: SqlServices,
+  services: Pick<SqlServices, 'executeCommand'>,
   session: SqlSession,
   statement: AdminStatement,
   signal: AbortSignal,
@@ -105,17 +105,27 @@ export function checkTransaction(statement: AdminStatement, client: SqlClient): 
   });
 }
 
-/** SET ENCRYPTION and SET DECRYPTION concern nothing but the session. */
+/** SET ENCRYPTION and SET DECRYPTION concern nothing but the session. Throws INVALID_ARGUMENT; the session stays as it was then. */
 function setInSession(
   statement: AdminStatement,
   session: SqlSession,
 ): AsyncIterable<CommandEvent> | undefined {
-  if (statement.kind === 'setEncryption')
-    session.encryption =
-      statement.password === undefined ? undefined : { password: statement.password, only: statement.only };
-  else if (statement.kind === 'setDecryption') session.decryptionPasswords = statement.passwords;
+  if (statement.kind === 'setEncryption') {
+    const { password, only } = statement;
+    session.encryption = password === undefined ? undefined : { password: checkPassword(password), only };
+  } else if (statement.kind === 'setDecryption')
+    session.decryptionPasswords = statement.passwords.map(checkPassword);
   else return undefined;
   return nothing();
+}
+
+/** The password. Throws INVALID_ARGUMENT, without it, when the lines of a --password-file could not give it. */
+function checkPassword(password: string): string {
+  if (password !== '' && !/[\r\n\0]/.test(password)) return password;
+  const fault = password === '' ? 'is empty' : 'has a line break or a character of code zero in it';
+  throw new HoldfastError('INVALID_ARGUMENT', `a password of backups ${fault}`, {
+    hint: 'Give one of one line: `holdfast restore --password-file` reads one password a line, and leaves out empty lines.',
+  });
 }
 
 async function* nothing(): AsyncGenerator<CommandEvent> {

@@ -170,11 +170,15 @@ export async function keepCarriedKeys(
   }
 }
 
-export type Rotation = 'rotated' | 'unencrypted' | 'unopened';
+/**
+ * `passwordKept`, `keyFileKept`: the other way is renewed, and what opened the keys in this way still does. `unchanged`:
+ * neither is, and the record stays.
+ */
+export type Rotation = 'rotated' | 'passwordKept' | 'keyFileKept' | 'unchanged' | 'unencrypted' | 'unopened';
 
 /**
  * Wraps a place's data keys anew: by a password where a password is given and one opens them now, by the key file's first
- * key where a key file opens them now. A wrapping for which nothing new is given stays as it is.
+ * key where a key file opens them now. A wrapping for which nothing new is given stays as it is, which the result tells.
  */
 export async function rotateDataKeys(
   place: KeyPlace,
@@ -186,6 +190,8 @@ export async function rotateDataKeys(
   const found = await readKeyRecord(place, signal);
   if (found === undefined) return 'unencrypted';
   const keys: WrappedDataKey[] = [];
+  const kept: KeyWrapping[] = [];
+  let renewedCount = 0;
   const [salt, derive] = [newSalt(), derivingOnce()];
   for (const wrapped of found.record.keys) {
     const key = await unwrapDataKey(wrapped, secrets, derive);
@@ -197,11 +203,15 @@ export async function rotateDataKeys(
     };
     const made = await wrapDataKey(wrapped.keyId, key, wanted, salt, derive);
     const renewed = new Set(made.wrappings.map(({ by }) => by.case));
-    const kept: KeyWrapping[] = wrapped.wrappings.filter(({ by }) => !renewed.has(by.case));
-    keys.push({ ...made, wrappings: [...kept, ...made.wrappings] });
+    const old = wrapped.wrappings.filter(({ by }) => !renewed.has(by.case));
+    keys.push({ ...made, wrappings: [...old, ...made.wrappings] });
+    kept.push(...old);
+    renewedCount += renewed.size;
   }
+  if (renewedCount === 0) return 'unchanged';
   await replaceRecord(place, found.ordinal, create(KeyRecordSchema, { createdUs: nowUs, keys }), signal);
-  return 'rotated';
+  if (kept.some(({ by }) => by.case === 'password')) return 'passwordKept';
+  return kept.length > 0 ? 'keyFileKept' : 'rotated';
 }
 
 /** Writes the next record, proves that it is the one that is read, and deletes those before it. */

@@ -185,6 +185,12 @@ describe.each(majors(17))('a delta restore of PostgreSQL %i', (major) => {
     await symlink(join(outside, 'pg_wal'), join(to, 'pg_wal')); // another disk, or another server's
     const wal = await readdir(join(outside, 'pg_wal'));
     await writeFile(join(to, 'postmaster.pid'), '2147483646\n/nowhere\n'); // of a server that crashed
+    await expect(restore()).rejects.toMatchObject({
+      code: 'TARGET_NOT_EMPTY',
+      hint: expect.stringContaining('remove'),
+    });
+    expect(existsSync(join(to, 'global', 'pg_control'))).toBe(true);
+    await rm(join(to, 'postmaster.pid'));
 
     const outcome = await restore();
     await expectFresh(outcome);

@@ -20,7 +20,8 @@ export type NumbersOfAttempt = { readonly next: number; numberOf(path: string): 
 
 /**
  * The listed files in the order of their numbers, and the next free one. A file that the backup before does not have, but
- * an earlier attempt of this one, keeps the number that it was given there.
+ * an earlier attempt of this one, keeps the number that it was given there. The control file, which is copied last, gets the
+ * last number of those that are given.
  */
 export function numberFiles(
   listed: readonly DataFile[],
@@ -29,7 +30,9 @@ export function numberFiles(
   attempt?: NumbersOfAttempt,
 ): { readonly files: readonly IncrementFile[]; readonly nextFileNumber: number } {
   let nextFileNumber = Math.max(before.next, attempt?.next ?? 0);
-  const files = listed.map((file): IncrementFile => {
+  const isControl = ({ kind }: DataFile) => kind === 'control';
+  const inOrder = [...listed.filter((file) => !isControl(file)), ...listed.filter(isControl)];
+  const files = inOrder.map((file): IncrementFile => {
     const number = isNew(file.path) ? undefined : before.byPath.get(file.path);
     if (number !== undefined) return { ...file, fileNumber: number, isKept: true };
     const given = attempt?.numberOf(file.path);

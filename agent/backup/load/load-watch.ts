@@ -1,7 +1,7 @@
 /**
  * Watches how the server that is copied feels, and sets the copy's pace. Each second: how long a small commit takes there,
- * one at a time, and how much the node waits for I/O. What cannot be measured is left out; no failure of it fails the
- * backup.
+ * one at a time, and how much the node waits for I/O. What cannot be measured is left out, with one warning; no failure of
+ * it fails the backup.
  */
 import type { Instance } from '../../../engine/engine.ts';
 import { toHoldfastError } from '../../../foundation/errors.ts';
@@ -12,20 +12,33 @@ import { IoWait } from './io-wait.ts';
 
 const INTERVAL_MS = 1000;
 
+/** What of a task's context this needs. */
+type LoadContext = Pick<TaskContext, 'clock' | 'logger' | 'instance'>;
+/** What cannot be measured, as the log names it. */
+type Measured = 'commit latency' | 'I/O wait';
+
 export class LoadWatch implements AsyncDisposable {
-  readonly #context: TaskContext;
+  readonly #context: LoadContext;
   readonly #instance: string;
+  readonly #pressureFile: string | undefined;
   readonly #pace: SharedLimits;
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
   #limits: LoadLimits;
   #state = FULL_PACE;
-  #hasFailed = false;
+  readonly #failed = new Set<Measured>();
 
-  /** Runs until it is disposed. */
-  constructor(context: TaskContext, instance: string, limits: LoadLimits, pace: SharedLimits) {
+  /** Runs until it is disposed. `pressureFile`: where the kernel tells the I/O wait; default: where Linux does. */
+  constructor(
+    context: LoadContext,
+    instance: string,
+    limits: LoadLimits,
+    pace: SharedLimits,
+    pressureFile?: string,
+  ) {
     this.#context = context;
     this.#instance = instance;
+    this.#pressureFile = pressureFile;
     this.#limits = limits;
     this.#pace = pace;
     this.#running = this.#watch(this.#stop.signal);
@@ -44,8 +57,10 @@ export class LoadWatch implements AsyncDisposable {
   /** Never rejects. */
   async #watch(signal: AbortSignal): Promise<void> {
     const { clock } = this.#context;
-    const ioWait = new IoWait();
-    const commit = new CommitProbe(this.#context, this.#instance, signal, (error) => this.#tell(error));
+    const ioWait = new IoWait((error) => this.#tell('I/O wait', error), this.#pressureFile);
+    const commit = new CommitProbe(this.#context, this.#instance, signal, (error) =>
+      this.#tell('commit latency', error),
+    );
     try {
       for (;;) {
         await clock.sleep(INTERVAL_MS, signal);
@@ -79,16 +94,16 @@ export class LoadWatch implements AsyncDisposable {
     this.#pace.pace = state.pace;
   }
 
-  #tell(error: unknown): void {
-    if (this.#hasFailed) return;
-    this.#hasFailed = true;
-    this.#context.logger.warn({ err: toHoldfastError(error) }, 'the commit latency cannot be measured');
+  #tell(what: Measured, error: unknown): void {
+    if (this.#failed.has(what)) return;
+    this.#failed.add(what);
+    this.#context.logger.warn({ err: toHoldfastError(error) }, `the ${what} cannot be measured`);
   }
 }
 
 /** Commits on a session of its own, the next one when the one before is through. */
 class CommitProbe {
-  readonly #context: TaskContext;
+  readonly #context: LoadContext;
   readonly #name: string;
   readonly #signal: AbortSignal;
   readonly #onError: (error: unknown) => void;
@@ -97,7 +112,7 @@ class CommitProbe {
   #begunMs = 0;
   #lastMs: number | undefined;
 
-  constructor(context: TaskContext, name: string, signal: AbortSignal, onError: (error: unknown) => void) {
+  constructor(context: LoadContext, name: string, signal: AbortSignal, onError: (error: unknown) => void) {
     this.#context = context;
     this.#name = name;
     this.#signal = signal;

@@ -24,15 +24,27 @@ describe('backup_load_limit', () => {
     ['40%', '40%', { commitLatencyMs: 0, ioWaitPercent: 40 }],
     ['1.5S, 12.5 %', '1.5s,12.5%', { commitLatencyMs: 1500, ioWaitPercent: 12.5 }],
     ['40%,20ms', '40%,20ms', { commitLatencyMs: 20, ioWaitPercent: 40 }],
+    ['1%', '1%', { commitLatencyMs: 0, ioWaitPercent: 1 }],
   ])('takes %s', (value, stored, limit) => {
     expect(parseLoadLimit(value)).toBe(stored);
     expect(readLoadLimit(stored)).toEqual(limit);
   });
 
-  test.each(['', '20', 'much', '0%', '101%', '20ms,30ms', '10%,20%', '20ms,', '2min', '-5ms', '20ms;40%'])(
-    'refuses %j',
-    (value) => expect(parseLoadLimit(value)).toBeUndefined(),
-  );
+  test.each([
+    '',
+    '20',
+    'much',
+    '0%',
+    '0.0001%',
+    '0.99%',
+    '101%',
+    '20ms,30ms',
+    '10%,20%',
+    '20ms,',
+    '2min',
+    '-5ms',
+    '20ms;40%',
+  ])('refuses %j', (value) => expect(parseLoadLimit(value)).toBeUndefined());
 });
 
 describe('running backups', () => {

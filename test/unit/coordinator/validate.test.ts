@@ -10,6 +10,7 @@ import type { StatementOf } from '../../../coordinator/sql/statements.ts';
 import { ValidateResultSchema, type ValidateTask } from '../../../proto/gen/holdfast/v1/agent_pb.ts';
 import { openMedium } from '../../../storage-layout/media/open.ts';
 import { readNotes } from '../../../storage-layout/records/notes.ts';
+import { tree } from '../../../storage-layout/tree.ts';
 import { CoordinatorInTest } from '../../support/coordinator-in-test.ts';
 import { FakeAgent } from '../../support/fake-agent.ts';
 
@@ -218,6 +219,41 @@ test('CANCEL VALIDATE ends the job; an ended one is refused with OB-9049, an unk
   const cancel = (id: bigint) => coordinator.run({ kind: 'cancelValidate', job: id });
   await expect(cancel(job)).rejects.toMatchObject({ code: 'CANNOT_CANCEL_STOPPED_BACKUP' });
   await expect(cancel(987_654n)).rejects.toMatchObject({ code: 'ENTRY_NOT_EXIST' });
+}, 60_000);
+
+test('what was found before CANCEL VALIDATE is noted and told; a running task is as far as its agent says', async () => {
+  const object = tree.macroBlock(ROOT, SET, 'p0', 1);
+  agent.options.validate = async (task) =>
+    task.subject.case === 'set'
+      ? await say(task, [{ code: 'DATA_CORRUPT', object, message: 'flipped', backupSetIds: [1n] }])
+      : await Promise.withResolvers<never>().promise;
+  await coordinator.run({ ...VALIDATE, wait: false });
+  const job = BigInt(Number((await jobs()).at(-1)?.['job_id']));
+  const tasks = async () =>
+    (await coordinator.view('cdb_ob_backup_validation_task')).filter((row) => row['job_id'] === Number(job));
+  await coordinator.until('one task done, one running', async () => {
+    const states = (await tasks()).map((row) => row['status']);
+    return states.includes('SUCCEEDED') && states.includes('RUNNING');
+  });
+  await coordinator.context.catalog.transaction(async (tx) => {
+    // Most of the round was found right not long ago: 100 bytes of it are read.
+    await tx.query(
+      `UPDATE holdfast.tasks SET spec = spec || '{"bytes": "10000"}', progress = '{"bytesDone": "60", "bytesTotal": "100"}'
+       WHERE job_id = $1 AND state = 'RUNNING'`,
+      [job],
+    );
+  });
+  expect((await tasks()).find((row) => row['status'] === 'RUNNING')).toMatchObject({
+    bytes_total: 100,
+    progress_percent: 60,
+  });
+  await coordinator.run({ kind: 'cancelValidate', job });
+  await coordinator.until('the end', async () => (await jobs()).at(-1)?.['status'] === 'CANCELLED');
+  expect((await notes()).at(-1)).toMatchObject({ jobId: job, kind: { value: { findingCount: 1n } } });
+  const told = (await coordinator.view('cdb_ob_event_history')).filter(
+    (event) => event['event'] === 'validation_finding' && JSON.stringify(event).includes('flipped'),
+  );
+  expect(told).toHaveLength(1);
 }, 60_000);
 
 test('an agent that loses its task gets it again as another attempt, and the job ends', async () => {

@@ -14,7 +14,6 @@ import {
   modeOf,
   newDataKey,
   readKeyRecord,
-  rotateDataKeys,
   setKeyPlace,
   writeFirstRecord,
 } from '../../../storage-layout/encryption/key-records.ts';
@@ -382,54 +381,6 @@ describe('data keys', () => {
     const stored = await medium.read(tree.keyRecord(ROOT, SET, 1));
     expect(stored.includes(Buffer.from(made.key))).toBe(false);
     expect(stored.includes('secret')).toBe(false);
-  });
-
-  it('are wrapped anew by rotation: the old password and key open nothing any more, data stays', async () => {
-    await using opened = await openTestMedium();
-    const { medium } = opened;
-    const [old, young] = [fileKey(), fileKey()];
-    const place = setKeyPlace(medium, ROOT, SET);
-    const made = await newDataKey({ password: 'old', fileKey: old }, 1n);
-    await writeFirstRecord(place, made.record);
-    const both = { passwords: ['old'], fileKeys: [young, old] };
-    expect(await rotateDataKeys(place, both, { password: 'new', fileKey: young }, 2n)).toBe('rotated');
-    expect((await readKeyRecord(place))?.ordinal).toBe(2);
-    expect(await medium.listNames(tree.backupDirectory(ROOT, SET))).toEqual(['key_2']);
-    for (const secrets of [
-      { passwords: ['old'], fileKeys: [old] },
-      { passwords: [], fileKeys: [old] },
-    ])
-      await expect(unlockSet(medium, ROOT, SET, secrets)).rejects.toMatchObject({
-        code: 'BACKUP_INVALID_PASSWORD',
-      });
-    for (const secrets of [
-      { passwords: ['new'], fileKeys: [] },
-      { passwords: [], fileKeys: [young] },
-    ])
-      expect((await unlockSet(medium, ROOT, SET, secrets))[0]?.key).toEqual(made.key);
-    // Only the key file's way is renewed when no password is given; what does not open is left alone.
-    expect(
-      await rotateDataKeys(place, { passwords: [], fileKeys: [old] }, { password: 'x', fileKey: old }, 3n),
-    ).toBe('unopened');
-    expect(
-      await rotateDataKeys(
-        place,
-        { passwords: [], fileKeys: [young] },
-        { password: undefined, fileKey: old },
-        3n,
-      ),
-    ).toBe('rotated');
-    expect((await unlockSet(medium, ROOT, SET, { passwords: ['new'], fileKeys: [] }))[0]?.key).toEqual(
-      made.key,
-    );
-    expect(
-      await rotateDataKeys(
-        setKeyPlace(medium, ROOT, { ...SET, setId: 9n }),
-        both,
-        { password: 'n', fileKey: undefined },
-        3n,
-      ),
-    ).toBe('unencrypted');
   });
 
   it('that are carried along open as the own one does, and go when no file is under them', async () => {

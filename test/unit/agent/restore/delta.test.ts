@@ -36,7 +36,7 @@ import {
   endDelta,
   sweep,
 } from '../../../../agent/restore/delta.ts';
-import { INCOMPLETE_MARKER, removeMarker } from '../../../../agent/restore/target-directory.ts';
+import { INCOMPLETE_MARKER, removeMarker, writeMarker } from '../../../../agent/restore/target-directory.ts';
 import { systemClock } from '../../../../foundation/clock.ts';
 import { toLsn } from '../../../../foundation/lsn.ts';
 import {
@@ -299,7 +299,7 @@ describe('over a directory that is there, a delta restore', () => {
     await symlink(join(outside, 'pg_wal'), join(dataDirectory, 'pg_wal'));
     await symlink(outside, join(dataDirectory, 'pg_tblspc', '17999'));
     await writeFile(join(place.tablespaces[0]?.directory ?? '', 'PG_17_1', '5', 'stray'), 'stray');
-    for (const name of ['postmaster.pid', 'backup_label', 'recovery.signal', 'standby.signal'])
+    for (const name of ['backup_label', 'recovery.signal', 'standby.signal'])
       await writeFile(join(dataDirectory, name), '');
     await restore();
     await expectAsWanted();
@@ -319,6 +319,7 @@ describe('over a directory that is there, a delta restore', () => {
     // The set's control file was laid down, and changed by a recovery that did not end.
     await beginDelta(dataDirectory);
     await writeFile(join(dataDirectory, 'global/pg_control'), controlFile(9n));
+    await writeFile(join(dataDirectory, 'postmaster.pid'), '2147483646\n'); // of the server that it started
     await restore();
     await expectAsWanted();
   });
@@ -361,19 +362,43 @@ describe('a delta restore is refused', () => {
     await expect(check()).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 
-  test('while a server works in the directory; a number that is another process by now is none', async () => {
+  test('while a server works in the directory', async () => {
     await layDown();
-    const pidFile = join(place.dataDirectory, 'postmaster.pid');
     await using server = await postgresIn(place.dataDirectory);
     await expect(check()).rejects.toMatchObject({
       code: 'TARGET_NOT_EMPTY',
       message: expect.stringContaining('a server runs on'),
     });
     await server[Symbol.asyncDispose]();
-    await writeFile(pidFile, `${process.pid}\n`); // works elsewhere
     await check();
-    await writeFile(pidFile, '2147483646\n'); // is gone
+  });
+
+  test('over a postmaster.pid, whose server may be in another container or on another machine', async () => {
+    await layDown();
+    const pidFile = join(place.dataDirectory, 'postmaster.pid');
+    // A process that is not seen here, one that works elsewhere, and a file that tells nothing.
+    for (const text of ['2147483646\n', `${process.pid}\n`, '']) {
+      await writeFile(pidFile, text);
+      await expect(check()).rejects.toMatchObject({
+        code: 'TARGET_NOT_EMPTY',
+        message: expect.stringContaining('a server may run on'),
+        hint: expect.stringContaining(`remove ${pidFile}`),
+      });
+    }
+    await writeMarker(place.dataDirectory, 'restore'); // of an interrupted restore that was no delta restore
+    await expect(check()).rejects.toMatchObject({ code: 'TARGET_NOT_EMPTY' });
+    await rm(pidFile);
     await check();
+  });
+
+  test('when a server is started meanwhile, which gets its control file back', async () => {
+    await layDown();
+    const { dataDirectory } = place;
+    await writeFile(join(dataDirectory, 'postmaster.pid'), '2147483646\n');
+    await expect(beginDelta(dataDirectory)).rejects.toMatchObject({ code: 'TARGET_NOT_EMPTY' });
+    expect(await names(join(dataDirectory, 'global'))).toContain('pg_control');
+    const left = await names(dataDirectory);
+    expect([left.includes(CONTROL_ASIDE), left.includes(INCOMPLETE_MARKER)]).toEqual([false, false]);
   });
 
   test('where a running server, on another data directory, has a tablespace', async () => {
@@ -405,17 +430,33 @@ describe('a delta restore is refused', () => {
     const text = await readFile(marker, 'utf8');
     expect(text).toContain(`Process ${process.pid} is at it`);
     await check(); // its own
-    await using other = await running(
-      process.execPath,
-      ['-e', 'setInterval(() => {}, 1000)', 'restore'],
-      directory,
-    );
+    await expectRefusedFor('restore', marker, text);
+    await writeFile(marker, text.replace(String(process.pid), '2147483646'));
+    await check(); // it is gone
+    const done = ['-e', 'setInterval(() => {}, 1000)', 'restored'];
+    await using another = await running(process.execPath, done, directory);
+    await writeFile(marker, text.replace(String(process.pid), String(another.pid)));
+    await check(); // its number is another's by now
+  });
+
+  test.each(['restore', 'agent'])('while a plain restore, of `holdfast %s`, is at it', async (command) => {
+    await layDown();
+    await writeMarker(place.dataDirectory, 'restore');
+    const marker = join(place.dataDirectory, INCOMPLETE_MARKER);
+    const text = await readFile(marker, 'utf8');
+    await expectRefusedFor(command, marker, text);
+    await writeFile(marker, text.replace(String(process.pid), '2147483646'));
+    await check(); // it was interrupted
+  });
+
+  /** With a process of that command in the marker. */
+  async function expectRefusedFor(command: string, marker: string, text: string): Promise<void> {
+    const args = ['-e', 'setInterval(() => {}, 1000)', command];
+    await using other = await running(process.execPath, args, directory);
     await writeFile(marker, text.replace(String(process.pid), String(other.pid)));
     await expect(check()).rejects.toMatchObject({
       code: 'TARGET_NOT_EMPTY',
       message: expect.stringContaining('another restore is at'),
     });
-    await writeFile(marker, text.replace(String(process.pid), '2147483646'));
-    await check(); // it is gone
-  });
+  }
 });

@@ -85,9 +85,20 @@ describe('the pace of a copy', () => {
     expect(Math.min(...paces)).toBe(1);
   });
 
-  test('stays where it is while nothing is known', () => {
+  test('stays where it is while nothing is known, for a few samples', () => {
     const { state } = simulate(FULL_PACE, 10, LATENCY, () => commits(40));
-    expect(stepLoad(state, commits(undefined), LATENCY)).toBe(state);
+    const silent = simulate(state, 4, LATENCY, () => commits(undefined));
+    expect(new Set(silent.paces)).toEqual(new Set([state.pace]));
+    const heard = stepLoad(silent.state, commits(18), LATENCY);
+    expect(heard.silentSamples).toBe(0);
+  });
+
+  test('comes back when nothing can be measured any more, also by limits that were changed', () => {
+    const { state } = simulate(FULL_PACE, 60, LATENCY, () => commits(500));
+    const ioWait: LoadLimits = { commitLatencyMs: 0, ioWaitPercent: 40 };
+    for (const limits of [LATENCY, ioWait, BOTH])
+      expect(simulate(state, 60, limits, () => commits(undefined)).state.pace).toBe(1);
+    expect(simulate(state, 60, ioWait, () => commits(500)).state.pace).toBe(1);
   });
 
   test('is always between its bounds', () => {
