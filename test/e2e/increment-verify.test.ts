@@ -187,6 +187,27 @@ test('a validation names a damaged delta for its set, and a damaged base for eac
   }
 });
 
+test('a validation names every set that needs what is behind the end of a file that was cut off', async () => {
+  const first = (await indexOf(LAST_SET)).find(({ setId }) => setId === 1n);
+  if (first === undefined) throw new Error('the last set has nothing of the first');
+  const { subTaskId } = first;
+  const full = { tenantId: ARCHIVE_ROUND.tenantId, fullSetId: 1n, setId: 1n };
+  const object = tree.macroBlock(ARCHIVE_ROOT, full, ARCHIVE_GROUP, subTaskId);
+  await using _ = await damage(join(destination, object), 'truncate', 0.1);
+  const offset = (await stat(join(destination, object))).size;
+  const needing: bigint[] = [];
+  for (let setId = 1n; setId <= LAST_SET; setId += 1n)
+    if (
+      (await indexOf(setId)).some(
+        (place) =>
+          place.setId === 1n && place.subTaskId === subTaskId && place.offset + place.storedBytes > offset,
+      )
+    )
+      needing.push(setId);
+  expect(needing).toHaveLength(Number(LAST_SET));
+  expect(inData(await validate(LAST_SET))).toMatchObject([{ key: object, offset, setIds: needing }]);
+});
+
 function isSamePlace(a: MacroBlockEntry, b: MacroBlockEntry): boolean {
   return a.setId === b.setId && a.subTaskId === b.subTaskId && a.offset === b.offset;
 }
