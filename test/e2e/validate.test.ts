@@ -197,7 +197,7 @@ describe.each(majors(17))('a validation of what PostgreSQL %i left', (major) => 
   test('says which relations a lost macroblock file held, and finds all damage, not the first only', async () => {
     const paths = await filesOfKind(made.destination, 'macroBlock');
     expect(paths.length).toBeGreaterThanOrEqual(3);
-    const [first = '', second = '', third = ''] = paths;
+    const [third = '', first = '', second = ''] = paths; // the control file's stands before the others
     await using stack = new AsyncDisposableStack();
     stack.use(await damage(first, 'delete'));
     stack.use(await damage(second, 'truncate', 0.5));
