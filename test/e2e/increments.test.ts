@@ -146,7 +146,11 @@ async function backUp(stage: HistoryStage, what: string, kind: 'quiet' | 'busy')
   } else await deployment.sql(`ALTER SYSTEM BACKUP ${what} WAIT`);
   const state = await readServerState((database) => server.connect(database));
   const setId = BigInt((await sets(stage)).at(-1)?.backup_set_id ?? 0);
-  return { setId, state, instant: kind === 'busy' ? formatInstant(await clockUs(server)) : undefined };
+  if (kind === 'quiet') return { setId, state, instant: undefined };
+  const instant = formatInstant(await clockUs(server));
+  // Replay goes on to the next commit: a DROP DATABASE that is next would have marked its database already.
+  await server.query('SELECT pg_current_xact_id()');
+  return { setId, state, instant };
 }
 
 async function sets({ deployment }: HistoryStage): Promise<readonly SetRow[]> {
