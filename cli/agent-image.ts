@@ -12,7 +12,10 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** Of an agent's process. */
-export const AGENT_NODE_OPTIONS = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=2'] as const;
+export const AGENT_NODE_OPTIONS = [
+  '--disable-warning=ExperimentalWarning',
+  '--max-semi-space-size=2',
+] as const;
 const MALLOC_ENVIRONMENT = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '262144' } as const;
 /** Set in the new image: tells it apart from the first. */
 const MARK = 'HOLDFAST_AGENT_IMAGE';

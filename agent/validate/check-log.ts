@@ -3,7 +3,7 @@
  * (check-log-file.ts), in order of timeline and position; the records in it (wal-follower.ts); that none is missing
  * (log-gaps.ts); and that what two files hold is the same. What was right not long ago need not be read again.
  */
-import { formatLsn, type Lsn, segmentStart, type Timeline, toLsn, toTimeline } from '../../foundation/lsn.ts';
+import { formatLsn, type Lsn, type Timeline, toLsn, toTimeline } from '../../foundation/lsn.ts';
 import type { RoundGroupStart } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { readLogIndex } from '../../storage-layout/clog/index.ts';
 import {
@@ -15,6 +15,7 @@ import {
 } from '../../storage-layout/clog/log-file.ts';
 import { LogLookup } from '../../storage-layout/clog/lookup.ts';
 import { joinPieces, type LogRange, planPieces } from '../../storage-layout/clog/ranges.ts';
+import { rangeBytes } from '../../storage-layout/clog/set-window.ts';
 import { parseHistory } from '../../storage-layout/plan/lineage.ts';
 import { RECORD } from '../../storage-layout/records/framing.ts';
 import { readBytes } from '../../storage-layout/records/info-file.ts';
@@ -69,8 +70,10 @@ export async function checkLog(
   const wanted = present.filter(
     (head) => !isChecked(head, checked) && !findings.hasWhole(dataKey(place, head)),
   );
-  const total = wanted.reduce((sum, head) => sum + head.end - head.begin, 0n);
-  reporter.set({ logBytesTotal: total });
+  const bytesOf = (head: Head) => rangeBytes(clip(head, range));
+  const total = wanted.reduce((sum, head) => sum + bytesOf(head), 0n);
+  // Of a set's window it was said before its data were read.
+  if (range === undefined) reporter.set({ logBytesTotal: total });
   reportGaps(subject, heads, histories, findings);
   await reportConflicts(subject, present, findings, signal);
   const right: LogRange[] = [];
@@ -90,8 +93,10 @@ export async function checkLog(
     current = dataKey(place, head);
     const onBlock = (begin: Lsn, data: Buffer) => follower.push(head.timeline, begin, data);
     right.push(...(await checkLogFile(place, head, onBlock, findings, signal)));
-    const { logBytesDone } = reporter.step;
-    reporter.set({ logBytesDone: logBytesDone + head.end - head.begin, findingCount: findings.count });
+    const { logBytesDone, logBytesTotal } = reporter.step;
+    const done = logBytesDone + bytesOf(head);
+    // What two files of a window hold counts once.
+    reporter.set({ logBytesDone: done < logBytesTotal ? done : logBytesTotal, findingCount: findings.count });
   }
   return { right: joinPieces(planPieces(right.toSorted(comparePlaces)).pieces), bytes: total };
 }
@@ -251,7 +256,11 @@ function reportGaps(
 function clip(head: Head, range: LogRange | undefined): LogRange {
   if (range === undefined) return rangeOf(head);
   if (!overlaps(head, range)) return { ...rangeOf(head), end: head.begin };
-  return { ...rangeOf(head), end: head.end < range.end ? head.end : range.end };
+  return {
+    ...rangeOf(head),
+    begin: head.begin > range.begin ? head.begin : range.begin,
+    end: head.end < range.end ? head.end : range.end,
+  };
 }
 
 async function readHistories(
@@ -291,17 +300,4 @@ function comparePlaces(a: LogRange, b: LogRange): number {
 
 function rangeOf({ timeline, begin, end }: LogRange): LogRange {
   return { timeline, begin, end };
-}
-
-/** The log that a set needs: from the segment of its start to its stop. */
-export function windowOf(
-  start: { readonly timeline: number; readonly lsn: bigint },
-  stop: { readonly lsn: bigint },
-  segmentSizeBytes: number,
-): LogRange {
-  return {
-    timeline: toTimeline(start.timeline),
-    begin: segmentStart(toLsn(start.lsn), segmentSizeBytes),
-    end: toLsn(stop.lsn),
-  };
 }

@@ -19,6 +19,7 @@ import {
   FileKind,
   type PartitionGroupBackup,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { rangeBytes, windowOf } from '../../storage-layout/clog/set-window.ts';
 import { combineCrc32c } from '../../storage-layout/crc32c.ts';
 import { setKeyPlace } from '../../storage-layout/encryption/key-records.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
@@ -39,7 +40,6 @@ import {
   JOB_BYTES,
 } from './check-job.ts';
 import { checkKeyRecord } from './check-keys.ts';
-import { windowOf } from './check-log.ts';
 import {
   checkCommitPoint,
   checkDescribedFiles,
@@ -89,13 +89,10 @@ export async function checkSet(
   if (!(await checkKeyRecord(setKeyPlace(medium, root, key), encryptionMode, findings, signal)))
     return { published, databases: new Map() };
   if (published.isFirst) await checkSideFiles(medium, root, key, findings, signal);
-  const { start, stop } = backup;
-  const log =
-    start === undefined || stop === undefined ? undefined : windowOf(start, stop, backup.segmentSizeBytes);
   reporter.set({
     bytesTotal: backup.inputBytes,
     blocksTotal: backup.macroblockCount,
-    logBytesTotal: log === undefined ? 0n : log.end - log.begin, // read last, in whole files
+    logBytesTotal: rangeBytes(windowOf(backup)),
   });
   const whole = await checkDescribedFiles(medium, root, key, backup, findings, signal);
   const metaKey = whole.get('metaFile');

@@ -28,9 +28,9 @@ export type Finding = {
   readonly key: string;
   /** Undefined: all of it. */
   readonly offset: number | undefined;
-  readonly message: string;
   /** All behind the offset is lost too. */
-  readonly isCut?: boolean | undefined;
+  readonly isCut?: boolean;
+  readonly message: string;
   /** The first of them. */
   readonly files: readonly AffectedFile[];
   readonly fileCount: number;
@@ -40,7 +40,7 @@ export type Finding = {
   readonly shortenedSetIds: readonly bigint[];
 };
 
-export type NewFinding = Pick<Finding, 'code' | 'key' | 'offset' | 'message' | 'isCut'> & {
+export type NewFinding = Pick<Finding, 'code' | 'key' | 'offset' | 'isCut' | 'message'> & {
   /** The log that cannot be read because of it. */
   readonly range?: LogRange | undefined;
 };
@@ -90,13 +90,13 @@ export class Findings {
     setsOf: (finding: NewFinding) => Pick<Finding, 'setIds' | 'shortenedSetIds'>,
   ): readonly Finding[] {
     return this.#kept.map((kept) => {
-      const { blocks, code, key, offset, message, isCut } = kept;
+      const { blocks, code, key, offset, isCut, message } = kept;
       return {
         code,
         key,
         offset,
+        ...(isCut === undefined ? {} : { isCut }),
         message,
-        isCut,
         files: [...blocks]
           .slice(0, MAX_FILES_PER_FINDING)
           .map(([path, blockCount]) => affectedFile(path, blockCount, databases)),

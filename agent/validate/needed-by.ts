@@ -3,10 +3,9 @@
  * increments of one full backup share theirs); log by the sets whose start to stop it lies in, and, behind their stop, by
  * every restore to a later instant.
  */
-import type { Lsn, Timeline } from '../../foundation/lsn.ts';
-import { segmentStart, toLsn, toTimeline } from '../../foundation/lsn.ts';
 import { type BackupInfo, BackupInfoSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
+import { windowOf } from '../../storage-layout/clog/set-window.ts';
 import { type MacroBlockPlace, readMacroBlockIndex } from '../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { listSets } from '../../storage-layout/plan/tenant-history.ts';
@@ -15,12 +14,7 @@ import { parseTreePath, type RoundKey, type SetKey, type TreeRoot, tree } from '
 import { type Finding, findingOf, type NewFinding } from './findings.ts';
 
 /** What of the log a set needs to be restored at all. */
-export type SetWindow = {
-  readonly setId: bigint;
-  readonly timeline: Timeline;
-  readonly begin: Lsn;
-  readonly end: Lsn;
-};
+export type SetWindow = LogRange & { readonly setId: bigint };
 
 /** The published sets of the round that hold the partition group. Sets that cannot be read need nothing any more. */
 export async function readWindows(
@@ -34,13 +28,9 @@ export async function readWindows(
   for (const key of await listSets(medium, root, round.tenantId, signal)) {
     const info = await readPublished(medium, root, key, signal);
     const backup = info?.partitionGroups.find(({ partitionGroup }) => partitionGroup === group);
-    if (info?.round !== round.round || backup?.start === undefined || backup.stop === undefined) continue;
-    windows.push({
-      setId: key.setId,
-      timeline: toTimeline(backup.start.timeline),
-      begin: segmentStart(backup.start.lsn, backup.segmentSizeBytes),
-      end: toLsn(backup.stop.lsn),
-    });
+    if (info?.round !== round.round || backup === undefined) continue;
+    const window = windowOf(backup);
+    if (window !== undefined) windows.push({ setId: key.setId, ...window });
   }
   return windows.sort((a, b) => (a.setId < b.setId ? -1 : 1));
 }

@@ -3,11 +3,12 @@
  * in a round. It reads from the destination alone and writes nothing.
  */
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
+import { windowOf } from '../../storage-layout/clog/set-window.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
 import type { SetKey, TreeRoot } from '../../storage-layout/tree.ts';
-import { checkLog, type LogSubject, windowOf } from './check-log.ts';
+import { checkLog, type LogSubject } from './check-log.ts';
 import { checkSet } from './check-set.ts';
 import { type Finding, Findings, type NewFinding } from './findings.ts';
 import { findSetsSharing, readWindows, setsNeedingLog } from './needed-by.ts';
@@ -85,15 +86,14 @@ async function validateSet(
   const { published, databases } = await checkSet(subject, findings, reporter, signal);
   const inData = findings.list(databases, () => ({ setIds: [], shortenedSetIds: [] }));
   const sharing = await findSetsSharing(medium, root, key, partitionGroup, inData, signal);
-  const backup = published?.backup;
-  if (published === undefined || backup?.start === undefined || backup.stop === undefined)
+  const range = published === undefined ? undefined : windowOf(published.backup);
+  if (published === undefined || range === undefined)
     return {
       findings: findings.list(databases, (finding) => ({ setIds: sharing(finding), shortenedSetIds: [] })),
       logs: [],
     };
   const round = { tenantId: key.tenantId, round: published.round };
   const start = await readRoundStart(medium, root, round, partitionGroup, findings, signal);
-  const range = windowOf(backup.start, backup.stop, backup.segmentSizeBytes);
   if (start !== undefined) {
     const place = { medium, root, round, group: partitionGroup };
     await checkLog(

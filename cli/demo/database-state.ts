@@ -86,7 +86,7 @@ async function listDatabases(connect: Connect): Promise<string[]> {
   const client = await connect('postgres');
   try {
     const { rows } = await client.query<{ datname: string }>(
-      "SELECT datname FROM pg_database WHERE datallowconn AND datname <> 'template0' ORDER BY datname",
+      "SELECT datname FROM pg_database WHERE datallowconn AND datconnlimit <> -2 AND datname <> 'template0' ORDER BY datname",
     );
     return rows.map((row) => row.datname);
   } finally {

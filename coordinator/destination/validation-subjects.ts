@@ -9,6 +9,7 @@ import {
   type RoundBegin,
   RoundBeginSchema,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { rangeBytes, windowOf } from '../../storage-layout/clog/set-window.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { archivedGroups } from '../../storage-layout/plan/membership.ts';
 import { readMembers } from '../../storage-layout/plan/read-members.ts';
@@ -61,9 +62,9 @@ export async function findSets(
     const groups =
       info === undefined || info === 'damaged'
         ? members.slice(0, 1).map((partitionGroup) => ({ partitionGroup, bytes: 0n }))
-        : info.partitionGroups.map(({ partitionGroup, inputBytes }) => ({
-            partitionGroup,
-            bytes: inputBytes,
+        : info.partitionGroups.map((group) => ({
+            partitionGroup: group.partitionGroup,
+            bytes: group.inputBytes + rangeBytes(windowOf(group)),
           }));
     sets.push({ key, groups, notes: await readNotes(medium, root, { kind: 'set', key }, signal) });
   }

@@ -17,7 +17,7 @@
  * J3. COMPLETED only after backup_info is at the destination, which is written only after the destination itself showed
  *     the log from each start to each stop, and every newest page LSN is at or before its stop.
  * J4. A final job has only final tasks, or tasks that are being cancelled.
- * J5. Cancelling needs no destination.
+ * J5. Cancelling needs no destination (a validation notes what it had found there, if it can be done in time).
  */
 import type { TransitionTable } from './state-machine.ts';
 

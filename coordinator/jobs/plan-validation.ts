@@ -4,7 +4,7 @@
  *
  * A note with findings takes back what earlier ones found right: the next validation reads all of it again.
  */
-import type { CheckedLog, Note } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import type { CheckedLog, Note, ValidatedNote } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { SetKey } from '../../storage-layout/tree.ts';
 
 export type SetToValidate = {
@@ -56,7 +56,8 @@ export function planValidation(
       ...rounds.flatMap(({ round, groups, notes }) =>
         groups.map(({ partitionGroup, bytes, until }) => {
           const checked = sinceUs === undefined ? [] : checkedSince(notes, partitionGroup, sinceUs);
-          return { kind: 'log' as const, round, partitionGroup, bytes, checked, until };
+          const left = until === undefined ? bytes : uncheckedBytes(bytes, until, checked);
+          return { kind: 'log' as const, round, partitionGroup, bytes: left, checked, until };
         }),
       ),
     ],
@@ -64,10 +65,14 @@ export function planValidation(
   };
 }
 
-/** True when the last validation that is noted found nothing, and began at that time or later. */
+/**
+ * True when the last validation that is noted found nothing, and began at that time or later, and behind all that ever
+ * found something: one that ran beside such a one may have read what is damaged before it was.
+ */
 export function wasRightSince(notes: readonly Note[], sinceUs: bigint): boolean {
-  const last = validations(notes).at(-1);
-  return last !== undefined && last.findingCount === 0n && last.beginUs >= sinceUs;
+  const all = validations(notes);
+  const last = all.at(-1);
+  return last !== undefined && last.findingCount === 0n && last.beginUs >= laterOf(sinceUs, lastBadUs(all));
 }
 
 /** The group's log that was found right at that time or later, neighbours joined. */
@@ -78,14 +83,43 @@ export function checkedSince(
 ): readonly CheckedLog[] {
   const all = validations(notes);
   const lastBad = all.findLastIndex((note) => note.findingCount > 0n);
+  const rightUs = laterOf(sinceUs, lastBadUs(all));
   const logs = all
     .slice(lastBad + 1)
-    .filter((note) => note.beginUs >= sinceUs)
+    .filter((note) => note.beginUs >= rightUs)
     .flatMap((note) => note.logs.filter((log) => log.partitionGroup === partitionGroup));
   return joinLogs(logs);
 }
 
-function validations(notes: readonly Note[]) {
+/** When the last validation that found something had ended; 0: none did. */
+function lastBadUs(all: readonly ValidatedNote[]): bigint {
+  return all.filter((note) => note.findingCount > 0n).reduce((us, note) => laterOf(us, note.endUs), 0n);
+}
+
+function laterOf(a: bigint, b: bigint): bigint {
+  return a > b ? a : b;
+}
+
+/**
+ * About what is left to read of the `bytes` of log before `until`. Positions go on from one timeline to the next, so what
+ * was checked of any of them counts once.
+ */
+function uncheckedBytes(
+  bytes: bigint,
+  until: { readonly lsn: bigint },
+  checked: readonly CheckedLog[],
+): bigint {
+  let left = 0n;
+  let at = until.lsn - bytes;
+  for (const log of checked.toSorted((a, b) => (a.begin < b.begin ? -1 : 1))) {
+    const begin = log.begin < until.lsn ? log.begin : until.lsn;
+    if (begin > at) left += begin - at;
+    at = laterOf(at, log.end);
+  }
+  return until.lsn > at ? left + until.lsn - at : left;
+}
+
+function validations(notes: readonly Note[]): readonly ValidatedNote[] {
   return notes.flatMap((note) => (note.kind.case === 'validated' ? [note.kind.value] : []));
 }
 

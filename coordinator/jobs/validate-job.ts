@@ -1,11 +1,16 @@
 /**
  * A validation job, step by step (job-states.ts): the destination says what there is to read, agents read it, and what
  * came out is noted beside each set and round at the destination before the job ends. A job with findings is FAILED, and
- * so is one of which a task could not be done; the findings of the others are kept all the same.
+ * so is one of which a task could not be done; the findings of the others are kept and noted all the same, and so
+ * they are when it is cancelled.
  */
 import { create } from '@bufbuild/protobuf';
-import { ERRORS, type ErrorCode, HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
+import { ERRORS, type ErrorCode, HoldfastError } from '../../foundation/errors.ts';
 import { type ValidateFinding, ValidateTaskSchema } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import type { Medium } from '../../storage-layout/media/medium.ts';
+import { listRounds, listSets } from '../../storage-layout/plan/tenant-history.ts';
+import { readNotes, writeNote } from '../../storage-layout/records/notes.ts';
+import type { TreeRoot } from '../../storage-layout/tree.ts';
 import {
   commentJob,
   errorOfRow,
@@ -25,11 +30,12 @@ import { type ValidateJobSpec, type ValidateTaskSpec, validateJobSpec } from './
 import { step } from './state-machine.ts';
 import { abandonCancelled, cancelTasks, isEnded, sendCancel } from './task-care.ts';
 import { messageToJson } from './task-results.ts';
-import { resultsOf, writeNotes } from './validation-notes.ts';
+import { hasFindings, type Noteworthy, notesOf, outcomesOf } from './validation-notes.ts';
 
 /** Reading everything that there is may take days, and waiting for an agent that is free as well. */
 const TASK_LIMIT_US = 7n * 86_400_000_000n;
 const MAX_EVENTS = 100;
+const NOTHING: Noteworthy = { sets: [], rounds: [] };
 
 export async function stepValidate(
   context: CoordinatorContext,
@@ -137,8 +143,46 @@ async function awaitTasks(context: CoordinatorContext, job: Job): Promise<void> 
 /** Notes first, then the end: a job that is shown FINISHED is known to the destination. */
 async function record(context: CoordinatorContext, job: Job, signal: AbortSignal): Promise<void> {
   const tasks = await listTasks(context.catalog, job.job_id);
-  await writeNotes(context, job, tasks, signal);
+  await noteOutcome(context, job, tasks, signal);
   await finish(context, job, tasks, '');
+}
+
+/** May be repeated. Without anything to note the destination is not needed. */
+async function noteOutcome(
+  context: CoordinatorContext,
+  job: Job,
+  tasks: readonly Task[],
+  signal: AbortSignal,
+): Promise<void> {
+  const { root, epoch } = context;
+  const outcomes = outcomesOf(job.tenant_id, tasks);
+  const stamp = { jobId: job.job_id, epoch, timeUs: context.clock.nowUs() };
+  const own = notesOf(root, stamp, outcomes, NOTHING);
+  if (own.length === 0) return;
+  const spec = validateJobSpec.parse(job.spec);
+  const medium = await context.destinations.open(context.secrets.decrypt(spec.destination), signal);
+  await checkOwner(medium, context.deployment, signal);
+  const notes = hasFindings(outcomes)
+    ? notesOf(root, stamp, outcomes, await findNoteworthy(medium, root, job.tenant_id, signal))
+    : own;
+  for (const { place, note } of notes) {
+    const known = await readNotes(medium, root, place, signal);
+    if (!known.some((one) => one.jobId === job.job_id && one.epoch === note.epoch))
+      await writeNote(medium, root, place, note, signal);
+  }
+}
+
+async function findNoteworthy(
+  medium: Medium,
+  root: TreeRoot,
+  tenantId: bigint,
+  signal: AbortSignal,
+): Promise<Noteworthy> {
+  const rounds = await listRounds(medium, root, tenantId, signal);
+  return {
+    sets: await listSets(medium, root, tenantId, signal),
+    rounds: rounds.map((round) => ({ tenantId, round })),
+  };
 }
 
 async function finish(
@@ -147,9 +191,7 @@ async function finish(
   tasks: readonly Task[],
   comment: string,
 ): Promise<void> {
-  const results = resultsOf(tasks);
-  const findings = results.flatMap(({ result }) => result.findings);
-  const count = results.reduce((sum, { result }) => sum + result.findingCount, 0n);
+  const { findings, count } = findingsOf(job, tasks);
   const error = findingsError(job, findings, count) ?? taskError(tasks);
   await write(context, async (tx) => {
     const moved = await advance(tx, job, error === undefined ? 'recorded' : 'fail', { error, comment });
@@ -168,6 +210,14 @@ async function finish(
       facts: { job_id: job.job_id, findings: count },
     });
   });
+}
+
+/** What the tasks that were done, or given up, have found; `count`: with those that are not listed. */
+function findingsOf(job: Job, tasks: readonly Task[]) {
+  const outcomes = outcomesOf(job.tenant_id, tasks);
+  const findings = outcomes.flatMap((outcome) => outcome.findings);
+  const unlisted = outcomes.reduce((sum, outcome) => sum + outcome.unlisted, 0n);
+  return { findings, count: BigInt(findings.length) + unlisted };
 }
 
 async function tellFindings(tx: Transaction, job: Job, findings: readonly ValidateFinding[]): Promise<void> {
@@ -198,8 +248,12 @@ function findingsError(
       .slice(0, MAX_EVENTS)
       .map((finding) => `${finding.code}: ${describeFinding(finding)}`)
       .join('\n'),
-    hint: `SELECT * FROM CDB_OB_BACKUP_VALIDATION_FINDING WHERE job_id = ${job.job_id};`,
+    hint: hintOf(job),
   });
+}
+
+function hintOf(job: Job): string {
+  return `SELECT * FROM CDB_OB_BACKUP_VALIDATION_FINDING WHERE job_id = ${job.job_id};`;
 }
 
 /** What is wrong, what it holds and who needs it. */
@@ -238,35 +292,32 @@ async function beginCancel(context: CoordinatorContext, job: Job): Promise<void>
   for (const task of told) sendCancel(context, task, 'CANCEL VALIDATE', false);
 }
 
-/** What was found until then is noted and told like anything else that is found. */
+/** What was found until then is noted, too; the job ends in time without the destination. */
 async function finishCancel(context: CoordinatorContext, job: Job, signal: AbortSignal): Promise<void> {
-  const tasks = await listTasks(context.catalog, job.job_id);
-  const isLate = context.clock.nowUs() >= job.deadline_us;
-  if (!tasks.every(isEnded) && !isLate) return;
-  let comment = '';
-  try {
-    await writeNotes(context, job, tasks, signal);
-  } catch (thrown) {
-    if (!isLate) throw thrown;
-    const { code, message } = toHoldfastError(thrown);
-    comment = `not noted at the destination: ${code}: ${message}`;
+  const running = await listTasks(context.catalog, job.job_id);
+  if (!running.every(isEnded)) {
+    if (context.clock.nowUs() < job.deadline_us) return;
+    await write(context, (tx) => abandonCancelled(tx, job.job_id));
   }
+  await noteOutcome(context, job, await listTasks(context.catalog, job.job_id), signal);
+  await endCancelled(context, job, '');
+}
+
+async function endCancelled(context: CoordinatorContext, job: Job, comment: string): Promise<void> {
+  const { findings, count } = findingsOf(job, await listTasks(context.catalog, job.job_id));
+  const found = count === 0n ? '' : `; findings until then: ${count}`;
+  const hint = findings.length === 0 ? {} : { hint: hintOf(job) };
+  const error = new HoldfastError('CANCELLED', `the validation was cancelled${found}`, hint);
   await write(context, async (tx) => {
-    await abandonCancelled(tx, job.job_id);
-    const error = new HoldfastError('CANCELLED', 'the validation was cancelled');
     if (!(await advance(tx, job, 'stopped', { error, comment }))) return;
-    await tellFindings(
-      tx,
-      job,
-      resultsOf(tasks).flatMap(({ result }) => result.findings),
-    );
+    await tellFindings(tx, job, findings);
     await tx.event({
       module: 'validate',
       event: 'validation_cancelled',
       tenantId: job.tenant_id,
       tenantName: job.tenant_name,
-      message: `the validation of tenant "${job.tenant_name}" was cancelled`,
-      facts: { job_id: job.job_id },
+      message: `the validation of tenant "${job.tenant_name}" was cancelled${found}${comment === '' ? '' : `; ${comment}`}`,
+      facts: { job_id: job.job_id, findings: count },
     });
   });
 }
@@ -286,6 +337,8 @@ export async function handleValidateError(
   if (job.state === 'RECORD' && (lasts || late)) {
     const tasks = await listTasks(context.catalog, job.job_id);
     await finish(context, job, tasks, `not noted at the destination: ${comment}`);
+  } else if (job.state === 'CANCELLING' && (lasts || late)) {
+    await endCancelled(context, job, `not noted at the destination: ${comment}`);
   } else if (job.state === 'SCHEDULE' && (lasts || late)) {
     await write(context, async (tx) => {
       if (!(await advance(tx, job, 'fail', { error: failure }))) return;

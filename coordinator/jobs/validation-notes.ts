@@ -1,147 +1,169 @@
 /**
- * What of a validation is noted at the destination, beside each set and round: `MAX_AGE` leaves out what the last note found
- * right. So a set is noted right only when all of its tasks were done and found nothing, and is noted as damaged whatever
- * else became of the job: by its own findings, and by those of another set that name an object which it needs too.
+ * What a validation notes at the destination beside sets and rounds. Right is noted of a set only when all its tasks
+ * succeeded, and nobody found anything in it. Damage is noted whatever became of the rest, and beside everything that needs
+ * what is damaged: sets of one full backup share macroblocks, and sets need log of their round. Pure.
+ *
+ * Where it is only known that something was found (a task that was given up, findings beyond those that are listed), all that
+ * it may concern is noted: what is noted for nothing is read once more, what is not noted would be passed over.
  */
 import { create } from '@bufbuild/protobuf';
-import { type ValidateResult, ValidateResultSchema } from '../../proto/gen/holdfast/v1/agent_pb.ts';
+import {
+  type ValidateFinding,
+  ValidateProgressSchema,
+  type ValidateResult,
+  ValidateResultSchema,
+} from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { type Note, NoteSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { type NotePlace, readNotes, writeNote } from '../../storage-layout/records/notes.ts';
-import { parseTreePath, type SetKey } from '../../storage-layout/tree.ts';
-import type { Job, Task } from '../catalog/jobs.ts';
-import type { CoordinatorContext } from '../context.ts';
-import { checkOwner } from '../destination/claims.ts';
-import { type ValidateTaskSpec, validateJobSpec, validateTaskSpec } from './specs.ts';
+import type { NotePlace } from '../../storage-layout/records/notes.ts';
+import { type RoundKey, type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
+import type { Task } from '../catalog/jobs.ts';
+import { validateTaskSpec } from './specs.ts';
 import { messageFromJson } from './task-results.ts';
 
-type Result = { readonly spec: ValidateTaskSpec; readonly task: Task; readonly result: ValidateResult };
+/** What the destination has of the tenant. */
+export type Noteworthy = { readonly sets: readonly SetKey[]; readonly rounds: readonly RoundKey[] };
 
-/** Of the tasks that were done. */
-export function resultsOf(tasks: readonly Task[]): readonly Result[] {
-  return tasks
-    .filter((task) => task.state === 'SUCCEEDED')
-    .map((task) => ({
-      spec: validateTaskSpec.parse(task.spec),
-      task,
-      result: messageFromJson(ValidateResultSchema, task.result),
-    }));
-}
+/** Which job notes it, and when. */
+export type Stamp = Pick<Note, 'jobId' | 'epoch' | 'timeUs'>;
 
-/** Writes those that are not there yet. Throws the medium's errors, and INVALID_BACKUP_DEST. */
-export async function writeNotes(
-  context: CoordinatorContext,
-  job: Job,
-  tasks: readonly Task[],
-  signal: AbortSignal,
-): Promise<void> {
-  const notes = notesOf(job, context.epoch, context.clock.nowUs(), tasks);
-  if (notes.length === 0) return;
-  const { destination } = validateJobSpec.parse(job.spec);
-  const medium = await context.destinations.open(context.secrets.decrypt(destination), signal);
-  await checkOwner(medium, context.deployment, signal);
-  for (const { place, note } of notes) {
-    const known = await readNotes(medium, context.root, place, signal);
-    if (!known.some((one) => one.jobId === job.job_id && one.epoch === note.epoch))
-      await writeNote(medium, context.root, place, note, signal);
-  }
-}
+export type PlacedNote = { readonly place: NotePlace; readonly note: Note };
 
-/** Pure. */
-export function notesOf(
-  job: Pick<Job, 'job_id' | 'tenant_id'>,
-  epoch: bigint,
-  nowUs: bigint,
-  tasks: readonly Task[],
-): readonly { readonly place: NotePlace; readonly note: Note }[] {
-  const undone = new Set(
-    tasks
-      .filter((task) => task.state !== 'SUCCEEDED')
-      .map((task) => subjectOf(validateTaskSpec.parse(task.spec))),
-  );
-  const results = resultsOf(tasks);
-  const bySubject = Map.groupBy(results, ({ spec }) => subjectOf(spec));
-  const shared = damageOfOthers(job.tenant_id, results);
-  const own = [...bySubject].flatMap(([subject, ofSubject]) => {
-    const place = placeOf(job.tenant_id, ofSubject);
-    if (place === undefined) return [];
-    const others = shared.get(subject)?.findingCount ?? 0n;
-    const value = valueOf(
-      ofSubject.map(({ result }) => result),
-      others,
-    );
-    if (place.kind === 'set' && undone.has(subject) && value.findingCount === 0n) return [];
-    return [{ place, value }];
-  });
-  const only = [...shared]
-    .filter(([subject]) => !bySubject.has(subject))
-    .map(([, { key, findingCount }]) => ({
-      place: { kind: 'set' as const, key },
-      value: { beginUs: nowUs, endUs: nowUs, findingCount },
-    }));
-  return [...own, ...only].map(({ place, value }) => ({
-    place,
-    note: create(NoteSchema, {
-      timeUs: nowUs,
-      epoch,
-      jobId: job.job_id,
-      kind: { case: 'validated', value },
-    }),
-  }));
-}
+/** What is known of one task when no more will be. */
+export type Outcome = {
+  readonly subject: NotePlace;
+  /** Undefined: it was not done. */
+  readonly result: ValidateResult | undefined;
+  readonly findings: readonly ValidateFinding[];
+  /** How many more there are. */
+  readonly unlisted: bigint;
+  readonly beginUs: bigint;
+  readonly endUs: bigint;
+};
 
-type Damage = { readonly key: SetKey; readonly findingCount: bigint };
+type EndedTask = Pick<Task, 'state' | 'spec' | 'progress' | 'result' | 'started_us' | 'ended_us'>;
 
-/** The findings that name a set as one that needs the object, by that set; the sets that they were made in are left out. */
-function damageOfOthers(tenantId: bigint, results: readonly Result[]): ReadonlyMap<string, Damage> {
-  const damage = new Map<string, Damage>();
-  for (const { spec, result } of results) {
-    const { setId: own, fullSetId } = spec.subject;
-    if (own === undefined || fullSetId === undefined) continue; // of log: it is read again by the round's own note
-    for (const { object, backupSetIds } of result.findings) {
-      if (parseTreePath(object)?.kind !== 'macroBlock') continue; // only sets of one full backup share these
-      for (const setId of backupSetIds) {
-        if (setId === BigInt(own)) continue;
-        const subject = `set ${setId}`;
-        const known = damage.get(subject)?.findingCount ?? 0n;
-        damage.set(subject, {
-          key: { tenantId, fullSetId: BigInt(fullSetId), setId },
-          findingCount: known + 1n,
-        });
-      }
+/** Of tasks that have ended. What one that was not done has found is in its last report. */
+export function outcomesOf(tenantId: bigint, tasks: readonly EndedTask[]): readonly Outcome[] {
+  return tasks.map((task) => {
+    const subject = subjectOf(tenantId, task);
+    if (task.state !== 'SUCCEEDED') {
+      const { findingCount } = messageFromJson(ValidateProgressSchema, task.progress ?? {});
+      const times = { beginUs: task.started_us, endUs: task.ended_us };
+      return { subject, result: undefined, findings: [], unlisted: findingCount, ...times };
     }
-  }
-  return damage;
+    const result = messageFromJson(ValidateResultSchema, task.result);
+    const { findings, findingCount, beginUs, endUs } = result;
+    return { subject, result, findings, unlisted: findingCount - BigInt(findings.length), beginUs, endUs };
+  });
 }
 
-function subjectOf({ subject }: ValidateTaskSpec): string {
-  return subject.setId === undefined ? `round ${subject.round}` : `set ${subject.setId}`;
+function subjectOf(tenantId: bigint, task: EndedTask): NotePlace {
+  const { setId, fullSetId, round } = validateTaskSpec.parse(task.spec).subject;
+  return setId === undefined || fullSetId === undefined
+    ? { kind: 'round', key: { tenantId, round: BigInt(round ?? 0) } }
+    : { kind: 'set', key: { tenantId, setId: BigInt(setId), fullSetId: BigInt(fullSetId) } };
 }
 
-function placeOf(tenantId: bigint, results: readonly Result[]): NotePlace | undefined {
-  const subject = results[0]?.spec.subject;
-  if (subject?.setId !== undefined && subject.fullSetId !== undefined)
-    return {
-      kind: 'set',
-      key: { tenantId, setId: BigInt(subject.setId), fullSetId: BigInt(subject.fullSetId) },
-    };
-  return subject?.round === undefined
-    ? undefined
-    : { kind: 'round', key: { tenantId, round: BigInt(subject.round) } };
+export function hasFindings(outcomes: readonly Outcome[]): boolean {
+  return outcomes.some(({ findings, unlisted }) => findings.length > 0 || unlisted > 0n);
 }
 
-/** `findingCount`: that are another set's. */
-function valueOf(results: readonly ValidateResult[], findingCount: bigint) {
+export function notesOf(
+  root: TreeRoot,
+  stamp: Stamp,
+  outcomes: readonly Outcome[],
+  noteworthy: Noteworthy,
+): readonly PlacedNote[] {
+  const places = new Map<string, NotePlace>(
+    [
+      ...outcomes.map(({ subject }) => subject),
+      ...noteworthy.sets.map((key) => ({ kind: 'set', key }) as const),
+      ...noteworthy.rounds.map((key) => ({ kind: 'round', key }) as const),
+    ].map((place) => [nameOf(place), place]),
+  );
+  return [...places.values()].flatMap((place) => {
+    const note = noteOf(root, stamp, outcomes, place);
+    return note === undefined ? [] : [{ place, note }];
+  });
+}
+
+/** Undefined: it was not read, or not all of it, and nothing is known to be wrong. */
+function noteOf(
+  root: TreeRoot,
+  stamp: Stamp,
+  outcomes: readonly Outcome[],
+  place: NotePlace,
+): Note | undefined {
+  const own = outcomes.filter(({ subject }) => nameOf(subject) === nameOf(place));
+  const others = outcomes.filter((outcome) => !own.includes(outcome));
+  const results = own.flatMap(({ result }) => (result === undefined ? [] : [result]));
+  const findingCount = countFindings(root, own, others, place);
+  const isDone = results.length > 0 && (place.kind === 'round' || results.length === own.length);
+  if (findingCount === 0n && !isDone) return undefined;
+  const sources = [
+    ...own.filter(({ result, unlisted }) => result !== undefined || unlisted > 0n),
+    ...others.filter((outcome) => countHits(root, outcome, place) > 0),
+  ];
   const sum = (value: (result: ValidateResult) => bigint) =>
     results.reduce((all, one) => all + value(one), 0n);
-  const begins = results.map((result) => result.beginUs);
-  const ends = results.map((result) => result.endUs);
-  return {
-    beginUs: begins.reduce((a, b) => (a < b ? a : b)),
-    endUs: ends.reduce((a, b) => (a > b ? a : b)),
-    macroblockCount: sum((result) => result.macroblockCount),
-    bytes: sum((result) => result.bytes),
-    logBytes: sum((result) => result.logBytes),
-    findingCount: sum((result) => result.findingCount) + findingCount,
-    logs: results.flatMap((result) => result.logs),
-  };
+  return create(NoteSchema, {
+    ...stamp,
+    kind: {
+      case: 'validated',
+      value: {
+        beginUs: sources.map(({ beginUs }) => beginUs).reduce((a, b) => (a < b ? a : b)),
+        endUs: sources.map(({ endUs }) => endUs).reduce((a, b) => (a > b ? a : b)),
+        macroblockCount: sum((result) => result.macroblockCount),
+        bytes: sum((result) => result.bytes),
+        logBytes: sum((result) => result.logBytes),
+        findingCount,
+        logs: results.flatMap((result) => result.logs),
+      },
+    },
+  });
+}
+
+/** Its own, and those of others that hit it; the same damage that several found counts once. */
+function countFindings(
+  root: TreeRoot,
+  own: readonly Outcome[],
+  others: readonly Outcome[],
+  place: NotePlace,
+): bigint {
+  const listed = own.flatMap(({ findings }) => findings);
+  const known = new Set(listed.map(damageOf));
+  const more = others.flatMap((outcome) => hits(root, outcome, place)).map(damageOf);
+  const added = new Set(more.filter((damage) => !known.has(damage))).size;
+  const unlisted = [...own, ...others.filter(({ subject }) => mayHit(subject, place))].reduce(
+    (sum, outcome) => sum + outcome.unlisted,
+    0n,
+  );
+  return BigInt(listed.length + added) + unlisted;
+}
+
+function countHits(root: TreeRoot, outcome: Outcome, place: NotePlace): number {
+  const isPossible = outcome.unlisted > 0n && mayHit(outcome.subject, place);
+  return hits(root, outcome, place).length + (isPossible ? 1 : 0);
+}
+
+function damageOf({ object, offset }: ValidateFinding): string {
+  return `${object}@${offset}`;
+}
+
+/** The findings that name the set as one that needs what is damaged, or that are in the round's directory. */
+function hits(root: TreeRoot, { findings }: Outcome, place: NotePlace): readonly ValidateFinding[] {
+  if (place.kind === 'set')
+    return findings.filter(({ backupSetIds }) => backupSetIds.includes(place.key.setId));
+  const directory = `${tree.roundDirectory(root, place.key)}/`;
+  return findings.filter(({ object }) => object.startsWith(directory));
+}
+
+/** Whether damage that a task of `subject` finds may be in what `place` needs. */
+function mayHit(subject: NotePlace, place: NotePlace): boolean {
+  if (place.kind === 'round') return subject.kind === 'set'; // its own log is of some round
+  return subject.kind === 'round' || subject.key.fullSetId === place.key.fullSetId;
+}
+
+function nameOf(place: NotePlace): string {
+  return place.kind === 'set' ? `set ${place.key.setId}` : `round ${place.key.round}`;
 }

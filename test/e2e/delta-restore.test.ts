@@ -65,7 +65,6 @@ async function makeSource(major: Major): Promise<Source> {
   await mkdir(location);
   if (server.paths.user !== undefined) await chown(location, server.paths.user.uid, server.paths.user.gid);
   await server.query(`CREATE TABLESPACE side LOCATION '${location}'`);
-  await server.query('CREATE DATABASE shop'); // the referees look there too
   await server.query('CREATE TABLE step (n int PRIMARY KEY)');
   await server.query('CREATE TABLE big AS SELECT i, md5(i::text) AS t FROM generate_series(1, 150000) i');
   await server.query('ALTER TABLE big ADD PRIMARY KEY (i)');

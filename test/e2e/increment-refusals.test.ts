@@ -1,240 +1,195 @@
 /** What an increment costs, and what makes it impossible: each reason on a real server and a real archive. */
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fromBinary, toBinary } from '@bufbuild/protobuf';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { parseForkPath } from '../../engine/postgres/relation-files.ts';
 import { parseLsn } from '../../foundation/lsn.ts';
-import { LogIndexInfoSchema, type PartitionGroupBackup } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { BackupInfoSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
-import { encodeFileEnd, encodeRecord, RECORD } from '../../storage-layout/records/framing.ts';
-import { readRecords } from '../../storage-layout/records/record-file.ts';
+import { readInfo, writeOnce } from '../../storage-layout/records/info-file.ts';
 import { tree } from '../../storage-layout/tree.ts';
-import {
-  ARCHIVE_GROUP,
-  ARCHIVE_ROOT,
-  ARCHIVE_ROUND,
-  ARCHIVE_SLOT,
-  openArchive,
-  type RunningArchiver,
-  startArchiver,
-  writeMountFile,
-} from '../support/archiver.ts';
-import { backUpArchived, disableChecksums } from '../support/increments.ts';
-import { createServer, makeTestDirectory, type TestServer } from '../support/postgres.ts';
+import { ARCHIVE_GROUP, ARCHIVE_ROOT, ARCHIVE_ROUND, openArchive } from '../support/archiver.ts';
+import { editChangeMaps } from '../support/change-maps.ts';
+import { ArchivedServer } from '../support/increments.ts';
+import { majors } from '../support/majors.ts';
+import { disableChecksums, enableChecksums } from '../support/page-checksums.ts';
+import { createServer, type Major, type TestServer } from '../support/postgres.ts';
+import { copyStandby, promote } from '../support/replicas.ts';
 
 const PAGE_BYTES = 8192;
 
-type Stage = AsyncDisposable & {
-  readonly server: TestServer;
-  readonly destination: string;
-  readonly full: PartitionGroupBackup;
-  archiver: RunningArchiver;
-  /** The next increment. */
-  increment(server?: Pick<TestServer, 'port'>): Promise<PartitionGroupBackup>;
-};
-
-/** A server with a table of some 50 MB, archived and backed up once. */
-async function startStage(): Promise<Stage> {
-  const destination = await makeTestDirectory('increments');
-  const server = await createServer({ settings: { wal_keep_size: "'2GB'" } });
-  await writeMountFile(destination);
-  let archiver = startArchiver({ port: server.port, destination, epoch: 1, fresh: true });
-  let setId = 1n;
-  const next = async (from: Pick<TestServer, 'port'>) => {
-    const backup = await backUpArchived(
-      from,
-      destination,
-      { flush: (...args) => archiver.flush(...args) },
-      setId,
-    );
-    setId += 1n;
-    return backup;
-  };
-  await server.query(
+/** A server with a table of some 50 MB, archived. */
+async function startStage(major: Major): Promise<ArchivedServer> {
+  const stage = await ArchivedServer.start({ major, settings: { wal_keep_size: "'2GB'" } });
+  await stage.server.query(
     `CREATE TABLE wide AS SELECT i AS id, i % 10 AS n, repeat(md5(i::text), 6) AS body FROM generate_series(1, 220000) i`,
   );
-  await server.query('VACUUM (FREEZE) wide');
-  const full = await next(server);
-  return {
-    server,
-    destination,
-    full,
-    get archiver() {
-      return archiver;
-    },
-    set archiver(started) {
-      archiver = started;
-    },
-    increment: (from = server) => next(from),
-    async [Symbol.asyncDispose]() {
-      archiver.abort();
-      await archiver.result.catch(() => undefined);
-      await server[Symbol.asyncDispose]();
-      await rm(destination, { recursive: true, force: true });
-    },
-  };
+  await stage.server.query('VACUUM (FREEZE) wide');
+  return stage;
 }
 
-async function expectFull(stage: Stage, reason: RegExp, server?: Pick<TestServer, 'port'>): Promise<void> {
-  await expect(stage.increment(server)).rejects.toMatchObject({
+async function expectFull(
+  stage: ArchivedServer,
+  reason: RegExp,
+  from?: Pick<TestServer, 'port'>,
+): Promise<void> {
+  await expect(stage.backUp(from)).rejects.toMatchObject({
     code: 'FULL_BACKUP_NEEDED',
     message: expect.stringMatching(reason),
   });
 }
 
-test('an increment reads the changed pages and the files that are always whole, and stores about as much', async () => {
-  await using stage = await startStage();
-  const { server, full } = stage;
-  const nothing = await stage.increment();
-  expect(nothing.previousSetId).toBe(1n);
-  expect(nothing.macroblockCount).toBeGreaterThan(0n);
-  const always = await sizeOfWholeFiles(server);
-  expect(Number(nothing.readBytes)).toBeLessThan(always + 64 * PAGE_BYTES);
-  let since = parseLsn('0/0');
-  for (let n = 0; n < 3; n += 1) {
-    const [row] = await server.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn');
-    if (n === 0) since = parseLsn(row?.lsn ?? '');
-    await server.query(`UPDATE wide SET n = n + 1 WHERE id % 2000 = ${n * 600}`);
-    await server.query('CHECKPOINT');
-    const backup = await stage.increment();
-    const changed = await changedPages(server, since); // since the whole blocks, at least
-    expect(changed).toBeGreaterThan(100 * (n + 1));
-    const whole = await sizeOfWholeFiles(server);
-    expect(Number(backup.readBytes)).toBeLessThanOrEqual(2 * changed * PAGE_BYTES + whole + 64 * PAGE_BYTES);
-    expect(Number(backup.readBytes)).toBeLessThan(Number(backup.inputBytes) / 4);
-    expect(Number(backup.outputBytes)).toBeLessThan(Number(full.outputBytes) / 2);
-  }
-});
-
-test('log that is missing in the archive makes it a full backup', async () => {
-  await using stage = await startStage();
-  await stage.server.query('UPDATE wide SET n = n + 1 WHERE id < 1000');
-  await sealNow(stage);
-  await stage.server.query('UPDATE wide SET n = n + 1 WHERE id < 1000');
-  await sealNow(stage);
-  const { files } = await openArchive(stage.destination);
-  const sealed = files.filter((file) => file.hasIndex);
-  const lost = sealed.at(-1);
-  expect(sealed.length).toBeGreaterThan(2);
-  if (lost === undefined) throw new Error('no sealed file');
-  await rm(join(stage.destination, lost.key));
-  await rm(
-    join(
-      stage.destination,
-      tree.logIndex(ARCHIVE_ROOT, ARCHIVE_ROUND, ARCHIVE_GROUP, lost.fileId, lost.epoch),
-    ),
-  );
-  await expectFull(stage, /the archive lacks log of timeline 1 between/);
-});
-
-test('another server makes it a full backup', async () => {
-  await using stage = await startStage();
-  await using other = await createServer();
-  await expectFull(stage, /the server is another system/, other);
-});
-
-test('page checksums that were turned off make it a full backup', async () => {
-  await using stage = await startStage();
-  const { server } = stage;
-  await server.stop();
-  await disableChecksums(server.dataDirectory);
-  await server.start();
-  await expectFull(stage, /page checksums were turned off/);
-});
-
-test('a time of wal_level = minimal makes it a full backup', async () => {
-  await using stage = await startStage();
-  const { server, destination } = stage;
-  stage.archiver.abort();
-  await stage.archiver.result.catch(() => undefined);
-  const configuration = join(server.dataDirectory, 'postgresql.auto.conf');
-  const settings = await readFile(configuration, 'utf8');
-  await expect
-    .poll(async () => (await server.query('SELECT 1 FROM pg_replication_slots WHERE active')).length, {
-      timeout: 60_000,
-    })
-    .toBe(0);
-  await server.query(`SELECT pg_drop_replication_slot('${ARCHIVE_SLOT}')`);
-  await server.stop();
-  await writeFile(configuration, `${settings}wal_level = minimal\nmax_wal_senders = 0\n`);
-  await server.start();
-  await server.query('UPDATE wide SET n = n + 1 WHERE id < 1000');
-  await server.stop();
-  await writeFile(configuration, settings);
-  await server.start();
-  stage.archiver = startArchiver({ port: server.port, destination, epoch: 2, fresh: false });
-  await expectFull(stage, /wal_level was minimal/);
-});
-
-test('a special record of an unknown kind makes it a full backup', async () => {
-  await using stage = await startStage();
-  await stage.server.query('UPDATE wide SET n = n + 1 WHERE id < 1000');
-  await sealNow(stage);
-  const { files } = await openArchive(stage.destination);
-  const file = files.findLast((each) => each.hasIndex);
-  if (file === undefined) throw new Error('no sealed file');
-  const key = tree.logIndex(ARCHIVE_ROOT, ARCHIVE_ROUND, ARCHIVE_GROUP, file.fileId, file.epoch);
-  await noteUnknownSpecial(stage.destination, key);
-  await expectFull(stage, /special record of an unknown kind at 0\/1234: resource manager 200/);
-});
-
-test('a backup before that is damaged makes it a full backup', async () => {
-  await using stage = await startStage();
-  const index = stage.full.files.find(({ path }) => path.includes('macro_block_index'));
-  const directory = tree.backupSetDirectory(ARCHIVE_ROOT, ARCHIVE_ROUND.tenantId, 1n);
-  const path = join(stage.destination, directory, index?.path ?? '');
-  const bytes = await readFile(path);
-  bytes[100] = (bytes[100] ?? 0) ^ 1;
-  await writeFile(path, bytes);
-  await expectFull(stage, /backup set 1 cannot be gone on from/);
-});
-
-/** Waits until all that the server has written is in sealed files. */
-async function sealNow({ server, archiver, destination }: Stage): Promise<void> {
-  const [row] = await server.query<{ lsn: string }>('SELECT pg_current_wal_flush_lsn()::text AS lsn');
-  const lsn = parseLsn(row?.lsn ?? '');
-  archiver.flush(lsn, true);
-  await expect
-    .poll(
-      async () => (await openArchive(destination)).files.some((file) => file.hasIndex && file.end >= lsn),
-      {
-        timeout: 60_000,
-        interval: 100,
-      },
-    )
-    .toBe(true);
-}
-
-/** Writes the index again, its summary saying that the log holds such a record. */
-async function noteUnknownSpecial(destination: string, key: string): Promise<void> {
-  const records: Buffer[] = [];
-  const bytes = await readFile(join(destination, key));
-  {
-    await using medium = await openMedium(`file://${destination}`);
-    for await (const record of readRecords(medium, key)) {
-      if (record.type === RECORD.fileEnd) break;
-      if (record.type !== RECORD.logIndex) {
-        records.push(
-          bytes.subarray(record.offset, record.offset + record.header.headerBytes + record.header.codedBytes),
-        );
-        continue;
-      }
-      const info = fromBinary(LogIndexInfoSchema, record.payload);
-      if (info.changes === undefined) throw new Error('an index without a change map');
-      info.changes.unknownSpecial = {
-        $typeName: 'holdfast.v1.LogUnknownSpecial',
-        count: 1n,
-        first: BigInt(parseLsn('0/1234')),
-        rmgr: 200,
-        info: 1,
-      };
-      records.push(encodeRecord({ type: RECORD.logIndex, payload: toBinary(LogIndexInfoSchema, info) }));
+describe.each(majors(17))('PostgreSQL %i', (major) => {
+  test('an increment reads the changed pages and the files that are always whole, and stores about as much', async () => {
+    await using stage = await startStage(major);
+    const { server } = stage;
+    const full = await stage.backUp();
+    const nothing = await stage.backUp();
+    expect(nothing.previousSetId).toBe(1n);
+    expect(nothing.macroblockCount).toBeGreaterThan(0n);
+    const always = await sizeOfWholeFiles(server);
+    expect(Number(nothing.readBytes)).toBeLessThan(always + 64 * PAGE_BYTES);
+    let since = parseLsn('0/0');
+    for (let n = 0; n < 3; n += 1) {
+      const [row] = await server.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn');
+      if (n === 0) since = parseLsn(row?.lsn ?? '');
+      await server.query(`UPDATE wide SET n = n + 1 WHERE id % 2000 = ${n * 600}`);
+      await server.query('CHECKPOINT');
+      const backup = await stage.backUp();
+      const changed = await changedPages(server, since); // since the whole blocks, at least
+      expect(changed).toBeGreaterThan(100 * (n + 1));
+      const whole = await sizeOfWholeFiles(server);
+      expect(Number(backup.readBytes)).toBeLessThanOrEqual(
+        2 * changed * PAGE_BYTES + whole + 64 * PAGE_BYTES,
+      );
+      expect(Number(backup.readBytes)).toBeLessThan(Number(backup.inputBytes) / 4);
+      expect(Number(backup.outputBytes)).toBeLessThan(Number(full.outputBytes) / 2);
     }
-  }
-  const body = Buffer.concat(records);
-  const end = encodeFileEnd({ recordCount: records.length, sizeBytes: body.length });
-  await writeFile(join(destination, key), Buffer.concat([body, end]));
+  });
+
+  test('log that is missing in the archive makes it a full backup', async () => {
+    await using stage = await startStage(major);
+    await stage.backUp();
+    await stage.server.query('UPDATE wide SET n = n + 1 WHERE id < 1000');
+    await stage.seal();
+    await stage.server.query('UPDATE wide SET n = n + 1 WHERE id < 1000');
+    await stage.seal();
+    const { files } = await openArchive(stage.destination);
+    const sealed = files.filter((file) => file.hasIndex);
+    const lost = sealed.at(-1);
+    expect(sealed.length).toBeGreaterThan(2);
+    if (lost === undefined) throw new Error('no sealed file');
+    await rm(join(stage.destination, lost.key));
+    await rm(
+      join(
+        stage.destination,
+        tree.logIndex(ARCHIVE_ROOT, ARCHIVE_ROUND, ARCHIVE_GROUP, lost.fileId, lost.epoch),
+      ),
+    );
+    await expectFull(stage, /the archive lacks log of timeline 1 between/);
+  });
+
+  test('another server makes it a full backup', async () => {
+    await using stage = await startStage(major);
+    await stage.backUp();
+    await using other = await createServer({ major });
+    await expectFull(stage, /the server is another system/, other);
+  });
+
+  test('pages of another size make it a full backup', async () => {
+    await using stage = await startStage(major);
+    const { blockSizeBytes } = await stage.backUp();
+    expect(blockSizeBytes).toBe(PAGE_BYTES);
+    // No server of ours has other pages: it is the set before that is said to have had them.
+    await claimPageSize(stage.destination, 2 * PAGE_BYTES);
+    await expectFull(stage, /the server's pages have 8192 bytes, those of the backup before 16384/);
+  });
+
+  test('page checksums that were turned off make it a full backup; on again, it is none', async () => {
+    await using stage = await startStage(major);
+    const { server } = stage;
+    await stage.backUp();
+    await server.stop();
+    await disableChecksums(server.dataDirectory);
+    await server.start();
+    await expectFull(stage, /page checksums were turned off/);
+    await server.stop();
+    await enableChecksums(server.dataDirectory);
+    await server.start();
+    expect(await server.query('SHOW data_checksums')).toEqual([{ data_checksums: 'on' }]);
+    const again = await stage.backUp();
+    expect(again.previousSetId).toBe(1n);
+    expect(again.pageFailures).toEqual([]);
+    expect(await server.query('SELECT count(*)::int AS rows FROM wide')).toEqual([{ rows: 220_000 }]);
+  });
+
+  test('a time of wal_level = minimal makes it a full backup', async () => {
+    await using stage = await startStage(major);
+    const { server } = stage;
+    await stage.backUp();
+    await stage.stopArchiver();
+    const configuration = join(server.dataDirectory, 'postgresql.auto.conf');
+    const settings = await readFile(configuration, 'utf8');
+    await server.stop();
+    await writeFile(configuration, `${settings}wal_level = minimal\nmax_wal_senders = 0\n`);
+    await server.start();
+    await server.query('UPDATE wide SET n = n + 1 WHERE id < 1000');
+    await server.stop();
+    await writeFile(configuration, settings);
+    await server.start();
+    stage.startArchiver();
+    await expectFull(stage, /wal_level was minimal/);
+  });
+
+  test('a timeline that was left before the end of the backup before makes it a full backup', async () => {
+    await using stage = await startStage(major);
+    const { server } = stage;
+    await server.stop();
+    await using standby = await copyStandby(server);
+    await server.start();
+    await stage.backUp();
+    await server.stop();
+    await standby.start();
+    await promote(standby);
+    await expectFull(
+      stage,
+      /timeline 1 was left at 0\/[0-9A-F]+, before the end of the backup before at 0\/[0-9A-F]+/,
+      standby,
+    );
+  });
+
+  test('a special record of an unknown kind makes it a full backup', async () => {
+    await using stage = await startStage(major);
+    await stage.backUp();
+    await stage.server.query('UPDATE wide SET n = n + 1 WHERE id < 1000');
+    await stage.seal();
+    const unknownSpecial = { count: 1, first: parseLsn('0/1234'), rmgr: 200, info: 1 };
+    await editChangeMaps(stage.destination, (map) => ({ ...map, unknownSpecial }));
+    await expectFull(stage, /special record of an unknown kind at 0\/1234: resource manager 200/);
+  });
+
+  test('a backup before that is damaged makes it a full backup', async () => {
+    await using stage = await startStage(major);
+    const full = await stage.backUp();
+    const index = full.files.find(({ path }) => path.includes('macro_block_index'));
+    const directory = tree.backupSetDirectory(ARCHIVE_ROOT, ARCHIVE_ROUND.tenantId, 1n);
+    const path = join(stage.destination, directory, index?.path ?? '');
+    const bytes = await readFile(path);
+    bytes[100] = (bytes[100] ?? 0) ^ 1;
+    await writeFile(path, bytes);
+    await expectFull(stage, /backup set 1 cannot be gone on from/);
+  });
+});
+
+/** Writes the commit point of set 1 again, as if its server had had pages of that size. */
+async function claimPageSize(destination: string, blockSizeBytes: number): Promise<void> {
+  await using medium = await openMedium(`file://${destination}`);
+  const { tenantId } = ARCHIVE_ROUND;
+  const key = tree.backupInfo(ARCHIVE_ROOT, { tenantId, fullSetId: 1n, setId: 1n });
+  const info = await readInfo(medium, key, BackupInfoSchema);
+  const partitionGroups = info.partitionGroups.map((group) => ({ ...group, blockSizeBytes }));
+  await rm(join(destination, key));
+  await writeOnce(medium, key, BackupInfoSchema, { ...info, partitionGroups });
 }
 
 /** Pages of relations' main forks whose position is behind `since`. */

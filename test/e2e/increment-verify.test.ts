@@ -7,34 +7,30 @@ import { existsSync } from 'node:fs';
 import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { create } from '@bufbuild/protobuf';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { RestoreRequest } from '../../agent/restore/prepare.ts';
-import { type RestoreOutcome, runRestore } from '../../agent/restore/restore.ts';
+import type { RestoreOutcome } from '../../agent/restore/restore.ts';
 import { runValidation, type Validated } from '../../agent/validate/validate.ts';
 import { readServerState, type ServerState } from '../../cli/demo/database-state.ts';
 import { stopServer } from '../../engine/postgres/server-process.ts';
-import { type Lsn, toLsn } from '../../foundation/lsn.ts';
-import { type PartitionGroupBackup, RoundBeginSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { toLsn } from '../../foundation/lsn.ts';
+import type { PartitionGroupBackup } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { type MacroBlockEntry, readMacroBlockIndex } from '../../storage-layout/macroblock/index.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
-import { writeOnce } from '../../storage-layout/records/info-file.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import {
   ARCHIVE_GROUP,
   ARCHIVE_ROOT,
   ARCHIVE_ROUND,
-  openArchive,
   startArchiver,
   writeMountFile,
 } from '../support/archiver.ts';
 import { findDifferences } from '../support/compare.ts';
 import { damage } from '../support/damage.ts';
-import { backUpArchived } from '../support/increments.ts';
+import { backUpArchived, restoreArchived, sealUpTo, writeRoundBegin } from '../support/increments.ts';
 import {
   binDirectory,
   createServer,
-  freePort,
   makeTestDirectory,
   serverUser,
   type TestServer,
@@ -43,7 +39,6 @@ import { connectorTo } from '../support/scenario.ts';
 
 const VERIFY = '/usr/lib/postgresql/15/bin/pg_verifybackup';
 const MAJOR = 15;
-const SEGMENT_BYTES = 16_777_216;
 const STEPS = [
   ['UPDATE wide SET n = n + 1 WHERE id % 900 = 7'],
   ['DELETE FROM wide WHERE id > 50000', 'VACUUM wide', 'DELETE FROM wide WHERE id % 999 = 1'],
@@ -64,23 +59,20 @@ beforeAll(async () => {
   to = join(server.directory, 'copy');
   await writeMountFile(destination);
   const archiver = startArchiver({ port: server.port, destination, epoch: 1, fresh: true });
-  await server.query('CREATE DATABASE shop');
   await server.query(
     'CREATE TABLE wide AS SELECT i AS id, i % 10 AS n, repeat(md5(i::text), 6) AS body FROM generate_series(1, 60000) i',
   );
   await server.query('ALTER TABLE wide ADD PRIMARY KEY (id)');
   await server.query('VACUUM (FREEZE) wide');
   last = await backUpArchived(server, destination, archiver, 1n);
-  await writeRoundBegin(last);
+  await writeRoundBegin(destination, last);
   for (const [n, statements] of STEPS.entries()) {
     for (const sql of statements) await server.query(sql);
     last = await backUpArchived(server, destination, archiver, BigInt(n + 2));
     expect(last.readBytes).toBeLessThan(last.inputBytes / 2n);
   }
   state = await readServerState((database) => server.connect(database));
-  const stop = toLsn(last.stop?.lsn ?? 0n);
-  archiver.flush(stop, true);
-  await vi.waitUntil(async () => await isSealed(stop), { timeout: 60_000 });
+  await sealUpTo(destination, archiver, toLsn(last.stop?.lsn ?? 0n));
   archiver.abort();
   await archiver.result.catch(() => undefined);
 }, 300_000);
@@ -91,27 +83,7 @@ afterAll(async () => {
 });
 
 async function restore(change: Partial<RestoreRequest>): Promise<RestoreOutcome> {
-  const request = {
-    uri: `file://${destination}`,
-    root: ARCHIVE_ROOT,
-    set: { tenantId: ARCHIVE_ROUND.tenantId, fullSetId: 1n, setId: LAST_SET },
-    round: ARCHIVE_ROUND.round,
-    partitionGroup: ARCHIVE_GROUP,
-    target: { kind: 'immediate' },
-    timeline: undefined,
-    dataDirectory: to,
-    tablespaceMap: new Map(),
-    concurrency: 2,
-    user: serverUser(),
-    unit: undefined,
-    checkUser: 'postgres',
-    delta: false,
-    start: true,
-    binDirectory: () => binDirectory(MAJOR),
-    port: freePort,
-    ...change,
-  } as const;
-  return await runRestore(request, () => undefined, signal);
+  return await restoreArchived({ destination, major: MAJOR, setId: LAST_SET, dataDirectory: to }, change);
 }
 
 /** Compares the restored server with the source, and stops it. */
@@ -215,31 +187,27 @@ test('a validation names a damaged delta for its set, and a damaged base for eac
   }
 });
 
+test('a validation names every set that needs what is behind the end of a file that was cut off', async () => {
+  const first = (await indexOf(LAST_SET)).find(({ setId }) => setId === 1n);
+  if (first === undefined) throw new Error('the last set has nothing of the first');
+  const { subTaskId } = first;
+  const full = { tenantId: ARCHIVE_ROUND.tenantId, fullSetId: 1n, setId: 1n };
+  const object = tree.macroBlock(ARCHIVE_ROOT, full, ARCHIVE_GROUP, subTaskId);
+  await using _ = await damage(join(destination, object), 'truncate', 0.1);
+  const offset = (await stat(join(destination, object))).size;
+  const needing: bigint[] = [];
+  for (let setId = 1n; setId <= LAST_SET; setId += 1n)
+    if (
+      (await indexOf(setId)).some(
+        (place) =>
+          place.setId === 1n && place.subTaskId === subTaskId && place.offset + place.storedBytes > offset,
+      )
+    )
+      needing.push(setId);
+  expect(needing).toHaveLength(Number(LAST_SET));
+  expect(inData(await validate(LAST_SET))).toMatchObject([{ key: object, offset, setIds: needing }]);
+});
+
 function isSamePlace(a: MacroBlockEntry, b: MacroBlockEntry): boolean {
   return a.setId === b.setId && a.subTaskId === b.subTaskId && a.offset === b.offset;
-}
-
-async function isSealed(lsn: Lsn): Promise<boolean> {
-  return (await openArchive(destination)).files.some((file) => file.hasIndex && file.end >= lsn);
-}
-
-/** What the coordinator writes when a round begins. */
-async function writeRoundBegin(full: PartitionGroupBackup): Promise<void> {
-  await using medium = await openMedium(`file://${destination}`);
-  const first = (await openArchive(destination)).files[0];
-  const group = {
-    partitionGroup: ARCHIVE_GROUP,
-    systemIdentifier: full.systemIdentifier,
-    start: { timeline: 1, lsn: first?.begin ?? 0n },
-    segmentSizeBytes: SEGMENT_BYTES,
-    postgresMajor: MAJOR,
-    startUs: full.startUs,
-  };
-  const begin = create(RoundBeginSchema, {
-    ...ARCHIVE_ROUND,
-    tenantName: 'orders',
-    beginUs: full.startUs,
-    groups: [group],
-  });
-  await writeOnce(medium, tree.roundBegin(ARCHIVE_ROOT, ARCHIVE_ROUND), RoundBeginSchema, begin);
 }

@@ -1,6 +1,6 @@
 /**
- * Increments from end to end: a random history with a full backup and several increments, each restored from the
- * destination alone and compared with what the server held then.
+ * Increments from end to end: a random history with a full backup and several increments, through crashes, promotions and
+ * toggled page checksums, each restored from the destination alone and compared with what the server held then.
  */
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -8,22 +8,18 @@ import { readServerState, type ServerState } from '../../cli/demo/database-state
 import { startWorkload } from '../../cli/demo/workload.ts';
 import { stopServer } from '../../engine/postgres/server-process.ts';
 import { findDifferences } from '../support/compare.ts';
+import { HistoryStage } from '../support/history-stage.ts';
 import { holdfast } from '../support/holdfast-processes.ts';
-import { IncrementHistory } from '../support/increment-history.ts';
 import { majors } from '../support/majors.ts';
 import { binDirectory, type Major, serverUser } from '../support/postgres.ts';
 import { createRandom, type Random } from '../support/random.ts';
-import {
-  clockUs,
-  connectorTo,
-  DATABASE,
-  formatInstant,
-  type Scenario,
-  startArchivedShop,
-  TENANT,
-} from '../support/scenario.ts';
+import { clockUs, connectorTo, DATABASE, formatInstant, TENANT } from '../support/scenario.ts';
 
-const INCREMENTS = Number(process.env['HOLDFAST_TEST_INCREMENTS'] ?? 5);
+const IS_MATRIX = majors().length > 1;
+/** Of the first full set. */
+const INCREMENTS = Number(process.env['HOLDFAST_TEST_INCREMENTS'] ?? (IS_MATRIX ? 10 : 5));
+/** What page checksums are turned to afterwards; each time there is another full set, and an increment of it. */
+const TOGGLES = IS_MATRIX ? (['off', 'on'] as const) : (['off'] as const);
 
 /** A set, and what the server held at its end or, when it was written to meanwhile, a little later. */
 type Recorded = {
@@ -45,53 +41,85 @@ type SetRow = {
   readonly total_bytes: string;
 };
 
+/** What happens to the server before each increment, in turn. */
+const EVENTS: readonly ((stage: HistoryStage, random: Random) => Promise<void>)[] = [
+  async ({ history }) => await history.runEach(),
+  async (stage, random) => {
+    await stage.history.run(random.between(5, 15));
+    await stage.crash();
+    await stage.history.run(random.between(3, 8));
+  },
+  async (stage, random) => {
+    await stage.history.run(random.between(5, 15));
+    await stage.promote();
+    await stage.history.run(random.between(3, 8));
+  },
+  async ({ history }, random) => await history.run(random.between(5, 25)),
+];
+
 describe.each(majors(17))('a random history of PostgreSQL %i', (major) => {
-  let scenario: Scenario;
-  let history: IncrementHistory;
+  let stage: HistoryStage;
   let random: Random;
   const recorded: Recorded[] = [];
 
+  /** The next set; some are written to meanwhile. */
+  async function backUpNext(): Promise<void> {
+    const kind = random.next() < 0.5 ? 'quiet' : 'busy';
+    recorded.push(await backUp(stage, 'INCREMENTAL DATABASE', kind));
+  }
+
   beforeAll(async () => {
     random = createRandom(`increments of ${major}`);
-    scenario = await startArchivedShop({ major });
-    history = await IncrementHistory.begin(scenario.server, random, DATABASE);
-    await history.run(5);
-    recorded.push(await backUp(scenario, 'DATABASE', 'quiet'));
-    await history.runEach();
-    recorded.push(await backUp(scenario, 'INCREMENTAL DATABASE', 'quiet'));
-    for (let n = 1; n < INCREMENTS; n += 1) {
-      await history.run(random.between(5, 25));
-      const kind = random.next() < 0.5 ? 'quiet' : 'busy';
-      recorded.push(await backUp(scenario, 'INCREMENTAL DATABASE', kind));
+    stage = await HistoryStage.start(major, random);
+    await stage.history.run(5);
+    recorded.push(await backUp(stage, 'DATABASE', 'quiet'));
+    for (let n = 0; n < INCREMENTS; n += 1) {
+      await EVENTS[n % EVENTS.length]?.(stage, random);
+      await backUpNext();
     }
-  }, 900_000);
+    for (const to of TOGGLES) {
+      await stage.history.run(5);
+      await stage.toggleChecksums(to);
+      await backUpNext();
+      await stage.history.run(5);
+      await backUpNext();
+    }
+  }, 1_800_000);
 
   afterAll(async () => {
-    await history?.end();
-    await scenario?.[Symbol.asyncDispose]();
+    await stage?.[Symbol.asyncDispose]();
   });
 
-  test('is one full set and its increments, each of the one before', async () => {
-    const rows = await sets(scenario);
-    expect(rows.map((row) => row.backup_type)).toEqual(['D', ...Array(INCREMENTS).fill('I')]);
-    expect(new Set(rows.map((row) => row.full_set_id)).size).toBe(1);
-    expect(rows.slice(1).map((row) => row.prev_backup_set_id)).toEqual(
-      rows.slice(0, -1).map((row) => row.backup_set_id),
+  test('is one full set and its increments, each of the one before, until page checksums are toggled', async () => {
+    const rows = await sets(stage);
+    const types = rows.map((row) => row.backup_type);
+    const after = TOGGLES.flatMap(() => ['D', 'I']);
+    expect(types).toEqual(['D', ...Array<string>(INCREMENTS).fill('I'), ...after]);
+    for (const [index, row] of rows.entries()) {
+      const before = rows[index - 1];
+      const isFull = row.backup_type === 'D';
+      expect(row).toMatchObject({
+        file_status: 'AVAILABLE',
+        full_set_id: isFull ? row.backup_set_id : before?.full_set_id,
+        prev_backup_set_id: isFull ? null : before?.backup_set_id,
+      });
+      if (!isFull) expect(Number(row.input_bytes)).toBeLessThan(Number(row.total_bytes));
+    }
+    expect(rows.flatMap(({ full_reason }) => full_reason ?? [])).toEqual(
+      TOGGLES.map((to) => `page checksums were turned ${to} since the backup before`),
     );
-    expect(rows.every((row) => row.full_reason === null && row.file_status === 'AVAILABLE')).toBe(true);
-    for (const row of rows.slice(1)) expect(Number(row.input_bytes)).toBeLessThan(Number(row.total_bytes));
   });
 
   test('each set restores what the server held', async () => {
-    expect(recorded).toHaveLength(INCREMENTS + 1);
+    expect(recorded).toHaveLength(1 + INCREMENTS + 2 * TOGGLES.length);
     for (const { setId, state, instant } of recorded) {
-      await using copy = await restore(scenario, major, setId, instant);
+      await using copy = await restore(stage, major, setId, instant);
       expect(await findDifferences(connectorTo(copy.port), state), `set ${setId}`).toEqual([]);
     }
   });
 
   test('inspect names the sets that increments go on from', async () => {
-    const { stdout } = await holdfast('inspect', scenario.deployment.destination);
+    const { stdout } = await holdfast('inspect', stage.deployment.destination);
     const { setId } = recorded.at(-1) ?? { setId: 0n };
     expect(stdout).toMatch(
       new RegExp(`Backup set ${setId}, incremental of full set \\d+, after set ${setId - 1n}`),
@@ -99,8 +127,8 @@ describe.each(majors(17))('a random history of PostgreSQL %i', (major) => {
   });
 });
 
-async function backUp(scenario: Scenario, what: string, kind: 'quiet' | 'busy'): Promise<Recorded> {
-  const { server, deployment } = scenario;
+async function backUp(stage: HistoryStage, what: string, kind: 'quiet' | 'busy'): Promise<Recorded> {
+  const { leader: server, deployment } = stage;
   if (kind === 'busy') {
     // Above the transactions of the busy backups before.
     const client = await server.connect(DATABASE);
@@ -117,21 +145,24 @@ async function backUp(scenario: Scenario, what: string, kind: 'quiet' | 'busy'):
     await workload.stop();
   } else await deployment.sql(`ALTER SYSTEM BACKUP ${what} WAIT`);
   const state = await readServerState((database) => server.connect(database));
-  const setId = BigInt((await sets(scenario)).at(-1)?.backup_set_id ?? 0);
-  return { setId, state, instant: kind === 'busy' ? formatInstant(await clockUs(server)) : undefined };
+  const setId = BigInt((await sets(stage)).at(-1)?.backup_set_id ?? 0);
+  if (kind === 'quiet') return { setId, state, instant: undefined };
+  const instant = formatInstant(await clockUs(server));
+  // Replay goes on to the next commit: a DROP DATABASE that is next would have marked its database already.
+  await server.query('SELECT pg_current_xact_id()');
+  return { setId, state, instant };
 }
 
-async function sets({ deployment }: Scenario): Promise<readonly SetRow[]> {
+async function sets({ deployment }: HistoryStage): Promise<readonly SetRow[]> {
   return await deployment.sql<SetRow>('SELECT * FROM CDB_OB_BACKUP_SET_FILES ORDER BY backup_set_id');
 }
 
 async function restore(
-  scenario: Scenario,
+  { deployment, leader: server }: HistoryStage,
   major: Major,
   setId: bigint,
   instant: string | undefined,
 ): Promise<AsyncDisposable & { readonly port: number }> {
-  const { deployment, server } = scenario;
   const to = join(server.directory, `copy-of-${setId}`);
   if (instant !== undefined) await server.query('SELECT pg_switch_wal()'); // so that there is log behind the instant
   const runAs = serverUser() === undefined ? [] : ['--run-as', 'nobody'];

@@ -325,21 +325,21 @@ describe('a damaged or unsuitable destination', () => {
 
   test('a corrupt block stops the restore, names file and offset, and leaves no directory', async () => {
     const macros = join(source.destination, 'test/1/incarnation_1/1/data/backup_set_1/data/main');
-    const file = (await readdir(macros)).find((name) => name === 'macro_block_1.1') ?? '';
+    const file = (await readdir(macros)).find((name) => name === 'macro_block_1.2') ?? '';
     const path = join(macros, file);
     const original = await readFile(path);
     await using handle = await open(path, 'r+');
     await handle.write(Buffer.from([(original[100_000] ?? 0) ^ 0xff]), 0, 1, 100_000);
     await expect(restored(request(source, 'corrupt'), 15)).rejects.toMatchObject({
       code: 'DATA_CORRUPT',
-      message: expect.stringMatching(/macro_block_1\.1.*offset \d+/),
+      message: expect.stringMatching(/macro_block_1\.2.*offset \d+/),
     });
     expect(await leftIn(source, 'corrupt')).toEqual([]);
     await handle.write(original, 0, original.length, 0);
     await truncate(path, original.length - 100_000);
     await expect(restored(request(source, 'cut'), 15)).rejects.toMatchObject({
       code: 'DATA_CORRUPT',
-      message: expect.stringMatching(/macro_block_1\.1.*offset \d+/),
+      message: expect.stringMatching(/macro_block_1\.2.*offset \d+/),
     });
     expect(await leftIn(source, 'cut')).toEqual([]);
     await handle.write(original, 0, original.length, 0);

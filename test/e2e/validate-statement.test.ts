@@ -40,7 +40,7 @@ describe.each(majors(17))('VALIDATE on PostgreSQL %i', (major) => {
   }, 120_000);
 
   test('a lost macroblock file fails it with OB-9011 and the relations that are lost, by statement and command', async () => {
-    const [path = ''] = await filesOfKind(scenario.deployment.destinationDirectory, 'macroBlock');
+    const [, path = ''] = await filesOfKind(scenario.deployment.destinationDirectory, 'macroBlock');
     await using _ = await damage(path, 'delete');
     await expect(scenario.deployment.sql('ALTER SYSTEM VALIDATE BACKUPSET 1 WAIT')).rejects.toThrow(
       /OB-9011 BACKUP_FILE_NOT_EXIST: .*the file is missing; it holds .*needed by backup sets 1/,

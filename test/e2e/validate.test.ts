@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Finding, formatFinding } from '../../agent/validate/findings.ts';
+import type { ValidationStep } from '../../agent/validate/progress.ts';
 import { runValidation, type Validated, type Validation } from '../../agent/validate/validate.ts';
-import { toLsn } from '../../foundation/lsn.ts';
+import { segmentStart, toLsn } from '../../foundation/lsn.ts';
 import {
   BackupInfoSchema,
   type PartitionGroupBackup,
@@ -23,6 +24,7 @@ import { majors } from '../support/majors.ts';
 import { createServer, type Major, makeTestDirectory } from '../support/postgres.ts';
 
 const SET = { tenantId: 1n, fullSetId: 1n, setId: 1n };
+const SEGMENT_BYTES = 16 * 2 ** 20;
 const { signal } = new AbortController();
 
 type Made = {
@@ -109,6 +111,21 @@ describe.each(majors(17))('a validation of what PostgreSQL %i left', (major) => 
     expect(found.logBytes).toBeGreaterThan(0n);
   });
 
+  test('says from the beginning how much there is to read of a set, its log included, and gets there', async () => {
+    const steps: ValidationStep[] = [];
+    const validation = { ...common(), subject: { kind: 'set', key: SET } } as const;
+    await runValidation(validation, (step) => steps.push(step), signal);
+    const { start, stop } = await backupOf(made.destination);
+    const log = (stop?.lsn ?? 0n) - segmentStart(start?.lsn ?? 0n, SEGMENT_BYTES);
+    const counted = steps.filter(({ phase }) => phase !== 'META');
+    expect(new Set(counted.map(({ bytesTotal, logBytesTotal }) => bytesTotal + logBytesTotal))).toEqual(
+      new Set([made.inputBytes + log]),
+    );
+    const done = counted.map(({ bytesDone, logBytesDone }) => bytesDone + logBytesDone);
+    expect(done).toEqual(done.toSorted((a, b) => (a < b ? -1 : a > b ? 1 : 0)));
+    expect(done.at(-1)).toBe(made.inputBytes + log);
+  });
+
   test('finds nothing in a whole log, and says how far it is right', async () => {
     const found = await validateLog();
     expect(found.findings).toEqual([]);
@@ -180,11 +197,11 @@ describe.each(majors(17))('a validation of what PostgreSQL %i left', (major) => 
   test('says which relations a lost macroblock file held, and finds all damage, not the first only', async () => {
     const paths = await filesOfKind(made.destination, 'macroBlock');
     expect(paths.length).toBeGreaterThanOrEqual(3);
-    const [first = '', second = '', third = ''] = paths;
+    const [third = '', first = '', second = ''] = paths; // the control file's stands before the others
     await using stack = new AsyncDisposableStack();
     stack.use(await damage(first, 'delete'));
     stack.use(await damage(second, 'truncate', 0.5));
-    stack.use(await damage(third, 'flip', 0.9));
+    stack.use(await damage(third, 'flip', 0.5));
     const { findings } = await validateSet();
     expect(new Set(findings.map(({ key }) => key))).toEqual(new Set([first, second, third].map(keyOf)));
     for (const finding of findings) expect(finding.files.length).toBeGreaterThan(0);

@@ -11,29 +11,27 @@
  *  4. a copy that fails leaves no session that holds a backup open at the server, and no thread.
  */
 import { execFile } from 'node:child_process';
-import { cp, mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { Worker } from 'node:worker_threads';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { runBackupTask } from '../../agent/backup/run-backup-task.ts';
 import { claimLeadership } from '../../coordinator/catalog/leadership.ts';
 import { publishBackup } from '../../coordinator/destination/publish.ts';
-import { defined } from '../../foundation/assert.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
-import type { BackupTask } from '../../proto/gen/holdfast/v1/agent_pb.ts';
-import type { PartitionGroupBackup } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import { tree } from '../../storage-layout/tree.ts';
-import { backUp, GROUP, ROOT, taskContext } from '../support/backup-task.ts';
+import { ARCHIVE_ROOT, ARCHIVE_ROUND, startArchiver, writeMountFile } from '../support/archiver.ts';
+import { BackupLife } from '../support/backup-life.ts';
+import { backUp, GROUP, ROOT } from '../support/backup-task.ts';
 import { CoordinatorInTest } from '../support/coordinator-in-test.ts';
-import { FakeAgent } from '../support/fake-agent.ts';
 import { LOG_BEGIN } from '../support/fake-heartbeat.ts';
 import { FAULTS, type Fault, FaultyMedium, seededPlan } from '../support/faulty-medium.ts';
+import { archivedInput, backUpArchived } from '../support/increments.ts';
 import { createServer, makeTestDirectory, type TestServer } from '../support/postgres.ts';
-import { publishedSets, verifyCopy, verifyPublished, WriteOnceFiles } from '../support/published-sets.ts';
-import { createRandom, type Random } from '../support/random.ts';
+import { verifyCopy } from '../support/published-sets.ts';
+import { createRandom } from '../support/random.ts';
 
 const SECONDS = Number(process.env['HOLDFAST_FAULT_SECONDS'] ?? 45);
 const TENANT = 1001n;
@@ -49,7 +47,7 @@ const noteThread = (thread: Worker) => {
 
 beforeAll(async () => {
   process.on('worker', noteThread);
-  server = await createServer({ walSegmentSizeMegabytes: 1, settings: { fsync: 'off' } });
+  server = await createServer({ walSegmentSizeMegabytes: 1, settings: { fsync: 'off', autovacuum: 'off' } });
   await server.query(
     'CREATE TABLE rows AS SELECT i, md5(i::text) || md5((i * 7)::text) AS filler FROM generate_series(1, 60000) i',
   );
@@ -86,18 +84,50 @@ function attempt(destination: string, retry: number, more: Partial<Parameters<ty
 
 describe('a copy whose destination fails in the parent thread', () => {
   test('fails with the reason, or is whole', async () => {
-    const random = createRandom('backup over a failing medium');
     const destination = join(base, 'parent');
+    const key = { tenantId: 1n, fullSetId: 1n, setId: 1n };
+    await failOften('copies', async (retry, open) => {
+      const backup = await attempt(destination, retry, { openMedium: open });
+      await using medium = await openMedium(`file://${destination}`);
+      await verifyCopy(medium, ROOT, key, backup, signal);
+    });
+  });
+
+  test('fails with the reason, or is whole, when it is an increment', async () => {
+    const destination = join(base, 'parent-increments');
+    await mkdir(destination);
+    await writeMountFile(destination);
+    const archiver = startArchiver({ port: server.port, destination, epoch: 1, fresh: true });
+    const key = { tenantId: ARCHIVE_ROUND.tenantId, fullSetId: 1n, setId: 2n };
+    try {
+      await backUpArchived(server, destination, archiver, 1n);
+      await failOften('increments', async (retry, open) => {
+        await server.query(`UPDATE rows SET filler = filler || 'x' WHERE i % 500 = ${retry % 500}`);
+        const input = archivedInput(server, destination, archiver, key.setId);
+        const backup = await attempt(destination, retry, { ...input, openMedium: open });
+        expect(backup.previousSetId).toBe(1n);
+        await using medium = await openMedium(`file://${destination}`);
+        await verifyCopy(medium, ARCHIVE_ROOT, key, backup, signal);
+      });
+    } finally {
+      archiver.drain();
+      await archiver.result;
+    }
+  });
+
+  /** Copies over a medium that fails, many times. */
+  async function failOften(
+    what: string,
+    copy: (retry: number, open: (uri: string) => Promise<Medium>) => Promise<void>,
+  ): Promise<void> {
+    const random = createRandom(`${what} over a failing medium`);
     const counts = new Map<Fault, number>();
     const found = { whole: 0, failed: 0 };
-    const deadline = performance.now() + (SECONDS / 3) * 1000;
+    const deadline = performance.now() + (SECONDS / 6) * 1000;
     for (let retry = 0; retry < 4 || performance.now() < deadline; retry += 1) {
       const plan = seededPlan(random, random.next() * 0.3, 5);
-      const open = async (uri: string) => new FaultyMedium(await openMedium(uri), plan);
       try {
-        const backup = await attempt(destination, retry, { openMedium: open });
-        await using medium = await openMedium(`file://${destination}`);
-        await verifyCopy(medium, ROOT, { tenantId: 1n, fullSetId: 1n, setId: 1n }, backup, signal);
+        await copy(retry, async (uri) => new FaultyMedium(await openMedium(uri), plan));
         found.whole += 1;
       } catch (error) {
         if (!(error instanceof HoldfastError)) throw error;
@@ -107,8 +137,8 @@ describe('a copy whose destination fails in the parent thread', () => {
       }
       for (const [fault, count] of plan.counts) counts.set(fault, (counts.get(fault) ?? 0) + count);
     }
-    report(`${found.whole} whole copies, ${found.failed} failed`, counts);
-  });
+    report(`${found.whole} whole ${what}, ${found.failed} failed`, counts);
+  }
 });
 
 describe('a copy whose destination fails for a moment in the parent thread', () => {
@@ -237,224 +267,18 @@ describe('a coordinator', () => {
   });
 
   test('over a failing medium publishes whole sets only, whoever is cancelled, restarted or robbed of its memory', async () => {
-    const life = await Life.begin(createRandom('publish over a failing medium'));
+    const life = await BackupLife.begin(server, base, createRandom('publish over a failing medium'));
     await using _held = life;
     await life.refusesAnotherServersCopy();
     const deadline = performance.now() + SECONDS * 1000;
-    while (performance.now() < deadline) await life.liveThrough();
+    const hasTime = (longerMs: number) => performance.now() < deadline + longerMs;
+    // Chance may have it that no increment is published so soon.
+    while (hasTime(0) || (life.increments === 0 && hasTime(60_000))) await life.liveThrough();
     report(life.summary(), life.counts);
     expect(life.published).toBeGreaterThan(0);
+    expect(life.increments).toBeGreaterThan(0);
   });
 });
-
-/** One deployment over its whole history. */
-class Life implements AsyncDisposable {
-  readonly counts: Map<Fault, number>;
-  readonly #random: Random;
-  readonly #plan: ReturnType<typeof seededPlan>;
-  readonly #directory: string;
-  readonly #destination: string;
-  readonly #once: WriteOnceFiles;
-  readonly #verified = new Set<bigint>();
-  readonly #did = new Map<string, number>();
-  readonly #copies = new Set<Promise<unknown>>();
-  readonly #end = new AbortController();
-  #coordinator: CoordinatorInTest;
-  #agent: FakeAgent;
-
-  static async begin(random: Random): Promise<Life> {
-    const plan = seededPlan(random, 0, 20);
-    const directory = join(base, 'life');
-    await mkdir(join(directory, 'destination'), { recursive: true });
-    const coordinator = await CoordinatorInTest.start(join(directory, 'state'), plan);
-    const life = new Life(random, plan, directory, coordinator);
-    const { context } = coordinator;
-    await coordinator.until('the tenant', async () => context.hub.attachedServers().length === 1);
-    await coordinator.run({
-      kind: 'setParameter',
-      name: 'backup_dest',
-      value: `file://${directory}/destination`,
-    });
-    await life.#archive();
-    await life.#settle();
-    return life;
-  }
-
-  private constructor(
-    random: Random,
-    plan: ReturnType<typeof seededPlan>,
-    directory: string,
-    coordinator: CoordinatorInTest,
-  ) {
-    this.#random = random;
-    this.#plan = plan;
-    this.counts = plan.counts;
-    this.#directory = directory;
-    this.#destination = join(directory, 'destination');
-    this.#once = new WriteOnceFiles(this.#destination);
-    this.#coordinator = coordinator;
-    this.#agent = new FakeAgent({
-      address: `127.0.0.1:${coordinator.port}`,
-      tenant: 'orders',
-      token: 'shared',
-      copy: (task) => {
-        const copying = this.#copy(task);
-        this.#copies.add(copying);
-        copying.catch(() => undefined).finally(() => this.#copies.delete(copying));
-        return copying;
-      },
-    });
-  }
-
-  /** The real thing. An agent that is restarted leaves it running beside the next attempt's. */
-  async #copy(task: BackupTask): Promise<PartitionGroupBackup> {
-    const open = async (uri: string) => new FaultyMedium(await openMedium(uri), this.#plan);
-    const one = { ...task, concurrency: 1 };
-    const { backup } = await runBackupTask(
-      taskContext(server.port, open),
-      { ...one, destinationWaitMs: 500 },
-      () => undefined,
-      this.#end.signal,
-    );
-    return { ...defined(backup, 'a copy'), systemIdentifier: 0n };
-  }
-
-  get published(): number {
-    return this.#verified.size;
-  }
-
-  summary(): string {
-    const did = [...this.#did].map(([what, count]) => `${what} ${count}`).join(', ');
-    return `${this.#verified.size} published sets; ${did}`;
-  }
-
-  async refusesAnotherServersCopy(): Promise<void> {
-    const { copy } = this.#agent.options;
-    this.#agent.options.copy = async (task) => ({
-      ...(await defined(copy, 'a copy')(task)),
-      systemIdentifier: 5n,
-    });
-    await this.#try('foreign copy', () => this.#backUp());
-    await this.#settle();
-    this.#agent.options.copy = defined(copy, 'a copy');
-    expect(await this.#coordinator.sets()).toMatchObject([{ bs_key: 1, status: 'FAILED' }]);
-    await this.#check();
-  }
-
-  /** A backup, something that happens to it, peace, and then the invariants. */
-  async liveThrough(): Promise<void> {
-    this.#plan.rate = this.#random.next() * 0.5;
-    await this.#try('backup', () => this.#backUp());
-    await sleep(this.#random.between(0, 1500));
-    await this.#happen();
-    await sleep(this.#random.between(0, 800));
-    this.#plan.rate = 0;
-    await this.#settle();
-    await this.#check();
-  }
-
-  async #happen(): Promise<void> {
-    const roll = this.#random.next();
-    if (roll < 0.15) await this.#try('cancel', () => this.#cancel());
-    else if (roll < 0.3) await this.#try('agent restart', () => this.#restartAgent());
-    else if (roll < 0.45) await this.#try('coordinator restart', () => this.#restart(false));
-    else if (roll < 0.6) await this.#try('catalog loss', () => this.#restart(true));
-    else if (roll < 0.7) await this.#try('new round', () => this.#newRound());
-  }
-
-  async #try(what: string, act: () => Promise<unknown>): Promise<void> {
-    this.#did.set(what, (this.#did.get(what) ?? 0) + 1);
-    try {
-      await act();
-    } catch (error) {
-      if (!(error instanceof HoldfastError) || error.code === 'INTERNAL') throw error;
-    }
-  }
-
-  #backUp(): Promise<unknown> {
-    return this.#coordinator.run({
-      kind: 'backup',
-      mode: 'full',
-      tenants: 'all',
-      plusArchivelog: false,
-      wait: false,
-    });
-  }
-
-  #cancel(): Promise<unknown> {
-    return this.#coordinator.run({ kind: 'cancelBackup', tenants: 'all', force: false });
-  }
-
-  async #restartAgent(): Promise<void> {
-    this.#agent.goAway();
-    await this.#agent.forget();
-    this.#agent.comeBack();
-  }
-
-  /** `robbed`: with the catalog as it was at the last restart. */
-  async #restart(robbed: boolean): Promise<void> {
-    const { port } = this.#coordinator;
-    const state = join(this.#directory, 'state');
-    const kept = join(this.#directory, 'state-before');
-    await this.#coordinator[Symbol.asyncDispose]();
-    const earlier = robbed && this.#did.has('coordinator restart');
-    if (earlier) await rm(state, { recursive: true });
-    else await rm(kept, { recursive: true, force: true });
-    await cp(earlier ? kept : state, earlier ? state : kept, { recursive: true });
-    this.#coordinator = await CoordinatorInTest.start(state, this.#plan, port);
-  }
-
-  async #newRound(): Promise<void> {
-    await this.#coordinator.run({ kind: 'noArchiveLog', tenants: 'all' });
-    await sleep(this.#random.between(0, 500));
-    await this.#archive();
-  }
-
-  #archive(): Promise<unknown> {
-    return this.#coordinator.run({ kind: 'archiveLog', tenants: 'all' });
-  }
-
-  /** Nothing runs any more but the archiving, which is begun again where it has ended. */
-  async #settle(): Promise<void> {
-    await this.#coordinator.until(
-      'the end of every backup',
-      async () => !(await this.#coordinator.isBackingUp()),
-    );
-    await this.#coordinator.until('a round that is DOING', async () => {
-      const state = await this.#coordinator.roundState();
-      if (state === 'STOP' || state === 'INTERRUPTED' || state === undefined)
-        await this.#try('archive', () => this.#archive());
-      return state === 'DOING';
-    });
-  }
-
-  /** Invariants 1 to 3. */
-  async #check(): Promise<void> {
-    await this.#once.check();
-    await using medium = await openMedium(`file://${this.#destination}`);
-    const { root } = this.#coordinator.context;
-    const infos = await publishedSets(medium, root, TENANT, signal);
-    for (const info of infos) {
-      if (this.#verified.has(info.backupSetId)) continue;
-      expect(info.partitionGroups.length).toBe(1);
-      const key = { tenantId: TENANT, fullSetId: info.fullSetId, setId: info.backupSetId };
-      for (const backup of info.partitionGroups)
-        await verifyPublished(medium, root, key, backup, info.round, signal);
-      this.#verified.add(info.backupSetId);
-    }
-    const published = new Set(infos.map((info) => Number(info.backupSetId)));
-    for (const row of await this.#coordinator.sets())
-      if (row['status'] === 'SUCCESS') expect(published).toContain(row['bs_key']);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#plan.rate = 0;
-    await this.#agent[Symbol.asyncDispose]();
-    this.#end.abort(new HoldfastError('CANCELLED', 'the test ends it'));
-    await Promise.allSettled(this.#copies);
-    await this.#coordinator[Symbol.asyncDispose]();
-  }
-}
 
 function report(what: string, counts: ReadonlyMap<Fault, number>): void {
   const told = FAULTS.map((fault) => `${fault} ${counts.get(fault) ?? 0}`).join(', ');

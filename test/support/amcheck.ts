@@ -19,11 +19,12 @@ export async function runAmcheck(connect: Connect): Promise<string[]> {
   return problems;
 }
 
-async function listDatabases(connect: Connect): Promise<string[]> {
+/** All that allow connections, the templates apart. */
+export async function listDatabases(connect: Connect): Promise<string[]> {
   const client = await connect('postgres');
   try {
     const { rows } = await client.query<{ datname: string }>(
-      "SELECT datname FROM pg_database WHERE datallowconn AND datname NOT IN ('template0', 'template1')",
+      "SELECT datname FROM pg_database WHERE datallowconn AND datconnlimit <> -2 AND datname NOT IN ('template0', 'template1')",
     );
     return rows.map((row) => row.datname);
   } finally {

@@ -46,6 +46,7 @@ import {
 } from '../../coordinator/catalog/tenants.ts';
 import { toLsn, toTimeline } from '../../foundation/lsn.ts';
 import { BackupInfoSchema, RoundGroupStartSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { testValidationProgress } from './validation-progress.ts';
 
 const VIEWS = [
   'cdb_ob_abandoned_log',
@@ -387,6 +388,8 @@ export function describeCatalog(open: () => Promise<Catalog>): void {
       { partition_group: 'a', joined_us: 10n, left_us: 20n },
     ]);
   });
+
+  testValidationProgress(open);
 
   test('pools name their zones', async () => {
     const catalog = await open();

@@ -6,14 +6,13 @@ import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
 import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
-import { type Lsn, toLsn, toTimeline } from '../../foundation/lsn.ts';
+import { toLsn } from '../../foundation/lsn.ts';
 import {
   type AgentMessage,
   AgentMessageSchema,
   AgentService,
-  type ArchiveProgress,
-  ArchiveProgressSchema,
   type ArchiveTask,
+  type BackupProgress,
   BackupResultSchema,
   type BackupTask,
   type CoordinatorMessage,
@@ -40,12 +39,11 @@ import {
   type ServiceClient,
   toErrorDetail,
 } from '../../proto/grpc-service.ts';
-import { LogFileWriter } from '../../storage-layout/clog/writer.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import { tree } from '../../storage-layout/tree.ts';
-import { heartbeat, instanceOf, LOG_BEGIN } from './fake-heartbeat.ts';
+import { FakeArchive, SEGMENT_BYTES } from './fake-archive.ts';
+import { heartbeat, instanceOf } from './fake-heartbeat.ts';
 
-const SEGMENT_BYTES = 16 * 2 ** 20;
 const FIRST_SYSTEM = 7_000_000_000_000_000_000n;
 const BACKUP_START = toLsn(0x3000100n);
 const BACKUP_STOP = toLsn(0x3000200n);
@@ -63,7 +61,9 @@ export type FakeAgentOptions = {
   /** A backup's result waits for it. */
   holdBackup?: Promise<void>;
   /** Makes the files of a backup and says what it made, system identifier 0: this agent's; default: three files with nothing in them. */
-  copy?: (task: BackupTask) => Promise<PartitionGroupBackup>;
+  copy?: (task: BackupTask, report: (progress: BackupProgress) => void) => Promise<PartitionGroupBackup>;
+  /** Seals log files when it is asked to, with change maps in which nothing was changed; default: it never does. */
+  readonly seals?: boolean;
   /** What a validation says; default: that nothing is wrong. */
   validate?: (task: ValidateTask) => Promise<ValidateResult>;
   /** What the checks find wrong. */
@@ -84,7 +84,6 @@ export type FakeAgentOptions = {
 };
 
 type Stream = MessageStream<CoordinatorMessage, AgentMessage>;
-type RunningArchive = { readonly task: ArchiveTask; readonly writer: LogFileWriter; checkpointUs: bigint };
 
 export class FakeAgent implements AsyncDisposable {
   readonly options: FakeAgentOptions;
@@ -100,7 +99,9 @@ export class FakeAgent implements AsyncDisposable {
   refusal: HoldfastError | undefined;
   readonly #stop = new AbortController();
   readonly #tasks = new Map<bigint, StartTask>();
-  readonly #archives = new Map<bigint, RunningArchive>();
+  readonly #archives = new Map<bigint, FakeArchive>();
+  /** The newest of each round and partition group, also when it has ended. */
+  readonly #newest = new Map<string, FakeArchive>();
   readonly #client: ServiceClient<typeof AgentService>;
   #stream: Stream | undefined;
   /** Kept, and said again on every new stream: one that was written to a dying stream is lost. */
@@ -129,7 +130,7 @@ export class FakeAgent implements AsyncDisposable {
 
   /** As a restart does: the tasks are gone, their files stay. */
   async forget(): Promise<void> {
-    for (const archive of this.#archives.values()) await archive.writer[Symbol.asyncDispose]();
+    for (const archive of this.#archives.values()) await archive.stop();
     this.#archives.clear();
     this.#tasks.clear();
     this.#results.clear();
@@ -239,7 +240,9 @@ export class FakeAgent implements AsyncDisposable {
         await this.#cancel(message.kind.value.taskId, message.kind.value.drain);
         return;
       case 'flushLog':
-        await this.#flush(message.kind.value.taskId, toLsn(message.kind.value.lsn));
+        await this.#archives
+          .get(message.kind.value.taskId)
+          ?.flush(toLsn(message.kind.value.lsn), message.kind.value.seal);
         return;
       case 'limitTask':
         this.limitOrders.push(message.kind.value);
@@ -288,27 +291,18 @@ export class FakeAgent implements AsyncDisposable {
   }
 
   async #archive(taskId: bigint, task: ArchiveTask): Promise<void> {
-    const medium = await openMedium(task.destination?.uri ?? '');
-    const writer = await LogFileWriter.create(
-      medium,
-      { clusterName: task.destination?.clusterName ?? '', clusterId: task.destination?.clusterId ?? 0n },
-      { tenantId: task.tenantId, round: task.round },
-      task.partitionGroup,
-      {
-        fileId: task.epoch,
-        epoch: task.epoch,
-        timeline: toTimeline(1),
-        begin: LOG_BEGIN,
-        segmentSizeBytes: SEGMENT_BYTES,
-        systemIdentifier: this.#systemOf(task.partitionGroup),
-        compression: 'none',
-      },
-    );
-    const archive = { task, writer, checkpointUs: nowUs() };
+    const place = `${task.round} ${task.partitionGroup}`;
+    const archive = await FakeArchive.begin({
+      task,
+      systemIdentifier: this.#systemOf(task.partitionGroup),
+      seals: this.options.seals === true,
+      before: this.#newest.get(place),
+    });
     this.#archives.set(taskId, archive);
+    this.#newest.set(place, archive);
   }
 
-  async #report(taskId: bigint, archive: RunningArchive): Promise<void> {
+  async #report(taskId: bigint, archive: FakeArchive): Promise<void> {
     if (this.options.silent?.includes(archive.task.partitionGroup) === true) return;
     archive.checkpointUs = nowUs();
     const { attempt } = this.#tasks.get(taskId) ?? { attempt: 0 };
@@ -321,27 +315,17 @@ export class FakeAgent implements AsyncDisposable {
         timeUs: nowUs(),
         kind: {
           case: 'archive',
-          value: {
-            ...progressOf(archive, this.#systemOf(archive.task.partitionGroup)),
-            ...this.options.archiveProgress,
-          },
+          value: { ...archive.progress(), ...this.options.archiveProgress },
         },
       } satisfies TaskProgress,
     });
-  }
-
-  async #flush(taskId: bigint, lsn: Lsn): Promise<void> {
-    const archive = this.#archives.get(taskId);
-    if (archive === undefined || archive.writer.end >= lsn) return;
-    const data = Buffer.alloc(Number(lsn - archive.writer.end), 7);
-    await archive.writer.appendBlock({ begin: archive.writer.end, data: [data] });
   }
 
   async #backup(task: StartTask, backup: BackupTask): Promise<void> {
     await this.options.holdBackup;
     if (this.#tasks.get(task.taskId)?.attempt !== task.attempt) return; // cancelled meanwhile
     try {
-      const made = await (this.options.copy ?? fakeCopy)(backup);
+      const made = await (this.options.copy ?? fakeCopy)(backup, (value) => this.#tell(task, value));
       const systemIdentifier =
         made.systemIdentifier === 0n ? this.#systemOf(backup.partitionGroup) : made.systemIdentifier;
       const value = create(BackupResultSchema, { backup: { ...made, systemIdentifier } });
@@ -350,6 +334,14 @@ export class FakeAgent implements AsyncDisposable {
       if (this.#tasks.get(task.taskId)?.attempt === task.attempt)
         this.#end(task, { case: 'error', value: toErrorDetail(toHoldfastError(error)) });
     }
+  }
+
+  #tell({ taskId, attempt }: StartTask, value: BackupProgress): void {
+    if (this.#tasks.get(taskId)?.attempt !== attempt) return;
+    const progress = { taskId, attempt, timeUs: nowUs(), kind: { case: 'backup', value } } as const;
+    this.#send({ case: 'taskProgress', value: { $typeName: 'holdfast.v1.TaskProgress', ...progress } }).catch(
+      () => undefined, // the stream broke: its reader says so
+    );
   }
 
   async #validate(task: StartTask, validation: ValidateTask): Promise<void> {
@@ -365,14 +357,14 @@ export class FakeAgent implements AsyncDisposable {
     const archive = this.#archives.get(taskId);
     if (archive !== undefined) {
       this.#archives.delete(taskId);
-      await archive.writer[Symbol.asyncDispose]();
+      await archive.stop();
     }
     if (archive !== undefined && drain) {
       this.#end(task, {
         case: 'archive',
         value: {
           $typeName: 'holdfast.v1.ArchiveResult',
-          final: progressOf(archive, this.#systemOf(archive.task.partitionGroup)),
+          final: archive.progress(),
           interruptedReason: '',
         },
       });
@@ -387,7 +379,7 @@ export class FakeAgent implements AsyncDisposable {
     if (task !== undefined) this.#end(task, { case: 'error', value: toErrorDetail(error) });
     const archive = this.#archives.get(taskId);
     this.#archives.delete(taskId);
-    await archive?.writer[Symbol.asyncDispose]();
+    await archive?.stop();
   }
 
   #end(task: StartTask, kind: TaskResult['kind']): void {
@@ -457,21 +449,4 @@ function systemOf(tenant: string): bigint {
 
 function nowUs(): bigint {
   return BigInt(Date.now()) * 1000n;
-}
-
-function progressOf(archive: RunningArchive, systemIdentifier: bigint): ArchiveProgress {
-  return create(ArchiveProgressSchema, {
-    state: 'DOING',
-    start: { timeline: 1, lsn: LOG_BEGIN },
-    durable: { timeline: 1, lsn: archive.writer.end },
-    checkpointUs: archive.checkpointUs,
-    serverLsn: archive.writer.end,
-    serverUs: archive.checkpointUs,
-    inputBytes: BigInt(archive.writer.logBytes),
-    outputBytes: BigInt(archive.writer.logBytes),
-    systemIdentifier,
-    segmentSizeBytes: SEGMENT_BYTES,
-    postgresMajor: 17,
-    startUs: 1_000_000n,
-  });
 }

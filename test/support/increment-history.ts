@@ -9,17 +9,19 @@ import { serverUser, type TestServer } from './postgres.ts';
 import type { Random } from './random.ts';
 
 export class IncrementHistory {
-  readonly #server: TestServer;
+  readonly #database: string;
   readonly #random: Random;
-  readonly #client: pg.Client;
+  #server: TestServer;
+  #client: pg.Client;
   readonly #counts = new Map<string, number>();
   #tables: string[] = [];
   #databases: string[] = [];
   #made = 0;
 
-  private constructor(server: TestServer, random: Random, client: pg.Client) {
+  private constructor(server: TestServer, random: Random, database: string, client: pg.Client) {
     this.#server = server;
     this.#random = random;
+    this.#database = database;
     this.#client = client;
   }
 
@@ -30,7 +32,7 @@ export class IncrementHistory {
     const user = serverUser();
     if (user !== undefined) await chown(location, user.uid, user.gid);
     await server.query(`CREATE TABLESPACE history LOCATION '${location}'`);
-    const history = new IncrementHistory(server, random, await server.connect(database));
+    const history = new IncrementHistory(server, random, database, await server.connect(database));
     for (const rows of [60_000, 4000, 500]) await history.#create(rows);
     return history;
   }
@@ -54,6 +56,22 @@ export class IncrementHistory {
       this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
       await action(this.#act);
     }
+  }
+
+  /** Rows and a table of a transaction that is never committed: what is left of it when its server dies. */
+  async leaveUnfinished(): Promise<pg.Client> {
+    const client = await this.#server.connect(this.#database);
+    await client.query('BEGIN');
+    await client.query(`UPDATE ${this.#act.table()} SET body = body || 'lost' WHERE id % 40 = 1`);
+    await client.query('CREATE TABLE lost AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i');
+    return client;
+  }
+
+  /** Goes on at another server with the same contents, or at one that was started again. */
+  async goOnAt(server: TestServer): Promise<void> {
+    await this.#client.end().catch(() => undefined); // its server may be gone
+    this.#server = server;
+    this.#client = await server.connect(this.#database);
   }
 
   async end(): Promise<void> {

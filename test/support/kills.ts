@@ -1,5 +1,5 @@
 /**
- * kill -9 of one process, at random moments of a backup and of archiving (five, and ten in the matrix): what is shown
+ * kill -9 of one process, at random moments of backups, full ones and increments, and of archiving (five, and ten in the matrix): what is shown
  * complete restores, and what is shown as archived is there. One file per victim calls this, so that they run side by side.
  */
 import { setTimeout as wait } from 'node:timers/promises';
@@ -9,7 +9,7 @@ import { startWorkload, type Workload } from '../../cli/demo/workload.ts';
 import { findUnsoundness } from './compare.ts';
 import { stopServersBelow } from './holdfast-processes.ts';
 import { majors } from './majors.ts';
-import type { Major } from './postgres.ts';
+import { type Major, startAgain } from './postgres.ts';
 import { createRandom } from './random.ts';
 import {
   clockUs,
@@ -48,7 +48,9 @@ function defineTests(victim: Victim, major: Major): void {
     await deployment.sql("ALTER SYSTEM SET backup_net_limit = '6MB'");
     await using workload = await startResilientWorkload(scenario);
     for (let kill = 0; kill < KILLS; kill += 1) {
-      await deployment.sql('ALTER SYSTEM BACKUP DATABASE');
+      // Increments that have as much to copy: rows of every page are changed.
+      if (isIncrement(kill)) await server.query("UPDATE bulk SET filler = filler || 'x' WHERE i % 20 = 3");
+      await deployment.sql(`ALTER SYSTEM BACKUP ${isIncrement(kill) ? 'INCREMENTAL' : ''} DATABASE`);
       await wait(random.between(0, SPAN_MS));
       await killAndRestart(victim, scenario);
       // Some kills hit the attempt that goes on from the one before.
@@ -62,9 +64,10 @@ function defineTests(victim: Victim, major: Major): void {
     await workload.stop();
     await archiveCatchesUp(scenario, await clockUs(server));
     const until = await clockUs(server);
-    const sets = await deployment.sql<{ backup_set_id: string }>(
-      "SELECT backup_set_id FROM CDB_OB_BACKUP_SET_FILES WHERE file_status = 'AVAILABLE' ORDER BY backup_set_id",
+    const sets = await deployment.sql<{ backup_set_id: string; backup_type: string }>(
+      "SELECT * FROM CDB_OB_BACKUP_SET_FILES WHERE file_status = 'AVAILABLE' ORDER BY backup_set_id",
     );
+    expect(sets.map(({ backup_type }) => backup_type)).toContain('I');
     for (const { backup_set_id: set } of sets)
       await restoreAndJudge(scenario, workload, until, `BACKUPSET = ${set}`, `copy_${set}`);
     // The system works again: one more backup completes and restores.
@@ -106,6 +109,11 @@ async function startScenario(victim: Victim, major: Major): Promise<Scenario> {
   return await startArchivedShop({ major }, undefined, { catalog });
 }
 
+/** Which of the backups are increments: one in three is a full one, the first among them. */
+function isIncrement(kill: number): boolean {
+  return kill % 3 > 0;
+}
+
 /** Customers who come back when their connection was lost; what they were not told counts as either. */
 async function startResilientWorkload({ server }: Scenario): Promise<Workload> {
   return await startWorkload({
@@ -127,12 +135,7 @@ async function killAndRestart(victim: Victim, { server, deployment }: Scenario):
       break;
     case 'PostgreSQL':
       await server.kill();
-      // The dead postmaster's children hold its shared memory until they notice: a start before that is refused.
-      await waitFor(async () => (await server.start(), true), {
-        what: 'PostgreSQL to start again',
-        timeoutMs: 60_000,
-        intervalMs: 200,
-      });
+      await startAgain(server);
   }
   await deployment.waitForRow<{ role: string; status: string }>(
     `SELECT role, status FROM DBA_OB_PARTITION_GROUPS g, CDB_OB_BACKUP_ARCHIVELOG a

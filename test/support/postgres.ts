@@ -4,6 +4,7 @@ import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { freePort } from '../../cli/demo/ports.ts';
+import { waitFor } from '../../cli/demo/wait.ts';
 import {
   initializeCluster,
   type ServerPaths,
@@ -98,6 +99,15 @@ export async function createServer(options: TestServerOptions = {}): Promise<Tes
   const server = serverIn(directory, major, port);
   await server.start();
   return server;
+}
+
+/** Starts a server that was killed. The dead postmaster's children hold its shared memory until they notice: a start before that is refused. */
+export async function startAgain(server: TestServer): Promise<void> {
+  await waitFor(async () => (await server.start(), true), {
+    what: 'PostgreSQL to start again',
+    timeoutMs: 60_000,
+    intervalMs: 200,
+  });
 }
 
 /** The server whose data directory is `data` in `directory`; not started. Disposing removes the directory. */

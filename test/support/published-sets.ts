@@ -8,18 +8,27 @@ import { openSourceSet, readBackupMeta, readFileBlocks } from '../../agent/resto
 import { checkFilesAreThere } from '../../coordinator/destination/described-files.ts';
 import { checkLogIsThere } from '../../coordinator/destination/publish.ts';
 import { parseControlFile } from '../../engine/postgres/control-file.ts';
+import { checkExtent, PAGE_BYTES } from '../../engine/postgres/pages.ts';
+import { firstBlockOf } from '../../engine/postgres/relation-files.ts';
 import {
   type BackupInfo,
   BackupInfoSchema,
   type PartitionGroupBackup,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { crc32c } from '../../storage-layout/crc32c.ts';
-import { MACROBLOCK_BYTES } from '../../storage-layout/macroblock/index.ts';
+import { applyDelta, baseBytes, deltaBytes } from '../../storage-layout/macroblock/delta.ts';
+import {
+  MACROBLOCK_BYTES,
+  type MacroBlockEntry,
+  type MacroBlockPlace,
+} from '../../storage-layout/macroblock/index.ts';
 import { decodeMacroBlock } from '../../storage-layout/macroblock/reader.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { listSets } from '../../storage-layout/plan/tenant-history.ts';
 import { readInfoIfThere, writeOnce } from '../../storage-layout/records/info-file.ts';
 import { parseTreePath, type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
+
+const PAGES_PER_MACROBLOCK = MACROBLOCK_BYTES / PAGE_BYTES;
 
 /** The sets whose backup_info is there, by id. */
 export async function publishedSets(
@@ -129,26 +138,39 @@ async function verifyBlocks(
     current = file.fileNumber;
     let end = 0n;
     for (const block of blocks) {
-      const name = tree.macroBlock(
-        root,
-        { ...key, setId: block.setId },
-        backup.partitionGroup,
-        block.subTaskId,
-      );
-      const stored = await medium.readRange(
-        name,
-        block.offset,
-        block.offset + block.storedBytes,
-        undefined,
-        signal,
-      );
-      const data = decodeMacroBlock(stored, block, plain, name);
+      const data = await readBlock(medium, root, key, backup.partitionGroup, block, plain);
+      // Nobody has the checksum of a file of which some blocks were read in part: its pages have theirs.
+      if (file.withoutCrc32c) {
+        const firstBlock = firstBlockOf(file.path) + block.blockNumber * PAGES_PER_MACROBLOCK;
+        expect([file.path, checkExtent(data, firstBlock, true).suspects]).toEqual([file.path, []]);
+      }
       crc = crc32c(data, crc);
       bytes += BigInt(data.length);
       end = BigInt(block.blockNumber) * BigInt(MACROBLOCK_BYTES) + BigInt(data.length);
       if (file.path === 'global/pg_control') parseControlFile(data);
     }
-    if (end === file.sizeBytes) expect(crc).toBe(file.crc32c);
+    if (end === file.sizeBytes && !file.withoutCrc32c) expect(crc).toBe(file.crc32c);
   }
   expect(bytes).toBe(backup.inputBytes);
+}
+
+/** The bytes of a block, its delta in them, in `plain`. */
+async function readBlock(
+  medium: Medium,
+  root: TreeRoot,
+  key: SetKey,
+  group: string,
+  block: MacroBlockEntry,
+  plain: Buffer,
+): Promise<Buffer> {
+  const decode = async (place: MacroBlockPlace, plainBytes: number, into: Buffer) => {
+    const name = tree.macroBlock(root, { ...key, setId: place.setId }, group, place.subTaskId);
+    const stored = await medium.readRange(name, place.offset, place.offset + place.storedBytes);
+    return decodeMacroBlock(stored, { ...block, ...place, plainBytes }, into, name);
+  };
+  await decode(block, baseBytes(block), plain);
+  if (block.delta === undefined) return applyDelta(plain, block, undefined);
+  const { pages } = block.delta;
+  const bytes = await decode(block.delta, deltaBytes(pages), Buffer.alloc(deltaBytes(pages)));
+  return applyDelta(plain, block, { pages, bytes });
 }

@@ -1,18 +1,35 @@
 /** Replication groups for tests: standbys copied from a stopped primary, promotions, standbys that follow another leader. */
-import { appendFile, chown, cp, lchown, readdir, writeFile } from 'node:fs/promises';
+import { appendFile, chown, cp, lchown, readdir, readlink, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { waitFor } from '../../cli/demo/wait.ts';
 import { freePort, makeTestDirectory, serverIn, serverUser, type TestServer } from './postgres.ts';
 
-/** A standby of `primary`, which must be stopped, from a copy of its data directory. Started when the primary runs again. */
-export async function copyStandby(primary: TestServer): Promise<TestServer> {
+/**
+ * A standby of `primary`, which must be stopped, from a copy of its data directory and its tablespaces, without the
+ * primary's slots. Started when the primary runs again. `port`: of a server that is gone, whose place it takes.
+ */
+export async function copyStandby(primary: TestServer, port?: number): Promise<TestServer> {
   const directory = await makeTestDirectory(`pg${primary.major}-standby`);
-  const server = serverIn(directory, primary.major, await freePort());
+  const server = serverIn(directory, primary.major, port ?? (await freePort()));
   await cp(primary.dataDirectory, server.dataDirectory, { recursive: true, verbatimSymlinks: true });
+  await copyTablespaces(server);
+  const slots = join(server.dataDirectory, 'pg_replslot');
+  for (const name of await readdir(slots)) await rm(join(slots, name), { recursive: true });
   await giveToServerUser(directory);
   await appendSettings(server, { port: String(server.port) });
   await follow(server, primary);
   return server;
+}
+
+/** Gives the copy tablespaces of its own: its links lead to those of the server that it was copied from. */
+async function copyTablespaces({ directory, dataDirectory }: TestServer): Promise<void> {
+  for (const name of await readdir(join(dataDirectory, 'pg_tblspc'))) {
+    const link = join(dataDirectory, 'pg_tblspc', name);
+    const location = join(directory, `tablespace-${name}`);
+    await cp(await readlink(link), location, { recursive: true, verbatimSymlinks: true });
+    await rm(link);
+    await symlink(location, link);
+  }
 }
 
 /**

@@ -93,7 +93,7 @@ async function askServer(
            pg_last_wal_replay_lsn()::text AS replayed,
            (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint::text AS commit_us,
            (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
-           (SELECT coalesce(array_agg(datname::text), '{}') FROM pg_database WHERE datallowconn) AS databases`);
+           (SELECT coalesce(array_agg(datname::text), '{}') FROM pg_database WHERE datallowconn AND datconnlimit <> -2) AS databases`);
   const row = rows[0];
   if (row === undefined || row.recovering)
     throw new HoldfastError('RESTORE_FAILED', 'the restored server is still in recovery');

@@ -11,7 +11,7 @@ const SETTINGS = new URL('../../../agent/thread-settings.ts', import.meta.url);
 /** Answers its settings first of all, then each job; to 'fail' that it failed. */
 const ECHO = moduleOf(`
   import { parentPort, threadId } from 'node:worker_threads';
-  import { threadSettings } from '${SETTINGS}';
+  import { threadSettings } from '${SETTINGS.href}';
   const settings = await threadSettings();
   if (settings?.greets) parentPort.postMessage({ settings, thread: threadId });
   await new Promise((resolve) => setTimeout(resolve, 20)); // as when a destination is opened
@@ -31,9 +31,9 @@ function moduleOf(source: string): URL {
 function listenTo(name: string): Disposable & { readonly count: number } {
   const channel = new BroadcastChannel(name);
   let count = 0;
-  channel.onmessage = () => {
+  channel.addEventListener('message', () => {
     count += 1;
-  };
+  });
   return {
     get count() {
       return count;
@@ -64,7 +64,7 @@ test('give spares their settings first, and start others when none is left', asy
 test('lose no job that was sent before a thread was ready', async () => {
   await using threads = new Threads(ECHO);
   const worker = threads.start(undefined);
-  for (const job of [1, 2, 3]) worker.postMessage(job);
+  for (const job of [1, 2, 3]) worker.postMessage(job, []);
   const done: unknown[] = [];
   worker.on('message', (message: { job: unknown }) => done.push(message.job));
   await expect.poll(() => done).toEqual([1, 2, 3]);

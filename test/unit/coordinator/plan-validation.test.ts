@@ -7,14 +7,19 @@ import { checkedSince, planValidation, wasRightSince } from '../../../coordinato
 import type { TaskKind, TaskState } from '../../../coordinator/jobs/task-states.ts';
 import { type Note, NoteSchema } from '../../../proto/gen/holdfast/v1/records_pb.ts';
 
-function note(beginUs: bigint, findingCount = 0n, ranges: readonly (readonly [number, number])[] = []): Note {
+function note(
+  beginUs: bigint,
+  findingCount = 0n,
+  ranges: readonly (readonly [number, number])[] = [],
+  endUs = beginUs,
+): Note {
   const logs = ranges.map(([begin, end]) => ({
     partitionGroup: 'p0',
     timeline: 1,
     begin: BigInt(begin),
     end: BigInt(end),
   }));
-  return create(NoteSchema, { kind: { case: 'validated', value: { beginUs, findingCount, logs } } });
+  return create(NoteSchema, { kind: { case: 'validated', value: { beginUs, endUs, findingCount, logs } } });
 }
 
 const KEY = { tenantId: 1n, fullSetId: 1n, setId: 1n };
@@ -58,6 +63,35 @@ describe('the plan of a validation', () => {
     ]);
   });
 
+  test('what was found right by one that began before another had found damage is read again', () => {
+    const bad = note(60n, 1n, [], 80n);
+    expect(wasRightSince([bad, note(70n)], 10n)).toBe(false);
+    expect(wasRightSince([bad, note(80n)], 10n)).toBe(true);
+    expect(wasRightSince([bad, note(80n), note(75n)], 10n)).toBe(false);
+    expect(checkedSince([bad, note(70n, 0n, [[0, 30]])], 'p0', 10n)).toEqual([]);
+    expect(checkedSince([bad, note(80n, 0n, [[0, 30]])], 'p0', 10n)).toHaveLength(1);
+  });
+
+  test('what was checked of a round is not expected to be read', () => {
+    const planned = (notes: readonly Note[], sinceUs?: bigint) => {
+      const until = { timeline: 2, lsn: 1000n };
+      const group = { partitionGroup: 'p0', bytes: 900n, until };
+      return planValidation([], [{ round: 7n, groups: [group], notes }], sinceUs).tasks[0]?.bytes;
+    };
+    expect(planned([], 10n)).toBe(900n);
+    expect(planned([note(20n, 0n, [[100, 990]])], 10n)).toBe(10n);
+    expect(planned([note(20n, 0n, [[100, 990]])])).toBe(900n);
+    const inParts = [
+      note(20n, 0n, [[0, 150]]),
+      note(30n, 0n, [
+        [140, 200],
+        [300, 400],
+      ]),
+    ];
+    expect(planned(inParts, 10n)).toBe(700n);
+    expect(planned([note(20n, 0n, [[0, 5000]])], 10n)).toBe(0n);
+  });
+
   test('log of other groups, and what was checked too long ago, is read again', () => {
     const notes = [note(5n, 0n, [[0, 10]]), note(20n, 0n, [[10, 20]]), note(30n, 0n, [[20, 40]])];
     expect(checkedSince(notes, 'p0', 10n)).toMatchObject([{ begin: 10n, end: 40n }]);
@@ -84,7 +118,9 @@ describe('the plan of a validation', () => {
           ),
         );
         const lastBad = given.findLastIndex(({ bad }) => bad);
-        const holding = given.filter(({ beginUs }, index) => index > lastBad && beginUs >= 10n);
+        const badUs = given.filter(({ bad }) => bad).map(({ beginUs }) => beginUs);
+        const fromUs = [10n, ...badUs].reduce((a, b) => (a > b ? a : b));
+        const holding = given.filter(({ beginUs }, index) => index > lastBad && beginUs >= fromUs);
         const found = checkedSince(notes, 'p0', 10n);
         for (let at = 0; at < 90; at += 1) {
           const covered = holding.some(({ ranges }) =>

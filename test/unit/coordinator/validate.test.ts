@@ -1,5 +1,5 @@
 /** VALIDATE as the coordinator does it: jobs, agents, notes at the destination, findings in views and events. */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
@@ -69,11 +69,11 @@ async function jobs(): Promise<Record<string, unknown>[]> {
   return rows.toSorted((a, b) => Number(a['job_id']) - Number(b['job_id']));
 }
 
-async function notes(place: 'set' | 'round' = 'set') {
+async function notes(place: 'set' | 'round' = 'set', setId = 1n) {
   await using medium = await openMedium(`file://${directory}/dest`);
   const where =
     place === 'set'
-      ? ({ kind: 'set', key: SET } as const)
+      ? ({ kind: 'set', key: { ...SET, fullSetId: setId, setId } } as const)
       : ({ kind: 'round', key: { tenantId: 1001n, round: 1n } } as const);
   return await readNotes(medium, ROOT, where);
 }
@@ -268,4 +268,90 @@ test('an agent that loses its task gets it again as another attempt, and the job
   agent.comeBack();
   await coordinator.until('the end', async () => (await jobs()).at(-1)?.['status'] === 'FINISHED');
   expect((await coordinator.view('cdb_ob_backup_validation_task')).map((row) => row['attempt'])).toContain(2);
+}, 60_000);
+
+const DAMAGE = {
+  code: 'DATA_CORRUPT',
+  object: 'c/1/x/macro_block_1.2',
+  offset: 4096n,
+  message: 'c/1/x/macro_block_1.2 at offset 4096: wrong checksum',
+};
+
+test('a set that another set’s validation names as damaged is not left out, until it was read again', async () => {
+  await coordinator.run({ kind: 'backup', mode: 'full', tenants: 'all', plusArchivelog: false, wait: true });
+  agent.options.validate = async (task) => await say(task);
+  await coordinator.run(VALIDATE);
+  agent.options.validate = async (task) => await say(task, [{ ...DAMAGE, backupSetIds: [1n, 2n] }]);
+  const second = { ...VALIDATE, object: { kind: 'backupSet', id: 2n } } as const;
+  await expect(coordinator.run(second)).rejects.toMatchObject({ code: 'DATA_CORRUPT' });
+  for (const setId of [1n, 2n])
+    expect((await notes('set', setId)).at(-1)).toMatchObject({ kind: { value: { findingCount: 1n } } });
+  agent.options.validate = async (task) => await say(task);
+  seen.length = 0;
+  await coordinator.run({ ...ONE_SET, maxAge: '1d' });
+  await coordinator.run({ ...VALIDATE, maxAge: '1d' });
+  expect(seen.map(({ subject }) => subject)).toMatchObject([
+    { case: 'set', value: { backupSetId: 1n } },
+    { case: 'set', value: { backupSetId: 2n } },
+    { case: 'log' },
+  ]);
+  expect((await jobs()).at(-1)).toMatchObject({ status: 'FINISHED', skipped: '1' });
+}, 60_000);
+
+test('what was found before CANCEL VALIDATE is noted and told; what was read to its end is noted as right', async () => {
+  agent.options.validate = async (task) => {
+    if (task.subject.case === 'log') return await Promise.withResolvers<never>().promise;
+    return await say(task, task.subject.value?.backupSetId === 1n ? [{ ...DAMAGE, backupSetIds: [1n] }] : []);
+  };
+  const before = (await notes('set', 2n)).length;
+  await coordinator.run({ ...VALIDATE, wait: false });
+  const job = BigInt(Number((await jobs()).at(-1)?.['job_id']));
+  const tasks = async () =>
+    (await coordinator.view('cdb_ob_backup_validation_task')).filter((row) => row['job_id'] === Number(job));
+  await coordinator.until('the log is read', async () =>
+    (await tasks()).some((row) => row['status'] === 'RUNNING' && row['log_archive_round'] === 1),
+  );
+  await coordinator.run({ kind: 'cancelValidate', job });
+  await coordinator.until('the end', async () => (await jobs()).at(-1)?.['status'] === 'CANCELLED');
+  expect((await jobs()).at(-1)).toMatchObject({ result: 'CANCELLED', finding_count: 1 });
+  expect((await notes()).at(-1)).toMatchObject({ jobId: job, kind: { value: { findingCount: 1n } } });
+  expect((await notes('set', 2n)).slice(before)).toMatchObject([{ kind: { value: { findingCount: 0n } } }]);
+  expect((await notes('round')).at(-1)?.jobId).not.toBe(job);
+  const told = (await coordinator.view('cdb_ob_event_history'))
+    .toSorted((a, b) => Number(a['event_id']) - Number(b['event_id']))
+    .map((row) => String(row['event']))
+    .filter((event) => event.startsWith('validation_'));
+  expect(told.slice(-3)).toEqual(['validation_started', 'validation_finding', 'validation_cancelled']);
+  seen.length = 0;
+  agent.options.validate = async (task) => await say(task);
+  await coordinator.run({ ...ONE_SET, maxAge: '1d' });
+  expect(seen).toHaveLength(1);
+}, 60_000);
+
+test('CANCEL VALIDATE ends without the destination, and says that what was found is not noted', async () => {
+  agent.options.validate = async (task) => {
+    if (task.subject.case === 'log') return await Promise.withResolvers<never>().promise;
+    return await say(task, [{ ...DAMAGE, backupSetIds: [1n] }]);
+  };
+  await coordinator.run({ ...VALIDATE, wait: false });
+  const job = BigInt(Number((await jobs()).at(-1)?.['job_id']));
+  await coordinator.until('the log is read', async () =>
+    (await coordinator.view('cdb_ob_backup_validation_task')).some(
+      (row) => row['job_id'] === Number(job) && row['status'] === 'RUNNING' && row['log_archive_round'] === 1,
+    ),
+  );
+  await rename(join(directory, 'dest'), join(directory, 'away'));
+  try {
+    await coordinator.run({ kind: 'cancelValidate', job });
+    await coordinator.until('the end', async () => (await jobs()).at(-1)?.['status'] === 'CANCELLED');
+  } finally {
+    await rename(join(directory, 'away'), join(directory, 'dest'));
+  }
+  expect((await notes()).at(-1)?.jobId).not.toBe(job);
+  const events = (await coordinator.view('cdb_ob_event_history')).filter(
+    (row) => row['event'] === 'validation_cancelled',
+  );
+  expect(events.map((row) => row['message'])).toContainEqual(
+    expect.stringMatching(/was cancelled; findings until then: 2; not noted at the destination: /),
+  );
 }, 60_000);

@@ -1409,7 +1409,7 @@ export const NoteSchema: GenMessage<Note> = /*@__PURE__*/
   messageDesc(file_holdfast_v1_records, 31);
 
 /**
- * All of it was read and checked.
+ * Nothing found: all of it was read and checked. Else: what of it was read, by whatever validation found the damage.
  *
  * @generated from message holdfast.v1.ValidatedNote
  */
