@@ -70,6 +70,9 @@ class Scan {
     else if (this.#file === undefined) this.#describe(record);
     else if (record.type === RECORD.logBlock) this.#addBlock(record, this.#file);
     else if (record.type === RECORD.logCheckpoint) this.#addCheckpoint(record, this.#file);
+    else if (record.type === RECORD.fileHeader || record.type === RECORD.logFile)
+      // No version writes these twice: the first append was repeated, after it had come through.
+      throw corrupt(this.#source, record.offset, 'the beginning of the log file stands there once more');
     else throw unknown(this.#source, record.offset, `a ${recordName(record.type)} record in a log file`);
     this.position = record.offset + record.header.headerBytes + record.header.codedBytes;
   }

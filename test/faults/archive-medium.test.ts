@@ -22,6 +22,7 @@ import { readArchivedSegment } from '../../agent/restore/archived-file.ts';
 import { waitFor } from '../../cli/demo/wait.ts';
 import { defined } from '../../foundation/assert.ts';
 import { type Clock, systemClock } from '../../foundation/clock.ts';
+import type { HoldfastError } from '../../foundation/errors.ts';
 import { type Lsn, parseLsn, segmentName, toLsn } from '../../foundation/lsn.ts';
 import { LogLookup } from '../../storage-layout/clog/lookup.ts';
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
@@ -323,9 +324,10 @@ class Life {
     for (const archiver of this.#running.splice(0)) {
       if (this.#random.next() < 0.5) archiver.drain('SHUTTING_DOWN');
       else archiver.abort();
-      const outcome = await archiver.result.catch((error: unknown) => error);
+      const outcome = await archiver.result.catch((error: unknown) => error as HoldfastError); // as runArchiveTask throws
       const ended = ['CANCELLED', 'SHUTTING_DOWN', 'LOG_ARCHIVE_LEADER_CHANGED'];
-      expect(ended, String(outcome)).toContain((outcome as { code?: string }).code);
+      const told = 'code' in outcome ? outcome : `it ended by itself: ${outcome.interruptedReason}`;
+      expect(ended, String(told)).toContain('code' in outcome ? outcome.code : '');
     }
   }
 
