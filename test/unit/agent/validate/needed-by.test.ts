@@ -96,6 +96,7 @@ test("an increment's validation names the sets before it that share a block, and
 test('a lost file is needed by all that name any of it; a cut one by those that name what is behind', async () => {
   expect(await setsOf(missing(file(1)))).toEqual([1n, 2n]);
   expect(await setsOf(cutOff(file(1), 150))).toEqual([1n, 2n]);
+  expect(await setsOf(cutOff(file(1), 50))).toEqual([1n, 2n]); // nothing that set 2 names is at the cut itself
   expect(await setsOf(cutOff(file(1), 250))).toEqual([1n]);
 });
 
