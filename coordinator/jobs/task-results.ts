@@ -62,9 +62,14 @@ export async function applyProgress(
     case 'restore':
       await keepProgress(tx, task, messageToJson(RestoreProgressSchema, reported.kind.value));
       return;
-    case 'validate':
-      await keepProgress(tx, task, messageToJson(ValidateProgressSchema, reported.kind.value));
+    case 'validate': {
+      // What an attempt had found before it was lost stays known until one has read everything (V4).
+      const { findingCount: known } = messageFromJson(ValidateProgressSchema, task.progress ?? {});
+      const { value } = reported.kind;
+      const findingCount = known > value.findingCount ? known : value.findingCount;
+      await keepProgress(tx, task, messageToJson(ValidateProgressSchema, { ...value, findingCount }));
       return;
+    }
     case undefined:
   }
 }

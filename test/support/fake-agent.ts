@@ -22,6 +22,7 @@ import {
   type StartTask,
   type TaskProgress,
   type TaskResult,
+  type ValidateProgress,
   type ValidateResult,
   ValidateResultSchema,
   type ValidateTask,
@@ -65,7 +66,7 @@ export type FakeAgentOptions = {
   /** Seals log files when it is asked to, with change maps in which nothing was changed; default: it never does. */
   readonly seals?: boolean;
   /** What a validation says; default: that nothing is wrong. */
-  validate?: (task: ValidateTask) => Promise<ValidateResult>;
+  validate?: (task: ValidateTask, report: (progress: ValidateProgress) => void) => Promise<ValidateResult>;
   /** What the checks find wrong. */
   failedCheck?: string;
   /** What heartbeats and archive reports say besides what every fake agent says; may change at any time. */
@@ -325,7 +326,9 @@ export class FakeAgent implements AsyncDisposable {
     await this.options.holdBackup;
     if (this.#tasks.get(task.taskId)?.attempt !== task.attempt) return; // cancelled meanwhile
     try {
-      const made = await (this.options.copy ?? fakeCopy)(backup, (value) => this.#tell(task, value));
+      const made = await (this.options.copy ?? fakeCopy)(backup, (value) =>
+        this.#tell(task, { case: 'backup', value }),
+      );
       const systemIdentifier =
         made.systemIdentifier === 0n ? this.#systemOf(backup.partitionGroup) : made.systemIdentifier;
       const value = create(BackupResultSchema, { backup: { ...made, systemIdentifier } });
@@ -336,9 +339,9 @@ export class FakeAgent implements AsyncDisposable {
     }
   }
 
-  #tell({ taskId, attempt }: StartTask, value: BackupProgress): void {
+  #tell({ taskId, attempt }: StartTask, kind: TaskProgress['kind']): void {
     if (this.#tasks.get(taskId)?.attempt !== attempt) return;
-    const progress = { taskId, attempt, timeUs: nowUs(), kind: { case: 'backup', value } } as const;
+    const progress = { taskId, attempt, timeUs: nowUs(), kind } as const;
     this.#send({ case: 'taskProgress', value: { $typeName: 'holdfast.v1.TaskProgress', ...progress } }).catch(
       () => undefined, // the stream broke: its reader says so
     );
@@ -347,7 +350,9 @@ export class FakeAgent implements AsyncDisposable {
   async #validate(task: StartTask, validation: ValidateTask): Promise<void> {
     const right = async () =>
       create(ValidateResultSchema, { beginUs: nowUs(), endUs: nowUs(), bytes: 1000n });
-    const value = await (this.options.validate ?? right)(validation);
+    const value = await (this.options.validate ?? right)(validation, (progress) =>
+      this.#tell(task, { case: 'validate', value: progress }),
+    );
     if (this.#tasks.get(task.taskId)?.attempt === task.attempt) this.#end(task, { case: 'validate', value });
   }
 

@@ -7,7 +7,11 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { findSets } from '../../../coordinator/destination/validation-subjects.ts';
 import { planValidation } from '../../../coordinator/jobs/plan-validation.ts';
 import type { StatementOf } from '../../../coordinator/sql/statements.ts';
-import { ValidateResultSchema, type ValidateTask } from '../../../proto/gen/holdfast/v1/agent_pb.ts';
+import {
+  ValidateProgressSchema,
+  ValidateResultSchema,
+  type ValidateTask,
+} from '../../../proto/gen/holdfast/v1/agent_pb.ts';
 import { openMedium } from '../../../storage-layout/media/open.ts';
 import { readNotes } from '../../../storage-layout/records/notes.ts';
 import { tree } from '../../../storage-layout/tree.ts';
@@ -268,6 +272,36 @@ test('an agent that loses its task gets it again as another attempt, and the job
   agent.comeBack();
   await coordinator.until('the end', async () => (await jobs()).at(-1)?.['status'] === 'FINISHED');
   expect((await coordinator.view('cdb_ob_backup_validation_task')).map((row) => row['attempt'])).toContain(2);
+}, 60_000);
+
+test('what a lost attempt had found is noted when the next one is cancelled before it finds it again', async () => {
+  let findingCount = 3n;
+  agent.options.validate = (_, report) => {
+    const bytesDone = findingCount === 0n ? 20n : 10n;
+    report(create(ValidateProgressSchema, { bytesDone, bytesTotal: 100n, findingCount }));
+    return Promise.withResolvers<never>().promise;
+  };
+  await coordinator.run({ ...ONE_SET, wait: false });
+  const job = (await jobs()).at(-1)?.['job_id'];
+  const tasks = async () =>
+    (await coordinator.view('cdb_ob_backup_validation_task')).filter((row) => row['job_id'] === job);
+  await coordinator.until('findings', async () => (await tasks()).some((row) => row['finding_count'] === 3));
+  findingCount = 0n;
+  agent.goAway();
+  await agent.forget();
+  agent.comeBack();
+  await coordinator.until('the next attempt', async () =>
+    (await tasks()).some((row) => row['attempt'] === 2 && row['bytes_done'] === 20),
+  );
+  await coordinator.run({ kind: 'cancelValidate', job: BigInt(Number(job)) });
+  await coordinator.until('the end', async () => (await jobs()).at(-1)?.['status'] === 'CANCELLED');
+  expect((await notes()).at(-1)).toMatchObject({
+    jobId: BigInt(Number(job)),
+    kind: { value: { findingCount: 3n } },
+  });
+  agent.options.validate = async (task) => await say(task);
+  await coordinator.run(VALIDATE); // it is right after all
+  expect((await notes()).at(-1)).toMatchObject({ kind: { value: { findingCount: 0n } } });
 }, 60_000);
 
 const DAMAGE = {
