@@ -8,14 +8,17 @@ import { Worker } from 'node:worker_threads';
 /** A thread's garbage is small and short-lived; its blocks live outside the heap. Saves some 7 MB each. */
 const LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 } as const;
 
+/** The others are started when there is something to do for them: there may be less than was thought. */
+const MAX_SPARES = 2;
+
 export class Threads implements AsyncDisposable {
   readonly #file: URL;
   readonly #spares = new Set<Worker>();
 
-  /** `spareCount`: started at once. */
-  constructor(file: URL, spareCount = 0) {
+  /** `expected`: how many will be taken, as far as is known; the first of them are started at once. */
+  constructor(file: URL, expected = 0) {
     this.#file = file;
-    for (let count = 0; count < spareCount; count += 1) this.#addSpare();
+    for (let count = 0; count < Math.min(expected, MAX_SPARES); count += 1) this.#addSpare();
   }
 
   /** A thread that is given its settings, a spare one if there is one. It is the caller's from now on. */

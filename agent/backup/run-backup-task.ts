@@ -79,7 +79,8 @@ export async function runBackupTask(
   const scope = scopeOf(window, signal);
   const { start } = window.started;
   progress.begin(start);
-  const [facts, listing] = await Promise.all([instance.facts(scope), instance.listFiles(scope)]);
+  const facts = await instance.facts(scope);
+  const listing = await instance.listFiles(scope);
   const counters = new Counters();
   await using limited = limitCopy(context, task);
   const redo = redoOf(context, task, progress);
@@ -110,7 +111,7 @@ export async function runBackupTask(
   progress.send('STOP', totals, counters);
   const stopped = await window.stop(scope);
   const indexed = await copy.writeIndex(stopped, signal);
-  await indexed.named.checkAreThere(medium, target, signal);
+  await redo.untilDone(0, () => indexed.named.checkAreThere(medium, target, signal), signal);
   const backup = await describe({ begun, window, stopped, facts, indexed }, signal);
   context.logger.info(
     {

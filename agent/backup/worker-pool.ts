@@ -9,15 +9,16 @@ import type { FromWorker, SubTaskCopy, ToWorker, WorkerSettings } from './worker
 
 const WORKER_FILE = new URL('copy-worker.ts', import.meta.url);
 
-/** For the functions of this file; `spareCount` are started at once. */
-export function copyThreads(spareCount: number): Threads {
-  return new Threads(WORKER_FILE, spareCount);
+/** For the functions of this file. */
+export function copyThreads(expected: number): Threads {
+  return new Threads(WORKER_FILE, expected);
 }
 
 /**
  * Copies the sub tasks as they come, on up to `workerCount` threads, a further one for each sub task that is known;
- * `onCopied` is told each copy when it is durable, in no order. One whose destination failed is done again, as long as `redo` says so. The first other failure, or an aborted
- * `signal`, ends all at once: files that were not finished stay behind as garbage that no index names.
+ * `onCopied` is told each copy when it is durable, in no order. One whose destination failed is done again, as long as `redo`
+ * says so. The first other failure, or an aborted `signal`, ends all at once: files that were not finished stay behind as
+ * garbage that no index names.
  */
 export async function runSubTasks(
   threads: Threads,

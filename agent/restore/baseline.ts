@@ -64,8 +64,6 @@ export type BaselineProgress = {
 };
 
 const MAX_WORKERS = 16;
-/** Threads that are started before it is known how much there is to do. */
-const MAX_SPARES = 2;
 
 /** The threads of a baseline; the first are started at once. */
 export class BaselineThreads implements AsyncDisposable {
@@ -73,9 +71,9 @@ export class BaselineThreads implements AsyncDisposable {
   readonly compare: Threads;
 
   constructor({ delta, concurrency }: Pick<BaselinePlace, 'delta' | 'concurrency'>) {
-    const spares = Math.min(workerCount({ concurrency }), MAX_SPARES);
-    this.blocks = blockThreads(delta ? 0 : spares);
-    this.compare = compareThreads(delta ? spares : 0);
+    const expected = workerCount({ concurrency });
+    this.blocks = blockThreads(delta ? 0 : expected);
+    this.compare = compareThreads(delta ? expected : 0);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

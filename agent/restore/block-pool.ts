@@ -4,8 +4,8 @@ import { Threads } from '../threads.ts';
 import type { BlockJob, BlockWorkerData, BlockWorkerMessage } from './block-job.ts';
 
 /** For a `BlockPool`. */
-export function blockThreads(spareCount: number): Threads {
-  return new Threads(new URL('./block-worker.ts', import.meta.url), spareCount);
+export function blockThreads(expected: number): Threads {
+  return new Threads(new URL('./block-worker.ts', import.meta.url), expected);
 }
 
 export class BlockPool extends JobPool<BlockJob, BlockWorkerMessage> {

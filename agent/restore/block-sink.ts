@@ -8,8 +8,8 @@ import type { CompareWorkerMessage } from './compare-worker.ts';
 const COMPARE_FILE = new URL('compare-worker.ts', import.meta.url);
 
 /** For a `ComparingSink`. */
-export function compareThreads(spareCount: number): Threads {
-  return new Threads(COMPARE_FILE, spareCount);
+export function compareThreads(expected: number): Threads {
+  return new Threads(COMPARE_FILE, expected);
 }
 
 export interface BlockSink extends AsyncDisposable {

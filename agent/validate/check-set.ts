@@ -52,8 +52,6 @@ import type { ValidationReporter } from './progress.ts';
 
 const WORKER_FILE = new URL('check-worker.ts', import.meta.url);
 const MAX_WORKERS = 16;
-/** Threads that are started before it is known how much there is to check. */
-const MAX_SPARES = 2;
 
 export type SetSubject = {
   /** May hold credentials: never logged. */
@@ -81,7 +79,7 @@ export async function checkSet(
   signal: AbortSignal,
 ): Promise<CheckedSet> {
   const { medium, root, key, partitionGroup } = subject;
-  await using threads = new Threads(WORKER_FILE, Math.min(workerCount(subject), MAX_SPARES));
+  await using threads = new Threads(WORKER_FILE, workerCount(subject));
   reporter.set({ phase: 'META' });
   const published = await checkCommitPoint(medium, root, key, partitionGroup, findings, signal);
   if (published === undefined) return { published, databases: new Map() };
