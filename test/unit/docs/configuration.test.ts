@@ -1,4 +1,4 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import type { z } from 'zod';
@@ -6,6 +6,7 @@ import { agentConfigSchema } from '../../../agent/config.ts';
 import { coordinatorConfigSchema } from '../../../coordinator/config.ts';
 import { PARAMETERS } from '../../../coordinator/parameters/table.ts';
 import { knownKeys, loadYamlConfig } from '../../../foundation/yaml-config.ts';
+import { codeIn, readDocument, sectionsOf, tablesOf } from '../../support/documents.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
 
@@ -20,10 +21,9 @@ function documentedKeys(schema: z.ZodType, path: readonly PropertyKey[] = [], pr
 }
 
 /** The first column of the tables under a heading. */
-async function keysUnder(heading: string): Promise<string[]> {
-  const text = await readFile(join(ROOT, 'docs', 'configuration.md'), 'utf8');
-  const section = text.split(/^## /m).find((part) => part.startsWith(heading)) ?? '';
-  return [...section.matchAll(/^\| `([^`]+)` \|/gm)].map((match) => match[1] ?? '');
+async function keysUnder(heading: string): Promise<readonly string[]> {
+  const section = sectionsOf(await readDocument('docs/configuration.md')).get(heading) ?? '';
+  return tablesOf(section).flatMap((rows) => rows.flatMap(([first = '']) => codeIn(first)));
 }
 
 test('docs/configuration.md has every key of coordinator.yaml, and no other', async () => {
