@@ -1,7 +1,6 @@
 /** ROTATE BACKUP KEY at a whole coordinator, over key records that are wrapped in every way. */
 import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { rotateBackupKey } from '../../../coordinator/commands/rotate-key.ts';
@@ -15,35 +14,24 @@ import {
 } from '../../../storage-layout/encryption/key-records.ts';
 import type { Wrappers } from '../../../storage-layout/encryption/wrapping.ts';
 import { openMedium } from '../../../storage-layout/media/open.ts';
-import { CoordinatorInTest } from '../../support/coordinator-in-test.ts';
-import { FakeAgent } from '../../support/fake-agent.ts';
+import type { CoordinatorInTest } from '../../support/coordinator-in-test.ts';
+import { startTenant, type TenantInTest } from '../../support/tenant-in-test.ts';
 
 const { signal } = new AbortController();
 const ROOT = { clusterName: 'c', clusterId: 1n };
 const TENANT = 1001n;
 const TIMEOUT_MS = 120_000;
 
+let tenant: TenantInTest | undefined;
 let directory: string;
 let coordinator: CoordinatorInTest;
-let agent: FakeAgent;
 
 beforeAll(async () => {
-  directory = await mkdtemp(join(tmpdir(), 'holdfast-rotate-'));
-  await mkdir(join(directory, 'dest'));
-  coordinator = await CoordinatorInTest.start(join(directory, 'state'));
-  agent = new FakeAgent({ address: `127.0.0.1:${coordinator.port}`, tenant: 'orders', token: 'shared' });
-  await coordinator.until('the leader', async () =>
-    (await coordinator.view('dba_ob_partition_groups')).some((group) => group['role'] === 'LEADER'),
-  );
-  const value = `file://${directory}/dest`;
-  await coordinator.run({ kind: 'setParameter', name: 'backup_dest', value });
+  tenant = await startTenant('rotate', { archives: false });
+  ({ directory, coordinator } = tenant);
 }, TIMEOUT_MS);
 
-afterAll(async () => {
-  await agent?.[Symbol.asyncDispose]();
-  await coordinator?.[Symbol.asyncDispose]();
-  await rm(directory, { recursive: true, force: true });
-});
+afterAll(async () => await tenant?.[Symbol.asyncDispose]());
 
 /** What the statement tells. */
 async function rotate(

@@ -1,7 +1,4 @@
 /** BACKUP SYNTHETIC at a whole coordinator, with an agent that copies nothing. */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import {
   BackupInfoSchema,
@@ -11,37 +8,26 @@ import {
 import { openMedium } from '../../../storage-layout/media/open.ts';
 import { readInfo } from '../../../storage-layout/records/info-file.ts';
 import { tree } from '../../../storage-layout/tree.ts';
-import { CoordinatorInTest } from '../../support/coordinator-in-test.ts';
-import { FakeAgent, fakeCopy } from '../../support/fake-agent.ts';
+import type { CoordinatorInTest } from '../../support/coordinator-in-test.ts';
+import { type FakeAgent, fakeCopy } from '../../support/fake-agent.ts';
+import { startTenant, type TenantInTest } from '../../support/tenant-in-test.ts';
 
 const ROOT = { clusterName: 'c', clusterId: 1n };
 const TENANT = 1001n;
 const BACKUP = { kind: 'backup', tenants: 'all', plusArchivelog: false, wait: true } as const;
 const TIMEOUT_MS = 120_000;
 
+let tenant: TenantInTest | undefined;
 let directory: string;
 let coordinator: CoordinatorInTest;
 let agent: FakeAgent;
 
 beforeAll(async () => {
-  directory = await mkdtemp(join(tmpdir(), 'holdfast-synthetic-'));
-  await mkdir(join(directory, 'dest'));
-  coordinator = await CoordinatorInTest.start(join(directory, 'state'));
-  agent = new FakeAgent({ address: `127.0.0.1:${coordinator.port}`, tenant: 'orders', token: 'shared' });
-  await coordinator.until('the leader', async () =>
-    (await coordinator.view('dba_ob_partition_groups')).some((group) => group['role'] === 'LEADER'),
-  );
-  const value = `file://${directory}/dest`;
-  await coordinator.run({ kind: 'setParameter', name: 'backup_dest', value });
-  await coordinator.run({ kind: 'archiveLog', tenants: 'all' });
-  await coordinator.until('a round', async () => (await coordinator.roundState()) === 'DOING');
+  tenant = await startTenant('synthetic', { archives: true });
+  ({ directory, coordinator, agent } = tenant);
 }, TIMEOUT_MS);
 
-afterAll(async () => {
-  await agent?.[Symbol.asyncDispose]();
-  await coordinator?.[Symbol.asyncDispose]();
-  await rm(directory, { recursive: true, force: true });
-});
+afterAll(async () => await tenant?.[Symbol.asyncDispose]());
 
 async function row(setId: number): Promise<Record<string, unknown> | undefined> {
   return (await coordinator.sets()).find((each) => each['bs_key'] === setId);
