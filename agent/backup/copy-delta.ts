@@ -18,8 +18,8 @@ import { readExtent } from './source-file.ts';
 /** A page between two changed ones is read along: at most as many bytes again as are wanted. */
 const MAX_GAP_PAGES = 1;
 
-/** The whole block's place in the entry of a copied delta: the index of the backup before has it. */
-const PLACE_OF_BEFORE: MacroBlockPlace = {
+/** The whole block's place in the entry of a copied delta, or of a block that is as before: the index of the backup before has it. */
+export const PLACE_OF_BEFORE: MacroBlockPlace = {
   setId: 0n,
   subTaskId: 0,
   offset: 0,

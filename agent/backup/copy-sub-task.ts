@@ -8,17 +8,19 @@ import type { ExtentFacts } from '../../engine/engine.ts';
 import { PAGE_BYTES } from '../../engine/postgres/pages.ts';
 import type { Clock } from '../../foundation/clock.ts';
 import { toLsn } from '../../foundation/lsn.ts';
+import type { FileCiphers } from '../../storage-layout/encryption/key-ring.ts';
 import type { Compression } from '../../storage-layout/macroblock/compress.ts';
 import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../storage-layout/macroblock/index.ts';
 import { MacroBlockFileWriter } from '../../storage-layout/macroblock/writer.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
-import { copyDelta } from './copy-delta.ts';
+import { copyDelta, PLACE_OF_BEFORE } from './copy-delta.ts';
 import type { Counters } from './counters.ts';
 import { checkUntilStill } from './page-check.ts';
 import type { Piece, SubTask } from './plan.ts';
 import { readExtent, SourceFile } from './source-file.ts';
 import type { Throttle } from './throttle.ts';
+import { isAsBefore } from './unchanged-block.ts';
 import type { EndFound, SuspectFound, VanishedFile } from './worker-protocol.ts';
 
 const PAGES_PER_MACROBLOCK = MACROBLOCK_BYTES / PAGE_BYTES;
@@ -34,6 +36,7 @@ export type CopyContext = {
   readonly counters: Counters;
   readonly throttle: Throttle;
   readonly clock: Clock;
+  readonly ciphers: FileCiphers;
   readonly buffer: Buffer;
 };
 
@@ -131,15 +134,22 @@ async function copyExtent(
     const pageInFile = block * PAGES_PER_MACROBLOCK + pageNo;
     found.suspects.push({ fileNumber, path, macroblock: block, pageInFile, pageLsn });
   }
-  const place = await writer.append(extent, { fileNumber: piece.fileNumber, blockNumber: block });
-  found.entries.push({
-    ...place,
-    newestPageLsn: facts.newestPageLsn,
-    pageCheckFailed: false, // decided when the end of the log is known
-  });
-  context.counters.add('plainBytes', place.plainBytes);
-  context.counters.add('storedBytes', place.storedBytes);
+  const name = { fileNumber: piece.fileNumber, blockNumber: block };
+  const checked = { newestPageLsn: facts.newestPageLsn, pageCheckFailed: false }; // decided when the end of the log is known
+  context.counters.add('plainBytes', extent.length);
   context.counters.add('macroblocks', 1);
+  const before = piece.before?.find(({ blockNumber }) => blockNumber === block);
+  if (
+    before !== undefined &&
+    facts.suspects.length === 0 &&
+    (await isAsBefore(context, extent, before, signal))
+  ) {
+    found.entries.push({ ...PLACE_OF_BEFORE, ...name, ...checked, plainBytes: extent.length });
+    return;
+  }
+  const place = await writer.append(extent, name);
+  found.entries.push({ ...place, ...checked });
+  context.counters.add('storedBytes', place.storedBytes);
   await context.throttle.spend(place.storedBytes, signal);
 }
 

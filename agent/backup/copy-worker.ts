@@ -6,6 +6,7 @@ import { parentPort } from 'node:worker_threads';
 import { defined } from '../../foundation/assert.ts';
 import { systemClock } from '../../foundation/clock.ts';
 import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors.ts';
+import { FileCiphers } from '../../storage-layout/encryption/key-ring.ts';
 import { parseCompression } from '../../storage-layout/macroblock/compress.ts';
 import {
   ENTRY_BYTES,
@@ -38,7 +39,7 @@ function post(message: FromWorker, transfer: readonly ArrayBuffer[] = []): void 
 
 async function run(): Promise<void> {
   await using destination = new Destination();
-  const common: Omit<CopyContext, 'counters' | 'medium'> = {
+  const common: Omit<CopyContext, 'counters' | keyof Opened> = {
     ...settings,
     compression: parseCompression(settings.compression),
     throttle: new Throttle(new SharedLimits(settings.limits).shareOf(settings.workerCount), systemClock),
@@ -51,7 +52,7 @@ async function run(): Promise<void> {
     let context: CopyContext;
     let copied: CopiedBlocks;
     try {
-      context = { ...common, counters, medium: await destination.open() };
+      context = { ...common, counters, ...(await destination.open()) };
       copied = await copyBlocks(context, subTask, never);
     } catch (error) {
       giveBack(counters, subTask, error);
@@ -72,14 +73,19 @@ async function run(): Promise<void> {
   await closing;
 }
 
+type Opened = { readonly medium: Medium; readonly ciphers: FileCiphers };
+
 /** Opened for the first sub task: the parent had it open, so when it is not there it has gone away. */
 class Destination implements AsyncDisposable {
-  #medium: Medium | undefined;
+  #opened: Opened | undefined;
 
-  async open(): Promise<Medium> {
+  async open(): Promise<Opened> {
     try {
-      this.#medium ??= await openKeyedMedium(settings.destinationUri, settings.keys, never);
-      return this.#medium;
+      if (this.#opened === undefined) {
+        const medium = await openKeyedMedium(settings.destinationUri, settings.keys, never);
+        this.#opened = { medium, ciphers: new FileCiphers(medium) };
+      }
+      return this.#opened;
     } catch (cause) {
       if (!isError(cause, 'INVALID_BACKUP_DEST')) throw cause;
       throw new HoldfastError('DESTINATION_IO', cause.message, { cause });
@@ -87,7 +93,7 @@ class Destination implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#medium?.[Symbol.asyncDispose]();
+    await this.#opened?.medium[Symbol.asyncDispose]();
   }
 }
 

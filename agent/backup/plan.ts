@@ -6,7 +6,11 @@
  * towards the end (a share of what is left, not below a floor), so that workers end together.
  */
 import type { DataFile } from '../../engine/engine.ts';
-import { MACROBLOCK_BYTES, MAX_MACROBLOCKS_PER_FILE } from '../../storage-layout/macroblock/index.ts';
+import {
+  MACROBLOCK_BYTES,
+  MAX_MACROBLOCKS_PER_FILE,
+  type MacroBlockEntry,
+} from '../../storage-layout/macroblock/index.ts';
 import { countPages, PAGE_BYTES } from '../../storage-layout/macroblock/page-map.ts';
 
 /** A file of the listing with its number in this backup set. */
@@ -24,6 +28,8 @@ export type Piece = {
   readonly endBlock: number;
   /** Of one macroblock: only these pages are copied, as a delta (storage-layout/macroblock/page-map.ts). */
   readonly pages?: Uint8Array;
+  /** Of macroblocks that are read whole: what the backup before has, where it may be the same (unchanged-block.ts). */
+  readonly before?: readonly MacroBlockEntry[];
 };
 
 export type SubTask = {
@@ -95,13 +101,20 @@ export async function* groupPieces(
         piece.endBlock,
         beginBlock + Math.min(room, MAX_MACROBLOCKS_PER_FILE - blocks),
       );
-      gathered.push({ ...piece, beginBlock, endBlock });
+      gathered.push(partOf(piece, beginBlock, endBlock));
       blocks += endBlock - beginBlock;
       bytes += piece.pages === undefined ? bytesOf(piece, beginBlock, endBlock) : pageBytes(piece.pages);
       beginBlock = endBlock;
     }
   }
   if (gathered.length > 0) yield finish();
+}
+
+function partOf({ before, ...piece }: Piece, beginBlock: number, endBlock: number): Piece {
+  const part = { ...piece, beginBlock, endBlock };
+  const known =
+    before?.filter(({ blockNumber }) => blockNumber >= beginBlock && blockNumber < endBlock) ?? [];
+  return known.length === 0 ? part : { ...part, before: known };
 }
 
 function bytesOf(piece: Piece, beginBlock: number, endBlock: number): number {

@@ -6,7 +6,11 @@
  */
 import type { DataFile } from '../../../engine/engine.ts';
 import type { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
-import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../../storage-layout/macroblock/index.ts';
+import {
+  MACROBLOCK_BYTES,
+  MAX_MACROBLOCKS_PER_FILE,
+  type MacroBlockEntry,
+} from '../../../storage-layout/macroblock/index.ts';
 import {
   addPageMap,
   addPages,
@@ -17,6 +21,7 @@ import {
   PAGE_MAP_BYTES,
 } from '../../../storage-layout/macroblock/page-map.ts';
 import { blockCount, type Piece, pieceOf } from '../plan.ts';
+import { isWorthComparing } from '../unchanged-block.ts';
 import type { IncrementFile } from './file-numbers.ts';
 
 export type BlockPlan =
@@ -68,7 +73,25 @@ export async function* planPieces(
     if (file.kind === 'control') continue; // copied last, by itself
     const total = blockCount(file.sizeBytes);
     if (isCompared(file)) yield* planFile(file, total, before, mapsOf(file.path), onKept);
-    else if (total > 0) yield pieceOf(file, 0, total);
+    else yield* planWhole(file, total, before);
+  }
+}
+
+/** A file that is read whole, a macroblock file's worth at a time. */
+async function* planWhole(
+  file: IncrementFile,
+  total: number,
+  before: EntryStream,
+): AsyncGenerator<Piece, void, undefined> {
+  for (let begin = 0; begin < total; begin += MAX_MACROBLOCKS_PER_FILE) {
+    const end = Math.min(begin + MAX_MACROBLOCKS_PER_FILE, total);
+    const known: MacroBlockEntry[] = [];
+    for (let block = begin; file.isKept && block < end; block += 1) {
+      const entry = await before.find(file.fileNumber, block);
+      if (entry !== undefined && isWorthComparing(entry)) known.push(entry);
+    }
+    const piece = pieceOf(file, begin, end);
+    yield known.length === 0 ? piece : { ...piece, before: known };
   }
 }
 

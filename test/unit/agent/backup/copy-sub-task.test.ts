@@ -1,9 +1,11 @@
 /** What a copy does when the database changes files under its hands. A fake clock stands in for the wait between reads. */
 
+import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { mkdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { isBasedOnBefore } from '../../../../agent/backup/copy-delta.ts';
 import { type CopiedBlocks, copyBlocks } from '../../../../agent/backup/copy-sub-task.ts';
 import { Counters } from '../../../../agent/backup/counters.ts';
 import type { Piece } from '../../../../agent/backup/plan.ts';
@@ -11,8 +13,11 @@ import { Throttle } from '../../../../agent/backup/throttle.ts';
 import { PAGE_BYTES, pageChecksum } from '../../../../engine/postgres/pages.ts';
 import { systemClock } from '../../../../foundation/clock.ts';
 import { crc32c } from '../../../../storage-layout/crc32c.ts';
+import { FileCiphers } from '../../../../storage-layout/encryption/key-ring.ts';
 import { MACROBLOCK_BYTES } from '../../../../storage-layout/macroblock/index.ts';
 import { openMedium } from '../../../../storage-layout/media/open.ts';
+import { tree } from '../../../../storage-layout/tree.ts';
+import { damage } from '../../../support/damage.ts';
 import { makeTestDirectory } from '../../../support/postgres.ts';
 
 let directory: string;
@@ -102,7 +107,66 @@ test('a link in the place of a file is not followed', async () => {
   await expect(copy(piece(1))).rejects.toMatchObject({ code: 'BACKUP_FAILED' });
 });
 
-async function copy(wanted: Piece, onWait: () => void = () => undefined): Promise<CopiedBlocks> {
+describe('a block that is read whole, and is as the set before has it', () => {
+  const bytes = randomBytes(2 * MACROBLOCK_BYTES + 10_000);
+
+  /** Copies `now` where `bytes` was copied before. Returns the numbers of the blocks that were stored. */
+  async function stored(
+    now: Buffer,
+    between: (first: CopiedBlocks) => Promise<CopiedBlocks['entries']>,
+  ): Promise<number[]> {
+    await writeFile(path, bytes);
+    const file: Piece = { ...piece(bytes.length), kind: 'other' };
+    const first = await copy(file);
+    const before = await between(first);
+    await writeFile(path, now);
+    const { entries, writer } = await copy({ ...file, before }, undefined, 2);
+    expect(entries.map(({ plainBytes }) => plainBytes)).toEqual(
+      first.entries.map(({ plainBytes }) => plainBytes),
+    );
+    const own = entries.filter((entry) => !isBasedOnBefore(entry));
+    expect(writer.blockCount).toBe(own.length);
+    return own.map(({ blockNumber }) => blockNumber);
+  }
+
+  test('is not stored again, one with another byte is', async () => {
+    const now = Buffer.from(bytes);
+    now.writeUInt8(now.readUInt8(MACROBLOCK_BYTES + 77) ^ 1, MACROBLOCK_BYTES + 77);
+    expect(await stored(now, async ({ entries }) => await Promise.resolve(entries))).toEqual([1]);
+  });
+
+  test('is stored again when only its checksum is the same', async () => {
+    const now = randomBytes(bytes.length);
+    const sameChecksums = ({ entries }: CopiedBlocks) =>
+      entries.map((entry) => {
+        const begin = entry.blockNumber * MACROBLOCK_BYTES;
+        return { ...entry, crc32c: crc32c(now.subarray(begin, begin + entry.plainBytes)) };
+      });
+    expect(await stored(now, async (first) => await Promise.resolve(sameChecksums(first)))).toEqual([
+      0, 1, 2,
+    ]);
+  });
+
+  test('is stored again when what is there is damaged, or gone', async () => {
+    const root = { clusterName: 'test', clusterId: 1n };
+    const key = tree.macroBlock(root, { tenantId: 1n, fullSetId: 1n, setId: 1n }, 'main', 1);
+    const file = join(directory, 'destination', key);
+    const damaged = (how: 'flip' | 'delete') => async (first: CopiedBlocks) => {
+      await damage(file, how); // in the middle: of block 1
+      return first.entries;
+    };
+    expect(await stored(bytes, damaged('flip'))).toEqual([1]);
+    await rm(join(directory, 'destination'), { recursive: true });
+    await mkdir(join(directory, 'destination'));
+    expect(await stored(bytes, damaged('delete'))).toEqual([0, 1, 2]);
+  });
+});
+
+async function copy(
+  wanted: Piece,
+  onWait: () => void = () => undefined,
+  subTaskId = 1,
+): Promise<CopiedBlocks> {
   await using medium = await openMedium(`file://${join(directory, 'destination')}`);
   const clock = {
     ...systemClock,
@@ -114,6 +178,7 @@ async function copy(wanted: Piece, onWait: () => void = () => undefined): Promis
   const copied = await copyBlocks(
     {
       medium,
+      ciphers: new FileCiphers(medium),
       root: { clusterName: 'test', clusterId: 1n },
       setKey: { tenantId: 1n, fullSetId: 1n, setId: 1n },
       group: 'main',
@@ -124,7 +189,7 @@ async function copy(wanted: Piece, onWait: () => void = () => undefined): Promis
       clock,
       buffer: Buffer.alloc(MACROBLOCK_BYTES),
     },
-    { subTaskId: 1, pieces: [wanted] },
+    { subTaskId, pieces: [wanted] },
     new AbortController().signal,
   );
   await copied.writer.close();
