@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { openSourceSet, readFileBlocks } from '../agent/restore/backup-set.ts';
 import type { Lsn } from '../foundation/lsn.ts';
 import { FileKind } from '../proto/gen/holdfast/v1/records_pb.ts';
-import { MACROBLOCK_BYTES } from '../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES } from '../storage-layout/macroblock/entry.ts';
 import { openMedium } from '../storage-layout/media/open.ts';
 import { ARCHIVE_GROUP, ARCHIVE_ROOT, ARCHIVE_ROUND } from '../test/support/archiver.ts';
 import { FULL_SET } from './holdfast-set.ts';

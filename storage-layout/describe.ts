@@ -16,7 +16,7 @@ import {
   type MacroblockChanges,
 } from './clog/change-map.ts';
 import { decodeBlockPlaces } from './clog/index.ts';
-import { decodeMacroBlockEntries, type MacroBlockPlace } from './macroblock/index.ts';
+import { decodeMacroBlockEntries, type MacroBlockPlace } from './macroblock/entry.ts';
 import type { Medium } from './media/medium.ts';
 import { decodeFileEnd, decodeFileHeader, RECORD } from './records/framing.ts';
 import type { RecordSource } from './records/header.ts';

@@ -22,13 +22,8 @@ import {
   type NewLogIndex,
   writeLogIndex,
 } from '../../storage-layout/clog/index.ts';
-import {
-  dataKey,
-  type FileName,
-  findNames,
-  type LogFile,
-  readLogFile,
-} from '../../storage-layout/clog/log-file.ts';
+import { dataKey, type FileName, findNames, type LogFile } from '../../storage-layout/clog/log-file.ts';
+import { readLogFile } from '../../storage-layout/clog/read-log-file.ts';
 import { scanLogFile } from '../../storage-layout/clog/scan.ts';
 import { beginFile } from '../../storage-layout/encryption/key-ring.ts';
 import { RECORD } from '../../storage-layout/records/types.ts';

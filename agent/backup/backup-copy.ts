@@ -10,13 +10,9 @@ import { join } from 'node:path';
 import type { BackupStop, InstanceIdentity, LogPoint } from '../../engine/engine.ts';
 import { parseTablespaceMap } from '../../engine/postgres/restore/tablespaces.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
+import { decodeMacroBlockEntries, type MacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
 import { EntryStream } from '../../storage-layout/macroblock/entry-stream.ts';
-import {
-  decodeMacroBlockEntries,
-  type IndexChunk,
-  type MacroBlockEntry,
-  writeMacroBlockIndex,
-} from '../../storage-layout/macroblock/index.ts';
+import { type IndexChunk, writeMacroBlockIndex } from '../../storage-layout/macroblock/index.ts';
 import { parseHistory } from '../../storage-layout/plan/lineage.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import { copyControlFile } from './control-file-copy.ts';

@@ -3,7 +3,7 @@
 import { toLsn } from '../../foundation/lsn.ts';
 import { crc32c } from '../../storage-layout/crc32c.ts';
 import type { Compression } from '../../storage-layout/macroblock/compress.ts';
-import { ENTRY_BYTES, encodeMacroBlockEntry } from '../../storage-layout/macroblock/index.ts';
+import { ENTRY_BYTES, encodeMacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
 import { MacroBlockFileWriter } from '../../storage-layout/macroblock/writer.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';

@@ -1,7 +1,7 @@
 /** Copies the changed pages of one macroblock as a delta: only they are read, and what lies in small gaps between them. */
 import { type Lsn, toLsn } from '../../foundation/lsn.ts';
 import { packDelta } from '../../storage-layout/macroblock/delta.ts';
-import { MACROBLOCK_BYTES, type MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES, type MacroBlockPlace } from '../../storage-layout/macroblock/entry.ts';
 import {
   countPages,
   cutPages,

@@ -8,9 +8,8 @@ import type { ExtentFacts } from '../../engine/engine.ts';
 import { PAGE_BYTES } from '../../engine/postgres/pages.ts';
 import type { Clock } from '../../foundation/clock.ts';
 import { toLsn } from '../../foundation/lsn.ts';
-import type { FileCiphers } from '../../storage-layout/encryption/key-ring.ts';
 import type { Compression } from '../../storage-layout/macroblock/compress.ts';
-import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
 import { MacroBlockFileWriter } from '../../storage-layout/macroblock/writer.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
@@ -20,7 +19,7 @@ import { checkUntilStill } from './page-check.ts';
 import type { Piece, SubTask } from './plan.ts';
 import { readExtent, SourceFile } from './source-file.ts';
 import type { Throttle } from './throttle.ts';
-import { isAsBefore } from './unchanged-block.ts';
+import type { BlocksBefore } from './unchanged-block.ts';
 import type { EndFound, SuspectFound, VanishedFile } from './worker-protocol.ts';
 
 const PAGES_PER_MACROBLOCK = MACROBLOCK_BYTES / PAGE_BYTES;
@@ -36,7 +35,7 @@ export type CopyContext = {
   readonly counters: Counters;
   readonly throttle: Throttle;
   readonly clock: Clock;
-  readonly ciphers: FileCiphers;
+  readonly blocksBefore: BlocksBefore;
   readonly buffer: Buffer;
 };
 
@@ -142,7 +141,7 @@ async function copyExtent(
   if (
     before !== undefined &&
     facts.suspects.length === 0 &&
-    (await isAsBefore(context, extent, before, signal))
+    (await context.blocksBefore.isSame(context, extent, before, signal))
   ) {
     found.entries.push({ ...PLACE_OF_BEFORE, ...name, ...checked, plainBytes: extent.length });
     return;

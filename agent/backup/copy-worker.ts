@@ -6,14 +6,13 @@ import { parentPort } from 'node:worker_threads';
 import { defined } from '../../foundation/assert.ts';
 import { systemClock } from '../../foundation/clock.ts';
 import { HoldfastError, isError, toHoldfastError } from '../../foundation/errors.ts';
-import { FileCiphers } from '../../storage-layout/encryption/key-ring.ts';
 import { parseCompression } from '../../storage-layout/macroblock/compress.ts';
 import {
   ENTRY_BYTES,
   encodeMacroBlockEntry,
   MACROBLOCK_BYTES,
   type MacroBlockEntry,
-} from '../../storage-layout/macroblock/index.ts';
+} from '../../storage-layout/macroblock/entry.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
 import { tree } from '../../storage-layout/tree.ts';
@@ -26,6 +25,7 @@ import type { SubTask } from './plan.ts';
 import { writeOwnIndex } from './resume/own-index.ts';
 import { mayBeRedone } from './resume/redo.ts';
 import { SharedLimits, Throttle } from './throttle.ts';
+import { BlocksBefore } from './unchanged-block.ts';
 import type { FromWorker, ToWorker, WorkerSettings } from './worker-protocol.ts';
 
 const port = defined(parentPort, 'the port of a worker thread');
@@ -73,7 +73,7 @@ async function run(): Promise<void> {
   await closing;
 }
 
-type Opened = { readonly medium: Medium; readonly ciphers: FileCiphers };
+type Opened = { readonly medium: Medium; readonly blocksBefore: BlocksBefore };
 
 /** Opened for the first sub task: the parent had it open, so when it is not there it has gone away. */
 class Destination implements AsyncDisposable {
@@ -83,7 +83,7 @@ class Destination implements AsyncDisposable {
     try {
       if (this.#opened === undefined) {
         const medium = await openKeyedMedium(settings.destinationUri, settings.keys, never);
-        this.#opened = { medium, ciphers: new FileCiphers(medium) };
+        this.#opened = { medium, blocksBefore: new BlocksBefore(medium) };
       }
       return this.#opened;
     } catch (cause) {

@@ -3,7 +3,7 @@
  * the backup counts. A share that was away for a moment, on whatever node, leaves a file on the disk below its mount point.
  */
 import { HoldfastError } from '../../foundation/errors.ts';
-import type { MacroBlockEntry, MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
+import type { MacroBlockEntry, MacroBlockPlace } from '../../storage-layout/macroblock/entry.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import { checkMountFile } from '../mount-file.ts';

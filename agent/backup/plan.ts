@@ -10,7 +10,7 @@ import {
   MACROBLOCK_BYTES,
   MAX_MACROBLOCKS_PER_FILE,
   type MacroBlockEntry,
-} from '../../storage-layout/macroblock/index.ts';
+} from '../../storage-layout/macroblock/entry.ts';
 import { countPages, PAGE_BYTES } from '../../storage-layout/macroblock/page-map.ts';
 
 /** A file of the listing with its number in this backup set. */

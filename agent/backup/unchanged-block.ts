@@ -5,9 +5,9 @@
  */
 import { type ErrorCode, isError } from '../../foundation/errors.ts';
 import { crc32c } from '../../storage-layout/crc32c.ts';
-import type { FileCiphers } from '../../storage-layout/encryption/key-ring.ts';
+import { FileCiphers } from '../../storage-layout/encryption/key-ring.ts';
 import { isStoredWhole } from '../../storage-layout/macroblock/delta.ts';
-import type { MacroBlockEntry } from '../../storage-layout/macroblock/index.ts';
+import type { MacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
 import { decodeMacroBlock } from '../../storage-layout/macroblock/reader.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
@@ -24,11 +24,9 @@ const UNREADABLE: readonly ErrorCode[] = [
   'BACKUP_INVALID_PASSWORD',
 ];
 
-/** Where the set before is, and what it is read with. */
-export type BeforeContext = {
-  readonly medium: Medium;
-  readonly ciphers: FileCiphers;
+type Place = {
   readonly root: TreeRoot;
+  /** Of the set that is made: the one before has the same full set. */
   readonly setKey: SetKey;
   readonly group: string;
   readonly throttle: Throttle;
@@ -39,28 +37,44 @@ export function isWorthComparing(before: MacroBlockEntry): boolean {
   return before.storedBytes >= SMALLEST_STORED_BYTES && !before.pageCheckFailed && isStoredWhole(before);
 }
 
-/**
- * True when `extent` is what the set before has for the block. False too when that cannot be read, or is damaged: then the
- * block is stored anew. Throws when `signal` fires.
- */
-export async function isAsBefore(
-  context: BeforeContext,
-  extent: Buffer,
-  before: MacroBlockEntry,
-  signal: AbortSignal,
-): Promise<boolean> {
-  if (extent.length !== before.plainBytes || crc32c(extent) !== before.crc32c) return false;
-  const { medium, ciphers, root, setKey, group, throttle } = context;
-  const key = tree.macroBlock(root, { ...setKey, setId: before.setId }, group, before.subTaskId);
-  await throttle.spend(before.storedBytes, signal);
-  try {
-    const end = before.offset + before.storedBytes;
-    const stored = await medium.readRange(key, before.offset, end, undefined, signal);
-    const into = Buffer.allocUnsafe(before.plainBytes);
-    return decodeMacroBlock(stored, before, into, key, await ciphers.of(key)).equals(extent);
-  } catch (error) {
-    signal.throwIfAborted();
-    if (isError(error, ...UNREADABLE)) return false;
-    throw error;
+/** Reads blocks of earlier sets of the full set; its buffers are kept from block to block. */
+export class BlocksBefore {
+  readonly #medium: Medium;
+  readonly #ciphers: FileCiphers;
+  #stored: Buffer = NOTHING;
+  #plain: Buffer = NOTHING;
+
+  constructor(medium: Medium) {
+    this.#medium = medium;
+    this.#ciphers = new FileCiphers(medium);
+  }
+
+  /**
+   * True when `extent` is what the set before has for the block. False too when that cannot be read, or is damaged: then the
+   * block is stored anew. Throws when `signal` fires.
+   */
+  async isSame(
+    { root, setKey, group, throttle }: Place,
+    extent: Buffer,
+    before: MacroBlockEntry,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    if (extent.length !== before.plainBytes || crc32c(extent) !== before.crc32c) return false;
+    const { setId, subTaskId, offset, storedBytes, plainBytes } = before;
+    const key = tree.macroBlock(root, { ...setKey, setId }, group, subTaskId);
+    await throttle.spend(storedBytes, signal);
+    try {
+      if (this.#stored.length < storedBytes) this.#stored = Buffer.allocUnsafeSlow(storedBytes);
+      if (this.#plain.length < plainBytes) this.#plain = Buffer.allocUnsafeSlow(plainBytes);
+      const stored = await this.#medium.readRange(key, offset, offset + storedBytes, this.#stored, signal);
+      const cipher = await this.#ciphers.of(key, signal);
+      return decodeMacroBlock(stored, before, this.#plain, key, cipher).equals(extent);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (isError(error, ...UNREADABLE)) return false;
+      throw error;
+    }
   }
 }
+
+const NOTHING = Buffer.alloc(0);

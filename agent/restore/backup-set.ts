@@ -17,12 +17,9 @@ import {
   FileListSchema,
   type PartitionGroupBackup,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
+import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
 import { EntryStream } from '../../storage-layout/macroblock/entry-stream.ts';
-import {
-  MACROBLOCK_BYTES,
-  type MacroBlockEntry,
-  readIndexChunks,
-} from '../../storage-layout/macroblock/index.ts';
+import { readIndexChunks } from '../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { RECORD } from '../../storage-layout/records/framing.ts';
 import { readInfo } from '../../storage-layout/records/info-file.ts';

@@ -17,7 +17,7 @@ import { toLsn, toTimeline } from '../../foundation/lsn.ts';
 import { type BackupFile, type BackupMeta, FileKind } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { crc32c } from '../../storage-layout/crc32c.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
-import { MACROBLOCK_BYTES } from '../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES } from '../../storage-layout/macroblock/entry.ts';
 import type { Threads } from '../threads.ts';
 import {
   type FileBlocks,

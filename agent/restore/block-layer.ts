@@ -8,7 +8,7 @@ import { HoldfastError } from '../../foundation/errors.ts';
 import type { FileCipher } from '../../storage-layout/encryption/cipher.ts';
 import { FileCiphers } from '../../storage-layout/encryption/key-ring.ts';
 import { applyDelta, baseBytes, deltaBytes } from '../../storage-layout/macroblock/delta.ts';
-import type { MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
+import type { MacroBlockPlace } from '../../storage-layout/macroblock/entry.ts';
 import { decodeMacroBlock, type PlannedRead, planReads } from '../../storage-layout/macroblock/reader.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { tree } from '../../storage-layout/tree.ts';

@@ -1,7 +1,7 @@
 /** A worker thread of a delta restore: compares the blocks of one job after the other with what stands in the files. */
 import { parentPort } from 'node:worker_threads';
 import { assert } from '../../foundation/assert.ts';
-import { MACROBLOCK_BYTES } from '../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES } from '../../storage-layout/macroblock/entry.ts';
 import type { Failed } from '../job-pool.ts';
 import { plainError } from '../plain-error.ts';
 import { threadSettings } from '../thread-settings.ts';

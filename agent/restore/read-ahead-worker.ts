@@ -2,8 +2,8 @@
 import { parentPort } from 'node:worker_threads';
 import { defined } from '../../foundation/assert.ts';
 import { HoldfastError, isError } from '../../foundation/errors.ts';
-import { LogBuffers, type LogChunkRead, readLogFile } from '../../storage-layout/clog/log-file.ts';
 import type { LogStretch } from '../../storage-layout/clog/lookup.ts';
+import { LogBuffers, type LogChunkRead, readLogFile } from '../../storage-layout/clog/read-log-file.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
 import { plainError } from '../plain-error.ts';

@@ -3,7 +3,7 @@
  * They begin on a page of memory, as writes past the page cache want it, and are kept from job to job: fresh memory costs
  * page faults.
  */
-import { MACROBLOCK_BYTES } from '../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES } from '../../storage-layout/macroblock/entry.ts';
 
 /** One that is filled and some that are written: enough to keep both the core and the disk busy. */
 const BUFFERS = 4;

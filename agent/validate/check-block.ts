@@ -13,7 +13,7 @@ import {
   MACROBLOCK_BYTES,
   type MacroBlockName,
   type MacroBlockPlace,
-} from '../../storage-layout/macroblock/index.ts';
+} from '../../storage-layout/macroblock/entry.ts';
 import { hasPage } from '../../storage-layout/macroblock/page-map.ts';
 import { decodeMacroBlock } from '../../storage-layout/macroblock/reader.ts';
 import type { BlockFinding, CheckedBlock, CheckedFile, CheckWorkerData } from './check-job.ts';

@@ -1,7 +1,7 @@
 /** What travels between a validation and its worker threads. Plain data: it is cloned. */
 import type { Lsn } from '../../foundation/lsn.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
-import type { MacroBlockEntry } from '../../storage-layout/macroblock/index.ts';
+import type { MacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
 import type { Failed } from '../job-pool.ts';
 import type { NewFinding } from './findings.ts';
 

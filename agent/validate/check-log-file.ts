@@ -5,8 +5,9 @@
 import { isDeepStrictEqual } from 'node:util';
 import { type Lsn, toLsn } from '../../foundation/lsn.ts';
 import type { LogBlockPlace, LogFileFacts, LogFileIndex } from '../../storage-layout/clog/index.ts';
-import { dataKey, type FileName, type LogFile, readLogFile } from '../../storage-layout/clog/log-file.ts';
+import { dataKey, type FileName, type LogFile } from '../../storage-layout/clog/log-file.ts';
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
+import { readLogFile } from '../../storage-layout/clog/read-log-file.ts';
 import { type IgnoredTail, scanLogFile } from '../../storage-layout/clog/scan.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import type { LogPlace } from '../archive/place.ts';

@@ -24,7 +24,7 @@ import { combineCrc32c } from '../../storage-layout/crc32c.ts';
 import { setKeyPlace } from '../../storage-layout/encryption/key-records.ts';
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
 import { isStoredWhole } from '../../storage-layout/macroblock/delta.ts';
-import type { MacroBlockEntry, MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
+import type { MacroBlockEntry, MacroBlockPlace } from '../../storage-layout/macroblock/entry.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import type { SetKey, TreeRoot } from '../../storage-layout/tree.ts';
 import { JobPool } from '../job-pool.ts';

@@ -7,7 +7,7 @@ import { parentPort } from 'node:worker_threads';
 import { assert, defined } from '../../foundation/assert.ts';
 import { isError } from '../../foundation/errors.ts';
 import { FileCiphers } from '../../storage-layout/encryption/key-ring.ts';
-import { MACROBLOCK_BYTES, type MacroBlockPlace } from '../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES, type MacroBlockPlace } from '../../storage-layout/macroblock/entry.ts';
 import { type PlannedRead, planReads } from '../../storage-layout/macroblock/reader.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';

@@ -6,7 +6,8 @@
 import { type BackupInfo, BackupInfoSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import type { LogRange } from '../../storage-layout/clog/ranges.ts';
 import { windowOf } from '../../storage-layout/clog/set-window.ts';
-import { type MacroBlockPlace, readMacroBlockIndex } from '../../storage-layout/macroblock/index.ts';
+import type { MacroBlockPlace } from '../../storage-layout/macroblock/entry.ts';
+import { readMacroBlockIndex } from '../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { listSets } from '../../storage-layout/plan/tenant-history.ts';
 import { readInfoIfThere } from '../../storage-layout/records/info-file.ts';

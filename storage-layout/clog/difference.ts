@@ -1,7 +1,7 @@
 /** Comparing two copies of the same log. */
 import { isError } from '../../foundation/errors.ts';
 import { type Lsn, toLsn } from '../../foundation/lsn.ts';
-import type { LogChunkRead } from './log-file.ts';
+import type { LogChunkRead } from './read-log-file.ts';
 
 type Chunks = AsyncGenerator<LogChunkRead, void, undefined>;
 

@@ -42,14 +42,12 @@ import {
 import { recordName } from '../records/types.ts';
 import { type RoundKey, type TreeRoot, tree } from '../tree.ts';
 import { type ChangeMapParts, type ChangeSummary, encodeChangeMap } from './change-map.ts';
+import { REPAIR_HINT } from './repair-hint.ts';
 
 const BLOCK_BYTES = 24;
 const BLOCKS_PER_CHUNK = Math.floor(CHUNK_BYTES / BLOCK_BYTES);
 /** Holds the summary and the block places of nearly every index. */
 const HEAD_BYTES = 32 * 1024;
-/** What helps when an index cannot be used: its data are enough to make it anew. */
-export const REPAIR_HINT =
-  'If the log file itself is whole, `holdfast repair clog` makes the index anew from it.';
 const CHANGES_COMPRESSION = 'zstd:1';
 
 export type LogBlockPlace = {

@@ -21,15 +21,13 @@ import {
   dataKey,
   fileLabel,
   findNames,
-  LogBuffers,
-  type LogChunkRead,
   type LogFile,
   type LogFilesPlace,
-  readLogFile,
 } from './log-file.ts';
 import { OpenedFiles } from './opened-files.ts';
 import { promiseBehind, promiseOfNone } from './promise.ts';
 import { findGaps, joinPieces, type LogOverlap, type LogRange, planPieces } from './ranges.ts';
+import { LogBuffers, type LogChunkRead, readLogFile } from './read-log-file.ts';
 import { type Found, findRuns, firstWithLog, type Run, search } from './runs.ts';
 
 /** How many of a run's last files are asked for their newest checkpoint, and how many of them may have none. */

@@ -5,7 +5,7 @@
  * then each page of the delta takes its place.
  */
 import { assert } from '../../foundation/assert.ts';
-import type { MacroBlockEntry } from './index.ts';
+import type { MacroBlockEntry } from './entry.ts';
 import { countPages, hasPage, MAX_PAGES, PAGE_BYTES } from './page-map.ts';
 
 /** Plain length of the base: what its record holds. */

@@ -1,6 +1,7 @@
 /** The entries of an index one by one, decoded when they are asked for: a large index leaves nothing behind in memory. */
 import { corrupt } from '../records/header.ts';
-import { decodeMacroBlockEntry, ENTRY_BYTES, type IndexChunk, type MacroBlockEntry } from './index.ts';
+import { decodeMacroBlockEntry, ENTRY_BYTES, type MacroBlockEntry } from './entry.ts';
+import type { IndexChunk } from './index.ts';
 
 export class EntryStream {
   readonly #chunks: AsyncIterator<IndexChunk>;

@@ -4,7 +4,7 @@ import type { FileCipher } from '../encryption/cipher.ts';
 import { decodeData, RECORD } from '../records/framing.ts';
 import { corrupt, decodeHeader, HEADER_BYTES } from '../records/header.ts';
 import { recordName } from '../records/types.ts';
-import { encodeBlockName, type MacroBlockName, type MacroBlockPlace } from './index.ts';
+import { encodeBlockName, type MacroBlockName, type MacroBlockPlace } from './entry.ts';
 
 /**
  * Decodes the record that `stored` is into `into` (at least `entry.plainBytes` long), and returns that part of it. Checks

@@ -23,9 +23,9 @@ import {
   decodeMacroBlockEntry,
   ENTRY_BYTES,
   encodeMacroBlockEntry,
-  type IndexChunk,
   type MacroBlockEntry,
-} from './index.ts';
+} from './entry.ts';
+import type { IndexChunk } from './index.ts';
 
 const FILES_PER_RECORD = 2000;
 

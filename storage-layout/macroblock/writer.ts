@@ -19,7 +19,7 @@ import {
   MAX_MACROBLOCKS_PER_FILE,
   type MacroBlockName,
   type MacroBlockPlace,
-} from './index.ts';
+} from './entry.ts';
 
 const BATCH_BYTES = 4 * 1024 * 1024;
 const KEPT_BUFFERS = 4;

@@ -15,7 +15,8 @@ import { readServerState, type ServerState } from '../../cli/demo/database-state
 import { stopServer } from '../../engine/postgres/server-process.ts';
 import { toLsn } from '../../foundation/lsn.ts';
 import type { PartitionGroupBackup } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import { type MacroBlockEntry, readMacroBlockIndex } from '../../storage-layout/macroblock/index.ts';
+import type { MacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
+import { readMacroBlockIndex } from '../../storage-layout/macroblock/index.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import {

@@ -24,11 +24,8 @@ import {
   FileListSchema,
   type PartitionGroupBackup,
 } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import {
-  MACROBLOCK_BYTES,
-  type MacroBlockEntry,
-  readMacroBlockIndex,
-} from '../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
+import { readMacroBlockIndex } from '../../storage-layout/macroblock/index.ts';
 import { decodeMacroBlock } from '../../storage-layout/macroblock/reader.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';

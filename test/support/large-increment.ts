@@ -13,15 +13,14 @@ import { planPieces } from '../../agent/backup/increment/plan.ts';
 import { evenTasks, groupPieces } from '../../agent/backup/plan.ts';
 import type { DataFile } from '../../engine/engine.ts';
 import { toLsn } from '../../foundation/lsn.ts';
-import { EntryStream } from '../../storage-layout/macroblock/entry-stream.ts';
 import {
   ENTRY_BYTES,
   encodeMacroBlockEntry,
   MACROBLOCK_BYTES,
   type MacroBlockEntry,
-  readIndexChunks,
-  writeMacroBlockIndex,
-} from '../../storage-layout/macroblock/index.ts';
+} from '../../storage-layout/macroblock/entry.ts';
+import { EntryStream } from '../../storage-layout/macroblock/entry-stream.ts';
+import { readIndexChunks, writeMacroBlockIndex } from '../../storage-layout/macroblock/index.ts';
 import { addPages, emptyPageMap, MAX_PAGES } from '../../storage-layout/macroblock/page-map.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';

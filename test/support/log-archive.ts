@@ -1,7 +1,8 @@
 /** An archive of which a test looks at every file: what production code reads of it comes from the same lookup. */
 import type { Lsn, Timeline } from '../../foundation/lsn.ts';
-import type { LogChunkRead, LogFile } from '../../storage-layout/clog/log-file.ts';
+import type { LogFile } from '../../storage-layout/clog/log-file.ts';
 import { type LogCoverage, LogLookup } from '../../storage-layout/clog/lookup.ts';
+import type { LogChunkRead } from '../../storage-layout/clog/read-log-file.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import type { RoundKey, TreeRoot } from '../../storage-layout/tree.ts';
 

@@ -21,7 +21,7 @@ import {
   MACROBLOCK_BYTES,
   type MacroBlockEntry,
   type MacroBlockPlace,
-} from '../../storage-layout/macroblock/index.ts';
+} from '../../storage-layout/macroblock/entry.ts';
 import { decodeMacroBlock } from '../../storage-layout/macroblock/reader.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { listSets } from '../../storage-layout/plan/tenant-history.ts';

@@ -7,7 +7,7 @@ import { ChangeMapCollector } from '../../../engine/postgres/wal/change-map.ts';
 import { createLogInspector } from '../../../engine/postgres/wal/inspector.ts';
 import type { Lsn, Timeline } from '../../../foundation/lsn.ts';
 import type { ChangeWarnings, LogChange } from '../../../storage-layout/clog/change-map.ts';
-import type { LogChunkRead } from '../../../storage-layout/clog/log-file.ts';
+import type { LogChunkRead } from '../../../storage-layout/clog/read-log-file.ts';
 
 export type BoundaryChanges = {
   readonly warnings: ChangeWarnings;

@@ -1,5 +1,6 @@
 /** The index entries of what was copied, kept in a file until the index is written: sub task by sub task, in order. */
-import { ENTRY_BYTES, type IndexChunk } from '../../../storage-layout/macroblock/index.ts';
+import { ENTRY_BYTES } from '../../../storage-layout/macroblock/entry.ts';
+import type { IndexChunk } from '../../../storage-layout/macroblock/index.ts';
 import type { SubTaskCopy } from '../worker-protocol.ts';
 import { UnnamedFile } from './unnamed-file.ts';
 

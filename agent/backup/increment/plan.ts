@@ -5,12 +5,12 @@
  * database.
  */
 import type { DataFile } from '../../../engine/engine.ts';
-import type { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
 import {
   MACROBLOCK_BYTES,
   MAX_MACROBLOCKS_PER_FILE,
   type MacroBlockEntry,
-} from '../../../storage-layout/macroblock/index.ts';
+} from '../../../storage-layout/macroblock/entry.ts';
+import type { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
 import {
   addPageMap,
   addPages,

@@ -7,7 +7,7 @@ import type { InstanceIdentity, LogPoint } from '../../../engine/engine.ts';
 import { formatLsn, type Lsn, toLsn, toTimeline } from '../../../foundation/lsn.ts';
 import type { SubTaskIndexInfo } from '../../../proto/gen/holdfast/v1/records_pb.ts';
 import type { LogRange } from '../../../storage-layout/clog/ranges.ts';
-import type { MacroBlockEntry } from '../../../storage-layout/macroblock/index.ts';
+import type { MacroBlockEntry } from '../../../storage-layout/macroblock/entry.ts';
 import { endOfPages, PAGE_MAP_BYTES } from '../../../storage-layout/macroblock/page-map.ts';
 import type { BlockId, SubTaskIndexHead } from '../../../storage-layout/macroblock/sub-task-index.ts';
 import { isBasedOnBefore } from '../copy-delta.ts';

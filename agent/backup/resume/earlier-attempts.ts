@@ -1,8 +1,9 @@
 /** What earlier attempts of a backup set have left at the destination: the indexes of their sub tasks. */
 import { HoldfastError, isError } from '../../../foundation/errors.ts';
 import type { SubTaskIndexInfo } from '../../../proto/gen/holdfast/v1/records_pb.ts';
+import type { MacroBlockEntry } from '../../../storage-layout/macroblock/entry.ts';
 import { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
-import type { IndexChunk, MacroBlockEntry } from '../../../storage-layout/macroblock/index.ts';
+import type { IndexChunk } from '../../../storage-layout/macroblock/index.ts';
 import {
   readSubTaskIndexChunks,
   readSubTaskIndexHead,

@@ -1,5 +1,5 @@
 /** The index that a sub task leaves beside its macroblock file (storage-layout/macroblock/sub-task-index.ts). */
-import type { MacroBlockEntry } from '../../../storage-layout/macroblock/index.ts';
+import type { MacroBlockEntry } from '../../../storage-layout/macroblock/entry.ts';
 import { type NamedFile, writeSubTaskIndex } from '../../../storage-layout/macroblock/sub-task-index.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';
 import { type SetKey, type TreeRoot, tree } from '../../../storage-layout/tree.ts';

@@ -4,7 +4,7 @@
  * first. Both go through the blocks in the order of the index, and hold none of them.
  */
 import type { Lsn } from '../../../foundation/lsn.ts';
-import type { MacroBlockEntry } from '../../../storage-layout/macroblock/index.ts';
+import type { MacroBlockEntry } from '../../../storage-layout/macroblock/entry.ts';
 import { PAGE_MAP_BYTES } from '../../../storage-layout/macroblock/page-map.ts';
 import { blockBytes } from '../increment/plan.ts';
 import type { Piece } from '../plan.ts';

@@ -1,6 +1,7 @@
 /** The blocks that an attempt takes over from an earlier one: planned once, written down durably, then left out of the copy. */
+
+import type { MacroBlockEntry } from '../../../storage-layout/macroblock/entry.ts';
 import { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
-import type { MacroBlockEntry } from '../../../storage-layout/macroblock/index.ts';
 import {
   type NamedFile,
   readSubTaskIndexChunks,

@@ -14,7 +14,7 @@ import {
   ENTRY_BYTES,
   encodeMacroBlockEntry,
   MACROBLOCK_BYTES,
-} from '../../../storage-layout/macroblock/index.ts';
+} from '../../../storage-layout/macroblock/entry.ts';
 import { decodeMacroBlock } from '../../../storage-layout/macroblock/reader.ts';
 import { MacroBlockFileWriter } from '../../../storage-layout/macroblock/writer.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';

@@ -11,7 +11,7 @@ import {
   MAX_MACROBLOCKS_PER_FILE,
   type MacroBlockEntry,
   type MacroBlockPlace,
-} from '../../../storage-layout/macroblock/index.ts';
+} from '../../../storage-layout/macroblock/entry.ts';
 
 /** The share of a file's bytes that must be live for it to be copied whole. */
 const MOSTLY_LIVE = 0.75;

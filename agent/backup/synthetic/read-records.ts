@@ -1,7 +1,7 @@
 /** Fetches the records of blocks and deltas, in as few ranged reads as possible. */
 import { defined } from '../../../foundation/assert.ts';
 import { HoldfastError, isError } from '../../../foundation/errors.ts';
-import type { MacroBlockPlace } from '../../../storage-layout/macroblock/index.ts';
+import type { MacroBlockPlace } from '../../../storage-layout/macroblock/entry.ts';
 import { planReads } from '../../../storage-layout/macroblock/reader.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';
 

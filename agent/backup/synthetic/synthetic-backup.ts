@@ -24,8 +24,9 @@ import {
 } from '../../../proto/gen/holdfast/v1/records_pb.ts';
 import { combineCrc32c } from '../../../storage-layout/crc32c.ts';
 import { opensAt } from '../../../storage-layout/encryption/key-ring.ts';
+import type { MacroBlockEntry } from '../../../storage-layout/macroblock/entry.ts';
 import { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
-import { type MacroBlockEntry, writeMacroBlockIndex } from '../../../storage-layout/macroblock/index.ts';
+import { writeMacroBlockIndex } from '../../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';
 import { openMedium } from '../../../storage-layout/media/open.ts';
 import { withDataKeys } from '../../../storage-layout/media/with-keys.ts';

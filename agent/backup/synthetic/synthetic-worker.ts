@@ -4,7 +4,7 @@ import { defined } from '../../../foundation/assert.ts';
 import { systemClock } from '../../../foundation/clock.ts';
 import { FileCiphers } from '../../../storage-layout/encryption/key-ring.ts';
 import { parseCompression } from '../../../storage-layout/macroblock/compress.ts';
-import { MACROBLOCK_BYTES } from '../../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES } from '../../../storage-layout/macroblock/entry.ts';
 import { openKeyedMedium } from '../../../storage-layout/media/with-keys.ts';
 import { plainError } from '../../plain-error.ts';
 import { threadSettings } from '../../thread-settings.ts';

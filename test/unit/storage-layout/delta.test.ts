@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { applyDelta, deltaBytes, packDelta } from '../../../storage-layout/macroblock/delta.ts';
-import { MACROBLOCK_BYTES } from '../../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES } from '../../../storage-layout/macroblock/entry.ts';
 import {
   addPageMap,
   addPages,

@@ -19,11 +19,8 @@ import {
 } from '../../../storage-layout/encryption/key-records.ts';
 import { type DataKey, readFileCipher, ringOf } from '../../../storage-layout/encryption/key-ring.ts';
 import { unlockSet } from '../../../storage-layout/encryption/unlock.ts';
-import {
-  type MacroBlockEntry,
-  readMacroBlockIndex,
-  writeMacroBlockIndex,
-} from '../../../storage-layout/macroblock/index.ts';
+import type { MacroBlockEntry } from '../../../storage-layout/macroblock/entry.ts';
+import { readMacroBlockIndex, writeMacroBlockIndex } from '../../../storage-layout/macroblock/index.ts';
 import { decodeMacroBlock } from '../../../storage-layout/macroblock/reader.ts';
 import { MacroBlockFileWriter } from '../../../storage-layout/macroblock/writer.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';

@@ -16,7 +16,7 @@ import {
   ENTRY_BYTES,
   encodeBlockName,
   encodeMacroBlockEntry,
-} from '../../../storage-layout/macroblock/index.ts';
+} from '../../../storage-layout/macroblock/entry.ts';
 import {
   type DecodedRecord,
   decodeFileEnd,

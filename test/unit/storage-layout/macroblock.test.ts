@@ -14,9 +14,8 @@ import {
   encodeMacroBlockEntry,
   MACROBLOCK_BYTES,
   type MacroBlockEntry,
-  readMacroBlockIndex,
-  writeMacroBlockIndex,
-} from '../../../storage-layout/macroblock/index.ts';
+} from '../../../storage-layout/macroblock/entry.ts';
+import { readMacroBlockIndex, writeMacroBlockIndex } from '../../../storage-layout/macroblock/index.ts';
 import { addPages, emptyPageMap } from '../../../storage-layout/macroblock/page-map.ts';
 import { decodeMacroBlock, planReads } from '../../../storage-layout/macroblock/reader.ts';
 import { MacroBlockFileWriter } from '../../../storage-layout/macroblock/writer.ts';

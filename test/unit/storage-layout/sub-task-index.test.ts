@@ -2,8 +2,8 @@ import { create } from '@bufbuild/protobuf';
 import { expect, it } from 'vitest';
 import { toLsn } from '../../../foundation/lsn.ts';
 import { SubTaskIndexInfoSchema } from '../../../proto/gen/holdfast/v1/records_pb.ts';
+import type { MacroBlockEntry } from '../../../storage-layout/macroblock/entry.ts';
 import { EntryStream } from '../../../storage-layout/macroblock/entry-stream.ts';
-import type { MacroBlockEntry } from '../../../storage-layout/macroblock/index.ts';
 import {
   readSubTaskIndexChunks,
   readSubTaskIndexHead,

@@ -10,11 +10,11 @@ import { type CopiedBlocks, copyBlocks } from '../../../../agent/backup/copy-sub
 import { Counters } from '../../../../agent/backup/counters.ts';
 import type { Piece } from '../../../../agent/backup/plan.ts';
 import { Throttle } from '../../../../agent/backup/throttle.ts';
+import { BlocksBefore } from '../../../../agent/backup/unchanged-block.ts';
 import { PAGE_BYTES, pageChecksum } from '../../../../engine/postgres/pages.ts';
 import { systemClock } from '../../../../foundation/clock.ts';
 import { crc32c } from '../../../../storage-layout/crc32c.ts';
-import { FileCiphers } from '../../../../storage-layout/encryption/key-ring.ts';
-import { MACROBLOCK_BYTES } from '../../../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES } from '../../../../storage-layout/macroblock/entry.ts';
 import { openMedium } from '../../../../storage-layout/media/open.ts';
 import { tree } from '../../../../storage-layout/tree.ts';
 import { damage } from '../../../support/damage.ts';
@@ -178,7 +178,7 @@ async function copy(
   const copied = await copyBlocks(
     {
       medium,
-      ciphers: new FileCiphers(medium),
+      blocksBefore: new BlocksBefore(medium),
       root: { clusterName: 'test', clusterId: 1n },
       setKey: { tenantId: 1n, fullSetId: 1n, setId: 1n },
       group: 'main',

@@ -4,13 +4,13 @@ import type { IncrementFile } from '../../../../agent/backup/increment/file-numb
 import { IndexMerge, type MergeInput } from '../../../../agent/backup/increment/merge.ts';
 import { toLsn } from '../../../../foundation/lsn.ts';
 import { crc32c } from '../../../../storage-layout/crc32c.ts';
-import { EntryStream } from '../../../../storage-layout/macroblock/entry-stream.ts';
 import {
   ENTRY_BYTES,
   encodeMacroBlockEntry,
   MACROBLOCK_BYTES,
   type MacroBlockEntry,
-} from '../../../../storage-layout/macroblock/index.ts';
+} from '../../../../storage-layout/macroblock/entry.ts';
+import { EntryStream } from '../../../../storage-layout/macroblock/entry-stream.ts';
 
 type Block = { readonly fileNumber: number; readonly blockNumber: number; readonly bytes: Buffer };
 const FULL = Buffer.alloc(MACROBLOCK_BYTES, 7);

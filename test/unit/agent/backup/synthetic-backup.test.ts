@@ -26,11 +26,8 @@ import {
 import { crc32c } from '../../../../storage-layout/crc32c.ts';
 import { type DataKey, readFileCipher } from '../../../../storage-layout/encryption/key-ring.ts';
 import { isStoredWhole } from '../../../../storage-layout/macroblock/delta.ts';
-import {
-  MACROBLOCK_BYTES,
-  type MacroBlockEntry,
-  writeMacroBlockIndex,
-} from '../../../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../../../storage-layout/macroblock/entry.ts';
+import { writeMacroBlockIndex } from '../../../../storage-layout/macroblock/index.ts';
 import { addPages, emptyPageMap } from '../../../../storage-layout/macroblock/page-map.ts';
 import { decodeMacroBlock } from '../../../../storage-layout/macroblock/reader.ts';
 import { MacroBlockFileWriter } from '../../../../storage-layout/macroblock/writer.ts';

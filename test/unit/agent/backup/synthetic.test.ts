@@ -7,7 +7,7 @@ import {
   taskBytes,
 } from '../../../../agent/backup/synthetic/plan.ts';
 import { toLsn } from '../../../../foundation/lsn.ts';
-import type { MacroBlockEntry } from '../../../../storage-layout/macroblock/index.ts';
+import type { MacroBlockEntry } from '../../../../storage-layout/macroblock/entry.ts';
 import { addPages, emptyPageMap } from '../../../../storage-layout/macroblock/page-map.ts';
 
 const BLOCK: MacroBlockEntry = {

@@ -13,11 +13,8 @@ import {
   BackupMetaSchema,
   FileDigestSchema,
 } from '../../../../proto/gen/holdfast/v1/records_pb.ts';
-import {
-  MACROBLOCK_BYTES,
-  type MacroBlockEntry,
-  writeMacroBlockIndex,
-} from '../../../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../../../storage-layout/macroblock/entry.ts';
+import { writeMacroBlockIndex } from '../../../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../../../storage-layout/media/medium.ts';
 import { openMedium } from '../../../../storage-layout/media/open.ts';
 import { writeOnce } from '../../../../storage-layout/records/info-file.ts';

@@ -8,7 +8,7 @@ import type { StoredBlock } from '../../../../agent/restore/block-job.ts';
 import { compareBlocks } from '../../../../agent/restore/compare-blocks.ts';
 import { type Lsn, toLsn } from '../../../../foundation/lsn.ts';
 import { crc32c } from '../../../../storage-layout/crc32c.ts';
-import { MACROBLOCK_BYTES } from '../../../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES } from '../../../../storage-layout/macroblock/entry.ts';
 
 const buffer = Buffer.alloc(MACROBLOCK_BYTES);
 let directory: string;

@@ -45,11 +45,8 @@ import {
   FileDigestSchema,
 } from '../../../../proto/gen/holdfast/v1/records_pb.ts';
 import { crc32c } from '../../../../storage-layout/crc32c.ts';
-import {
-  MACROBLOCK_BYTES,
-  type MacroBlockEntry,
-  writeMacroBlockIndex,
-} from '../../../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../../../storage-layout/macroblock/entry.ts';
+import { writeMacroBlockIndex } from '../../../../storage-layout/macroblock/index.ts';
 import { MacroBlockFileWriter } from '../../../../storage-layout/macroblock/writer.ts';
 import type { Medium } from '../../../../storage-layout/media/medium.ts';
 import { openMedium } from '../../../../storage-layout/media/open.ts';

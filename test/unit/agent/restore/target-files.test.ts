@@ -7,7 +7,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { TargetFile } from '../../../../agent/restore/block-job.ts';
 import { TargetFiles } from '../../../../agent/restore/target-files.ts';
 import { WriteBuffers } from '../../../../agent/restore/write-buffers.ts';
-import { MACROBLOCK_BYTES } from '../../../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES } from '../../../../storage-layout/macroblock/entry.ts';
 
 let directory: string;
 beforeEach(async () => {

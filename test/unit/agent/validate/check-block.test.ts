@@ -6,7 +6,7 @@ import type { CheckedBlock } from '../../../../agent/validate/check-job.ts';
 import { PAGE_BYTES, pageChecksum } from '../../../../engine/postgres/pages.ts';
 import { toLsn } from '../../../../foundation/lsn.ts';
 import { crc32c } from '../../../../storage-layout/crc32c.ts';
-import { MACROBLOCK_BYTES } from '../../../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES } from '../../../../storage-layout/macroblock/entry.ts';
 import { addPages, emptyPageMap } from '../../../../storage-layout/macroblock/page-map.ts';
 import { encodeRecord, RECORD } from '../../../../storage-layout/records/framing.ts';
 

@@ -7,7 +7,8 @@ import { cutOff, Findings, missing, type NewFinding } from '../../../../agent/va
 import { findSetsSharing, readWindows } from '../../../../agent/validate/needed-by.ts';
 import { toLsn } from '../../../../foundation/lsn.ts';
 import { BackupInfoSchema } from '../../../../proto/gen/holdfast/v1/records_pb.ts';
-import { type MacroBlockEntry, writeMacroBlockIndex } from '../../../../storage-layout/macroblock/index.ts';
+import type { MacroBlockEntry } from '../../../../storage-layout/macroblock/entry.ts';
+import { writeMacroBlockIndex } from '../../../../storage-layout/macroblock/index.ts';
 import type { Medium } from '../../../../storage-layout/media/medium.ts';
 import { openMedium } from '../../../../storage-layout/media/open.ts';
 import { writeOnce } from '../../../../storage-layout/records/info-file.ts';

@@ -11,14 +11,14 @@ import type { DataFile } from '../../../../../engine/engine.ts';
 import { toLsn } from '../../../../../foundation/lsn.ts';
 import type { LogChange } from '../../../../../storage-layout/clog/change-map.ts';
 import { combineCrc32c } from '../../../../../storage-layout/crc32c.ts';
-import { EntryStream } from '../../../../../storage-layout/macroblock/entry-stream.ts';
 import {
   decodeMacroBlockEntries,
   ENTRY_BYTES,
   encodeMacroBlockEntry,
   MACROBLOCK_BYTES,
   type MacroBlockEntry,
-} from '../../../../../storage-layout/macroblock/index.ts';
+} from '../../../../../storage-layout/macroblock/entry.ts';
+import { EntryStream } from '../../../../../storage-layout/macroblock/entry-stream.ts';
 import {
   addPages,
   emptyPageMap,

@@ -3,7 +3,7 @@ import { numberFiles } from '../../../../../agent/backup/increment/file-numbers.
 import { planBlock } from '../../../../../agent/backup/increment/plan.ts';
 import type { Piece } from '../../../../../agent/backup/plan.ts';
 import { evenTasks, groupPieces } from '../../../../../agent/backup/plan.ts';
-import { MACROBLOCK_BYTES } from '../../../../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES } from '../../../../../storage-layout/macroblock/entry.ts';
 import {
   addPages,
   emptyPageMap,

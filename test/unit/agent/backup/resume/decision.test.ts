@@ -7,7 +7,7 @@ import {
   type SubTaskIndexInfo,
   SubTaskIndexInfoSchema,
 } from '../../../../../proto/gen/holdfast/v1/records_pb.ts';
-import type { MacroBlockEntry } from '../../../../../storage-layout/macroblock/index.ts';
+import type { MacroBlockEntry } from '../../../../../storage-layout/macroblock/entry.ts';
 import { addPages, emptyPageMap, PAGE_BYTES } from '../../../../../storage-layout/macroblock/page-map.ts';
 
 const SERVER = {

@@ -5,7 +5,7 @@ import { reusableBlocks } from '../../../../../agent/backup/resume/own-index.ts'
 import { takeOver, withoutTakenOver } from '../../../../../agent/backup/resume/take-over.ts';
 import type { DataFile } from '../../../../../engine/engine.ts';
 import { parseLsn } from '../../../../../foundation/lsn.ts';
-import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../../../../storage-layout/macroblock/index.ts';
+import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../../../../storage-layout/macroblock/entry.ts';
 import { addPages, PAGE_BYTES, PAGE_MAP_BYTES } from '../../../../../storage-layout/macroblock/page-map.ts';
 
 const START = parseLsn('0/3000');

@@ -13,7 +13,7 @@ import type { DataFile } from '../../../../../engine/engine.ts';
 import { systemClock } from '../../../../../foundation/clock.ts';
 import { silentLogger } from '../../../../../foundation/log.ts';
 import { toLsn, toTimeline } from '../../../../../foundation/lsn.ts';
-import { decodeMacroBlockEntries } from '../../../../../storage-layout/macroblock/index.ts';
+import { decodeMacroBlockEntries } from '../../../../../storage-layout/macroblock/entry.ts';
 import { readSubTaskIndexHead } from '../../../../../storage-layout/macroblock/sub-task-index.ts';
 import { openMedium } from '../../../../../storage-layout/media/open.ts';
 import { tree } from '../../../../../storage-layout/tree.ts';
