@@ -1,12 +1,14 @@
 import { defineConfig } from 'vitest/config';
+import { LongestFirst } from './test/support/longest-first.ts';
 
 const globalSetup = './test/support/global-setup.ts';
 /** Embedded catalogs in the tests' own processes live for seconds: optimizing them would cost more than it brings. */
 const execArgv = ['--liftoff-only'];
 
-/** Four projects: `unit` (parallel, no servers), `e2e` (real PostgreSQL, three files at a time: they often wait), `faults` (processes that die) and `soak` (a quarter of an hour; `npm run test:soak`). */
+/** Four projects: `unit` (parallel, no servers), `e2e` (real PostgreSQL, four files at a time: they often wait), `faults` (processes that die) and `soak` (a quarter of an hour; `npm run test:soak`). */
 export default defineConfig({
   test: {
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         test: {
@@ -26,7 +28,7 @@ export default defineConfig({
           include: ['test/e2e/**/*.test.ts'],
           testTimeout: 600_000,
           hookTimeout: 300_000,
-          maxWorkers: 3,
+          maxWorkers: 4,
           sequence: { groupOrder: 1 },
         },
       },
@@ -39,7 +41,7 @@ export default defineConfig({
           testTimeout: 1_800_000,
           hookTimeout: 300_000,
           // They mostly wait: for a process to come back, for a backup to settle.
-          maxWorkers: 3,
+          maxWorkers: 4,
           sequence: { groupOrder: 2 },
         },
       },

@@ -18,6 +18,7 @@ import { clockUs, connectorTo, DATABASE, formatInstant, TENANT } from '../suppor
 const IS_MATRIX = majors().length > 1;
 /** Of the first full set. */
 const INCREMENTS = Number(process.env['HOLDFAST_TEST_INCREMENTS'] ?? (IS_MATRIX ? 10 : 5));
+const LIMIT_OF_ALL_MS = 120_000 * (INCREMENTS + 7);
 /** What page checksums are turned to afterwards; each time there is another full set, and an increment of it. */
 const TOGGLES = IS_MATRIX ? (['off', 'on'] as const) : (['off'] as const);
 
@@ -110,13 +111,17 @@ describe.each(majors(17))('a random history of PostgreSQL %i', (major) => {
     );
   });
 
-  test('each set restores what the server held', async () => {
-    expect(recorded).toHaveLength(1 + INCREMENTS + 2 * TOGGLES.length);
-    for (const { setId, state, instant } of recorded) {
-      await using copy = await restore(stage, major, setId, instant);
-      expect(await findDifferences(connectorTo(copy.port), state), `set ${setId}`).toEqual([]);
-    }
-  });
+  test(
+    'each set restores what the server held',
+    async () => {
+      expect(recorded).toHaveLength(1 + INCREMENTS + 2 * TOGGLES.length);
+      for (const { setId, state, instant } of recorded) {
+        await using copy = await restore(stage, major, setId, instant);
+        expect(await findDifferences(connectorTo(copy.port), state), `set ${setId}`).toEqual([]);
+      }
+    },
+    LIMIT_OF_ALL_MS,
+  );
 
   test('inspect names the sets that increments go on from', async () => {
     const { stdout } = await holdfast('inspect', stage.deployment.destination);

@@ -1,0 +1,3 @@
+import { describeKillsOfCopies } from '../support/kill-copies.ts';
+
+describeKillsOfCopies('coordinator');
