@@ -5,7 +5,7 @@ const globalSetup = './test/support/global-setup.ts';
 /** Embedded catalogs in the tests' own processes live for seconds: optimizing them would cost more than it brings. */
 const execArgv = ['--liftoff-only'];
 
-/** Four projects: `unit` (parallel, no servers), `e2e` (real PostgreSQL, four files at a time: they often wait), `faults` (processes that die) and `soak` (a quarter of an hour; `npm run test:soak`). */
+/** Four projects: `unit` (parallel, no servers), `e2e` (real PostgreSQL, three files at a time: a fourth makes it no faster), `faults` (processes that die) and `soak` (a quarter of an hour; `npm run test:soak`). */
 export default defineConfig({
   test: {
     sequence: { sequencer: LongestFirst },
@@ -28,7 +28,7 @@ export default defineConfig({
           include: ['test/e2e/**/*.test.ts'],
           testTimeout: 600_000,
           hookTimeout: 300_000,
-          maxWorkers: 4,
+          maxWorkers: 3,
           sequence: { groupOrder: 1 },
         },
       },
