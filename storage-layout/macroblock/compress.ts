@@ -26,7 +26,7 @@ const LOG_AT_LEVEL_1 = { [constants.ZSTD_c_minMatch]: 5, [constants.ZSTD_c_hashL
 
 /**
  * zstd's tables for inputs of this size overflow the second-level cache, and pages, and their log, repeat themselves nearby.
- * With a quarter of the table a level takes 0.9 (level 1), 0.7 (3) and 0.6 (4) of the time, for 1 % less on average and at
+ * With half of the table level 1 takes 0.9 of the time, with a quarter level 3 takes 0.7 and level 4 takes 0.6, for 1 % less on average and at
  * most 3 % more (16 relations: rows of many kinds, their indexes; log 2 % less; one core). Level 2 loses a fifth of dense
  * rows by it; higher levels look farther for their gain.
  */

@@ -3,8 +3,9 @@
  * server holds, what a validation reads and names, and what a delta restore writes.
  */
 import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { rm, stat } from 'node:fs/promises';
+import { chown, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -15,7 +16,7 @@ import { readServerState, type ServerState } from '../../cli/demo/database-state
 import { stopServer } from '../../engine/postgres/server-process.ts';
 import { toLsn } from '../../foundation/lsn.ts';
 import type { PartitionGroupBackup } from '../../proto/gen/holdfast/v1/records_pb.ts';
-import type { MacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
+import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
 import { readMacroBlockIndex } from '../../storage-layout/macroblock/index.ts';
 import { openMedium } from '../../storage-layout/media/open.ts';
 import { tree } from '../../storage-layout/tree.ts';
@@ -52,6 +53,10 @@ let server: TestServer;
 let destination: string;
 let to: string;
 let state: ServerState;
+/** A file that is none of the server's: two macroblocks, of which the first is changed before the last backup. */
+const STRANGER = 'stranger';
+const STRANGER_TAIL_BYTES = 12_345;
+const stranger = randomBytes(MACROBLOCK_BYTES + STRANGER_TAIL_BYTES);
 let last: PartitionGroupBackup;
 
 beforeAll(async () => {
@@ -65,10 +70,15 @@ beforeAll(async () => {
   );
   await server.query('ALTER TABLE wide ADD PRIMARY KEY (id)');
   await server.query('VACUUM (FREEZE) wide');
+  await writeStranger();
   last = await backUpArchived(server, destination, archiver, 1n);
   await writeRoundBegin(destination, last);
   for (const [n, statements] of STEPS.entries()) {
     for (const sql of statements) await server.query(sql);
+    if (n === STEPS.length - 1) {
+      stranger.writeUInt8(stranger.readUInt8(77) ^ 1, 77);
+      await writeStranger();
+    }
     last = await backUpArchived(server, destination, archiver, BigInt(n + 2));
     expect(last.readBytes).toBeLessThan(last.inputBytes / 2n);
   }
@@ -82,6 +92,13 @@ afterAll(async () => {
   await server?.[Symbol.asyncDispose]();
   if (destination !== undefined) await rm(destination, { recursive: true, force: true });
 });
+
+async function writeStranger(): Promise<void> {
+  const path = join(server.dataDirectory, STRANGER);
+  await writeFile(path, stranger);
+  const user = serverUser();
+  if (user !== undefined) await chown(path, user.uid, user.gid);
+}
 
 async function restore(change: Partial<RestoreRequest>): Promise<RestoreOutcome> {
   return await restoreArchived({ destination, major: MAJOR, setId: LAST_SET, dataDirectory: to }, change);
@@ -106,7 +123,17 @@ test('an increment with deltas and cut files is right, and pg_verifybackup finds
     const { stdout } = await promisify(execFile)(VERIFY, ['-n', ...names, laid]);
     expect(stdout).toContain('successfully verified');
   }
+  expect((await readFile(join(laid, STRANGER))).equals(stranger)).toBe(true);
   await expectRestored(await restore({}));
+});
+
+test('a file that is read whole is stored again only where it was changed', async () => {
+  const index = await indexOf(LAST_SET);
+  const tail = index.find(({ plainBytes }) => plainBytes === STRANGER_TAIL_BYTES);
+  const head = index.find(
+    ({ fileNumber, blockNumber }) => fileNumber === tail?.fileNumber && blockNumber === 0,
+  );
+  expect([head?.setId, tail?.setId]).toEqual([LAST_SET, 1n]);
 });
 
 test('a delta restore over a directory that went on lays deltas too, and keeps what is right', async () => {

@@ -1,9 +1,16 @@
 import { describe, expect, test } from 'vitest';
-import { numberFiles } from '../../../../../agent/backup/increment/file-numbers.ts';
-import { planBlock } from '../../../../../agent/backup/increment/plan.ts';
+import { type IncrementFile, numberFiles } from '../../../../../agent/backup/increment/file-numbers.ts';
+import { planBlock, planPieces } from '../../../../../agent/backup/increment/plan.ts';
 import type { Piece } from '../../../../../agent/backup/plan.ts';
 import { evenTasks, groupPieces } from '../../../../../agent/backup/plan.ts';
-import { MACROBLOCK_BYTES } from '../../../../../storage-layout/macroblock/entry.ts';
+import { toLsn } from '../../../../../foundation/lsn.ts';
+import {
+  ENTRY_BYTES,
+  encodeMacroBlockEntry,
+  MACROBLOCK_BYTES,
+  type MacroBlockEntry,
+} from '../../../../../storage-layout/macroblock/entry.ts';
+import { EntryStream } from '../../../../../storage-layout/macroblock/entry-stream.ts';
 import {
   addPages,
   emptyPageMap,
@@ -111,6 +118,88 @@ describe('file numbers', () => {
       ['base/5/3', 13, false],
     ]);
     expect(nextFileNumber).toBe(14);
+  });
+});
+
+describe('files that are read whole', () => {
+  const PAGES = { plainBytes: MACROBLOCK_BYTES, newestPageLsn: toLsn(0n), pageCheckFailed: false };
+  const entry = (fileNumber: number, blockNumber: number, change: Partial<MacroBlockEntry> = {}) => ({
+    ...PLACE,
+    ...PAGES,
+    storedBytes: 5000,
+    fileNumber,
+    blockNumber,
+    ...change,
+  });
+  const file = (fileNumber: number, blocks: number, change: Partial<IncrementFile> = {}): IncrementFile => ({
+    path: `base/5/${fileNumber}_fsm`,
+    absolutePath: `/base/5/${fileNumber}_fsm`,
+    kind: 'fsm',
+    sizeBytes: blocks * MACROBLOCK_BYTES,
+    mode: 0o600,
+    modifiedMs: 0,
+    fileNumber,
+    isKept: true,
+    ...change,
+  });
+
+  function streamOf(entries: readonly MacroBlockEntry[]): EntryStream {
+    const payload = Buffer.alloc(entries.length * ENTRY_BYTES);
+    for (const [n, each] of entries.entries()) encodeMacroBlockEntry(payload, n * ENTRY_BYTES, each);
+    async function* chunks() {
+      yield { payload, recordOffset: 0, source: { file: 'index' } };
+    }
+    return new EntryStream(chunks());
+  }
+
+  /** What each sub task compares, as file.block. */
+  async function compared(
+    files: readonly IncrementFile[],
+    entries: readonly MacroBlockEntry[],
+  ): Promise<string[][]> {
+    const pieces = planPieces(
+      files,
+      streamOf(entries),
+      () => new Uint8Array(0),
+      () => undefined,
+    );
+    const tasks: string[][] = [];
+    for await (const task of groupPieces(pieces, 1, evenTasks(0)))
+      tasks.push(
+        task.pieces.flatMap(({ before: known = [], beginBlock, endBlock }) =>
+          known.map(({ fileNumber, blockNumber }) => {
+            expect(blockNumber).toBeGreaterThanOrEqual(beginBlock);
+            expect(blockNumber).toBeLessThan(endBlock);
+            return `${fileNumber}.${blockNumber}`;
+          }),
+        ),
+      );
+    return tasks;
+  }
+
+  test('are compared with what the set before has of them', async () => {
+    const files = [file(1, 3), file(2, 1, { isKept: false }), file(3, 1)];
+    expect(await compared(files, [entry(1, 0), entry(1, 2), entry(2, 0), entry(3, 0)])).toEqual([
+      ['1.0', '1.2', '3.0'],
+    ]);
+  });
+
+  test('are not where that is small, failed its check, or is not stored whole', async () => {
+    const entries = [
+      entry(1, 0, { storedBytes: 4095 }),
+      entry(1, 1, { pageCheckFailed: true }),
+      entry(1, 2, { wholeBytes: PAGE_BYTES }),
+      entry(1, 3, { delta: { ...PLACE, pages: mapOf(1) } }),
+      entry(1, 4),
+    ];
+    expect(await compared([file(1, 5)], entries)).toEqual([['1.4']]);
+  });
+
+  test('give each sub task its own blocks', async () => {
+    const entries = Array.from({ length: 600 }, (_, n) => entry(1, n));
+    const tasks = await compared([file(1, 600)], entries);
+    expect(tasks.length).toBeGreaterThan(70); // some 16 MiB each
+    expect(tasks.flat()).toEqual(entries.map(({ blockNumber }) => `1.${blockNumber}`));
   });
 });
 

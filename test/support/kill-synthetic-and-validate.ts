@@ -13,7 +13,7 @@ const SPAN_MS = 1_200;
 const MOMENTS = 3;
 type Victim = 'agent' | 'coordinator';
 
-export function describeKillsOfCopies(victim: Victim): void {
+export function describeKillsInSyntheticAndValidate(victim: Victim): void {
   describe(`kill -9 of the ${victim}`, () => {
     let scenario: Scenario;
 

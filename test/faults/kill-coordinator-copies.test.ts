@@ -1,3 +1,0 @@
-import { describeKillsOfCopies } from '../support/kill-copies.ts';
-
-describeKillsOfCopies('coordinator');

@@ -1,0 +1,3 @@
+import { describeKillsInSyntheticAndValidate } from '../support/kill-synthetic-and-validate.ts';
+
+describeKillsInSyntheticAndValidate('coordinator');
