@@ -15,8 +15,6 @@ export type Timing = {
   readonly agentLeaseMs: number;
   /** How often an agent is asked to say that it lives. */
   readonly heartbeatIntervalMs: number;
-  /** How long an attached agent may take to report a task that it should have. */
-  readonly reattachGraceMs: number;
   /** The reconcile loop runs at least this often. */
   readonly reconcileIntervalMs: number;
   /** How long a statement waits for the agents' checks. */
@@ -32,7 +30,6 @@ export type Timing = {
 export const DEFAULT_TIMING: Timing = {
   agentLeaseMs: 15_000,
   heartbeatIntervalMs: 1000,
-  reattachGraceMs: 5000,
   reconcileIntervalMs: 500,
   checkTimeoutMs: 30_000,
   stopTimeoutMs: 60_000,

@@ -32,7 +32,7 @@ export async function noticeLoss(context: CoordinatorContext, task: Task): Promi
 }
 
 function lossReason(context: CoordinatorContext, task: Task): string | undefined {
-  const { hub, timing, clock } = context;
+  const { hub, timing } = context;
   const session = hub.session(task.server_id);
   if (session === undefined) {
     return hub.silentMs(task.server_id) > timing.agentLeaseMs
@@ -40,9 +40,8 @@ function lossReason(context: CoordinatorContext, task: Task): string | undefined
       : undefined;
   }
   if (session.hasTask(task.task_id, task.attempt)) return undefined;
-  return clock.monotonicMs() - session.attachedMs > timing.reattachGraceMs
-    ? `the agent of server ${task.server_id} was restarted and has the task no more`
-    : undefined;
+  // What runs and what has ended with a result that may not have arrived was declared with its Hello.
+  return `the agent of server ${task.server_id} was restarted and has the task no more`;
 }
 
 /** Ends a task whose deadline has passed. */

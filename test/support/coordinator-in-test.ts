@@ -60,7 +60,7 @@ export class CoordinatorInTest implements AsyncDisposable {
       catalogUrl: undefined,
       logger: silentLogger(),
       clock: IMPATIENT_CLOCK,
-      timing: { agentLeaseMs: 50_000, reattachGraceMs: 1500, stopTimeoutMs: 1500, reconcileIntervalMs: 100 },
+      timing: { agentLeaseMs: 50_000, stopTimeoutMs: 1500, reconcileIntervalMs: 100 },
     });
     const destinations = new FaultyDestinations(plan);
     const context = { ...opened.context, destinations };

@@ -80,7 +80,7 @@ function defineTests(victim: Victim, major: Major): void {
   test('at random moments of archiving: nothing that was shown as archived is missing', async () => {
     const random = createRandom(`kill the ${victim} while archiving`);
     await using scenario = await startScenario(victim, major);
-    const { deployment } = scenario;
+    const { server, deployment } = scenario;
     await createPool(deployment);
     await deployment.sql('ALTER SYSTEM BACKUP DATABASE WAIT');
     await using workload = await startResilientWorkload(scenario);
@@ -89,6 +89,8 @@ function defineTests(victim: Victim, major: Major): void {
       await wait(random.between(0, SPAN_MS));
       shown.push(await checkpointUs(scenario));
       await killAndRestart(victim, scenario);
+      // The next kill is to hit one that archives again, not one that still starts.
+      await archiveCatchesUp(scenario, await clockUs(server));
     }
     await workload.stop();
     const [row] = await deployment.sql<{ status: string; log_archive_round: string }>(

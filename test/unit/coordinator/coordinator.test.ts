@@ -46,7 +46,7 @@ async function start(port: number): Promise<Running> {
     stateDirectory: join(directory, 'state'),
     catalogUrl: undefined,
     logger: silentLogger(),
-    timing: { agentLeaseMs: 10_000, reattachGraceMs: 300, stopTimeoutMs: 1500, reconcileIntervalMs: 100 },
+    timing: { agentLeaseMs: 10_000, stopTimeoutMs: 1500, reconcileIntervalMs: 100 },
   });
   const loop = reconcileForever(opened.context, stop.signal);
   const credentials = await makeCredentials([{ user: 'root', password: 'secret' }]);
