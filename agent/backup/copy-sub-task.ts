@@ -63,6 +63,7 @@ export async function copyBlocks(
   try {
     const found = { entries: [], suspects: [], vanished: [], ended: [] };
     using source = new SourceFile();
+    context.blocksBefore.expect(subTask.pieces.flatMap(({ before = [] }) => before));
     for (const piece of subTask.pieces) await copyPiece(context, writer, piece, source, found, signal);
     return { writer, ...found };
   } catch (error) {

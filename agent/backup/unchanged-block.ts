@@ -1,20 +1,27 @@
 /**
  * Blocks that an increment reads whole, because the log does not say what becomes of them, and that are nevertheless what
  * they were: the free space map of a table that nobody writes to, transaction status. They are not stored again. A checksum
- * of 32 bits alone is no proof of that, so the block of before is fetched and compared byte for byte.
+ * of 32 bits alone is no proof of that, so the block of before is fetched and compared byte for byte; blocks that lie near
+ * each other in one macroblock file are fetched together.
  */
 import { type ErrorCode, isError } from '../../foundation/errors.ts';
 import { crc32c } from '../../storage-layout/crc32c.ts';
 import { FileCiphers } from '../../storage-layout/encryption/key-ring.ts';
 import { isStoredWhole } from '../../storage-layout/macroblock/delta.ts';
 import type { MacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
-import { decodeMacroBlock } from '../../storage-layout/macroblock/reader.ts';
+import { decodeMacroBlock, type PlannedRead, planReads } from '../../storage-layout/macroblock/reader.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
 import type { Throttle } from './throttle.ts';
 
-/** To store less than that again costs less than to fetch it. */
-const SMALLEST_STORED_BYTES = 4096;
+/** To store less than that again costs less than a request for it. */
+const SMALLEST_RUN_BYTES = 4096;
+/** What lies between two blocks of a run is fetched for nothing. */
+const LARGEST_GAP_BYTES = 64 * 1024;
+/** A run ends behind this; a block that is longer is one by itself. */
+const RUN_BYTES = 512 * 1024;
+/** Runs in as many macroblock files take turns without being fetched twice. */
+const RUNS_KEPT = 4;
 
 const UNREADABLE: readonly ErrorCode[] = [
   'DATA_CORRUPT',
@@ -32,16 +39,36 @@ type Place = {
   readonly throttle: Throttle;
 };
 
-/** Whether the block is worth a comparison when it is read again. Pure. */
-export function isWorthComparing(before: MacroBlockEntry): boolean {
-  return before.storedBytes >= SMALLEST_STORED_BYTES && !before.pageCheckFailed && isStoredWhole(before);
+type Run = PlannedRead<MacroBlockEntry>;
+
+/** Whether the block can be compared when it is read again. Pure. */
+export function isComparable(before: MacroBlockEntry): boolean {
+  return !before.pageCheckFailed && isStoredWhole(before);
 }
+
+/** What is to be fetched for each of the blocks; those that are not worth it are left out. Pure. */
+export function planRuns(blocks: readonly MacroBlockEntry[]): Map<MacroBlockEntry, Run> {
+  const files = Map.groupBy(blocks, ({ setId, subTaskId }) => `${setId}/${subTaskId}`);
+  const runs = new Map<MacroBlockEntry, Run>();
+  for (const inFile of files.values()) {
+    const sorted = inFile.toSorted((a, b) => a.offset - b.offset);
+    for (const run of planReads(sorted, LARGEST_GAP_BYTES, RUN_BYTES)) {
+      const savedBytes = run.entries.reduce((sum, { storedBytes }) => sum + storedBytes, 0);
+      if (savedBytes >= SMALLEST_RUN_BYTES) for (const block of run.entries) runs.set(block, run);
+    }
+  }
+  return runs;
+}
+
+type Fetched = { run: Run | undefined; buffer: Buffer; bytes: Buffer };
 
 /** Reads blocks of earlier sets of the full set; its buffers are kept from block to block. */
 export class BlocksBefore {
   readonly #medium: Medium;
   readonly #ciphers: FileCiphers;
-  #stored: Buffer = NOTHING;
+  #runs = new Map<MacroBlockEntry, Run>();
+  /** The one that was asked for last is the first. */
+  readonly #fetched: Fetched[] = [];
   #plain: Buffer = NOTHING;
 
   constructor(medium: Medium) {
@@ -49,24 +76,26 @@ export class BlocksBefore {
     this.#ciphers = new FileCiphers(medium);
   }
 
+  /** Says which blocks `isSame` will be asked for. */
+  expect(blocks: readonly MacroBlockEntry[]): void {
+    this.#runs = planRuns(blocks);
+  }
+
   /**
-   * True when `extent` is what the set before has for the block. False too when that cannot be read, or is damaged: then the
-   * block is stored anew. Throws when `signal` fires.
+   * True when `extent` is what the set before has for the block. False too when that cannot be read, is damaged, or is not
+   * worth being fetched: then the block is stored anew. Throws when `signal` fires.
    */
-  async isSame(
-    { root, setKey, group, throttle }: Place,
-    extent: Buffer,
-    before: MacroBlockEntry,
-    signal: AbortSignal,
-  ): Promise<boolean> {
-    if (extent.length !== before.plainBytes || crc32c(extent) !== before.crc32c) return false;
+  async isSame(place: Place, extent: Buffer, before: MacroBlockEntry, signal: AbortSignal): Promise<boolean> {
+    const run = this.#runs.get(before);
+    if (run === undefined || extent.length !== before.plainBytes || crc32c(extent) !== before.crc32c)
+      return false;
+    const { root, setKey, group } = place;
     const { setId, subTaskId, offset, storedBytes, plainBytes } = before;
     const key = tree.macroBlock(root, { ...setKey, setId }, group, subTaskId);
-    await throttle.spend(storedBytes, signal);
     try {
-      if (this.#stored.length < storedBytes) this.#stored = Buffer.allocUnsafeSlow(storedBytes);
       if (this.#plain.length < plainBytes) this.#plain = Buffer.allocUnsafeSlow(plainBytes);
-      const stored = await this.#medium.readRange(key, offset, offset + storedBytes, this.#stored, signal);
+      const bytes = await this.#fetch(place, key, run, signal);
+      const stored = bytes.subarray(offset - run.begin, offset - run.begin + storedBytes);
       const cipher = await this.#ciphers.of(key, signal);
       return decodeMacroBlock(stored, before, this.#plain, key, cipher).equals(extent);
     } catch (error) {
@@ -74,6 +103,29 @@ export class BlocksBefore {
       if (isError(error, ...UNREADABLE)) return false;
       throw error;
     }
+  }
+
+  /** The bytes of the run; fewer when the file is cut. */
+  async #fetch({ throttle }: Place, key: string, run: Run, signal: AbortSignal): Promise<Buffer> {
+    // When none has it, the one that was asked for longest ago gives its buffer.
+    const known = this.#fetched.findIndex((each) => each.run === run);
+    const [fetched = { run: undefined, buffer: NOTHING, bytes: NOTHING }] =
+      known >= 0 ? this.#fetched.splice(known, 1) : this.#fetched.splice(RUNS_KEPT - 1);
+    if (fetched.run !== run) {
+      const runBytes = run.end - run.begin;
+      await throttle.spend(runBytes, signal);
+      fetched.run = undefined;
+      if (fetched.buffer.length < runBytes) fetched.buffer = Buffer.allocUnsafeSlow(runBytes);
+      try {
+        fetched.bytes = await this.#medium.readRange(key, run.begin, run.end, fetched.buffer, signal);
+      } catch (error) {
+        for (const block of run.entries) this.#runs.delete(block); // not asked for once per block
+        throw error;
+      }
+      fetched.run = run;
+    }
+    this.#fetched.unshift(fetched);
+    return fetched.bytes;
   }
 }
 

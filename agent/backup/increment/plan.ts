@@ -21,7 +21,7 @@ import {
   PAGE_MAP_BYTES,
 } from '../../../storage-layout/macroblock/page-map.ts';
 import { blockCount, type Piece, pieceOf } from '../plan.ts';
-import { isWorthComparing } from '../unchanged-block.ts';
+import { isComparable } from '../unchanged-block.ts';
 import type { IncrementFile } from './file-numbers.ts';
 
 export type BlockPlan =
@@ -88,7 +88,7 @@ async function* planWhole(
     const known: MacroBlockEntry[] = [];
     for (let block = begin; file.isKept && block < end; block += 1) {
       const entry = await before.find(file.fileNumber, block);
-      if (entry !== undefined && isWorthComparing(entry)) known.push(entry);
+      if (entry !== undefined && isComparable(entry)) known.push(entry);
     }
     const piece = pieceOf(file, begin, end);
     yield known.length === 0 ? piece : { ...piece, before: known };

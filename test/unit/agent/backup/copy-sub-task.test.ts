@@ -10,9 +10,10 @@ import { type CopiedBlocks, copyBlocks } from '../../../../agent/backup/copy-sub
 import { Counters } from '../../../../agent/backup/counters.ts';
 import type { Piece } from '../../../../agent/backup/plan.ts';
 import { Throttle } from '../../../../agent/backup/throttle.ts';
-import { BlocksBefore } from '../../../../agent/backup/unchanged-block.ts';
+import { BlocksBefore, planRuns } from '../../../../agent/backup/unchanged-block.ts';
 import { PAGE_BYTES, pageChecksum } from '../../../../engine/postgres/pages.ts';
 import { systemClock } from '../../../../foundation/clock.ts';
+import { toLsn } from '../../../../foundation/lsn.ts';
 import { crc32c } from '../../../../storage-layout/crc32c.ts';
 import { MACROBLOCK_BYTES } from '../../../../storage-layout/macroblock/entry.ts';
 import { openMedium } from '../../../../storage-layout/media/open.ts';
@@ -162,8 +163,57 @@ describe('a block that is read whole, and is as the set before has it', () => {
   });
 });
 
+describe('small files that are read whole, and are as the set before has them', () => {
+  /** Copies so many files of 500 bytes, then again with every seventh changed. Returns how many were stored again. */
+  async function storedOf(count: number): Promise<number> {
+    const files = Array.from({ length: count }, (_, n) => ({
+      ...piece(500),
+      kind: 'other' as const,
+      fileNumber: n,
+      absolutePath: join(directory, `small-${n}`),
+    }));
+    for (const { absolutePath } of files) await writeFile(absolutePath, randomBytes(500));
+    const first = await copy(files);
+    for (const { absolutePath } of files.filter((_, n) => n % 7 === 3))
+      await writeFile(absolutePath, randomBytes(500));
+    const second = files.map((file, n) => ({ ...file, before: first.entries.slice(n, n + 1) }));
+    const { entries, writer } = await copy(second, undefined, 2);
+    expect(entries.map(({ fileNumber }) => fileNumber)).toEqual(files.map(({ fileNumber }) => fileNumber));
+    return writer.blockCount;
+  }
+
+  test('are not stored again where they are fetched together', async () => {
+    expect(await storedOf(70)).toBe(10);
+  });
+
+  test('are stored again where that costs less than to fetch them', async () => {
+    expect(await storedOf(7)).toBe(7);
+  });
+});
+
+describe('runs of blocks that are fetched together', () => {
+  const block = (setId: bigint, subTaskId: number, offset: number, storedBytes: number) => ({
+    ...{ setId, subTaskId, offset, storedBytes, crc32c: 1, compression: 'none' as const },
+    ...{ fileNumber: 1, blockNumber: offset, plainBytes: storedBytes, newestPageLsn: toLsn(0n) },
+    pageCheckFailed: false,
+  });
+
+  test('are in one file each, with small gaps, and hold enough', () => {
+    const near = [block(1n, 1, 0, 3000), block(1n, 1, 20_000, 3000)];
+    const otherFile = block(1n, 2, 3000, 5000);
+    const otherSet = block(2n, 1, 3000, 5000);
+    const far = block(1n, 1, 200_000, 3000); // not worth it by itself
+    const runs = planRuns([near[1], far, otherSet, near[0], otherFile].filter((each) => each !== undefined));
+    const ranges = [...near, otherFile, otherSet, far].map((each) => {
+      const run = runs.get(each);
+      return run === undefined ? undefined : [run.begin, run.end];
+    });
+    expect(ranges).toEqual([[0, 23_000], [0, 23_000], [3000, 8000], [3000, 8000], undefined]);
+  });
+});
+
 async function copy(
-  wanted: Piece,
+  wanted: Piece | readonly Piece[],
   onWait: () => void = () => undefined,
   subTaskId = 1,
 ): Promise<CopiedBlocks> {
@@ -189,7 +239,7 @@ async function copy(
       clock,
       buffer: Buffer.alloc(MACROBLOCK_BYTES),
     },
-    { subTaskId, pieces: [wanted] },
+    { subTaskId, pieces: [wanted].flat() },
     new AbortController().signal,
   );
   await copied.writer.close();

@@ -184,9 +184,8 @@ describe('files that are read whole', () => {
     ]);
   });
 
-  test('are not where that is small, failed its check, or is not stored whole', async () => {
+  test('are not where that failed its check, or is not stored whole', async () => {
     const entries = [
-      entry(1, 0, { storedBytes: 4095 }),
       entry(1, 1, { pageCheckFailed: true }),
       entry(1, 2, { wholeBytes: PAGE_BYTES }),
       entry(1, 3, { delta: { ...PLACE, pages: mapOf(1) } }),
