@@ -10,13 +10,13 @@ import { join } from 'node:path';
 import type { BackupStop, InstanceIdentity, LogPoint } from '../../engine/engine.ts';
 import { parseTablespaceMap } from '../../engine/postgres/restore/tablespaces.ts';
 import { HoldfastError } from '../../foundation/errors.ts';
-import { decodeMacroBlockEntries, type MacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
 import { EntryStream } from '../../storage-layout/macroblock/entry-stream.ts';
 import { type IndexChunk, writeMacroBlockIndex } from '../../storage-layout/macroblock/index.ts';
 import { parseHistory } from '../../storage-layout/plan/lineage.ts';
 import { tree } from '../../storage-layout/tree.ts';
 import { copyControlFile } from './control-file-copy.ts';
 import { type BegunBackup, checkNewestPage, type IndexedCopy, workerSettings } from './copy.ts';
+import { entriesOf, makeCount } from './durable-sub-task.ts';
 import { judgeSuspects, keptPaths } from './gather.ts';
 import { needFull, readChangeMaps } from './increment/change-maps.ts';
 import { ChangedPages } from './increment/changed-pages.ts';
@@ -27,9 +27,10 @@ import { IndexMerge } from './increment/merge.ts';
 import { planPieces } from './increment/plan.ts';
 import type { SetBefore } from './increment/set-before.ts';
 import { evenTasks, groupPieces, type Piece, shrinkingTasks } from './plan.ts';
+import { attemptOf } from './resume/attempt.ts';
 import { indexRetry } from './resume/redo.ts';
 import { TakenOver } from './resume/taken-over.ts';
-import { runSubTasks } from './worker-pool.ts';
+import { runSubTasks, type SubTaskCare } from './worker-pool.ts';
 import type { SubTaskCopy, SuspectFound } from './worker-protocol.ts';
 
 /** Throws FULL_BACKUP_NEEDED when the server's files cannot be compared with those of the backup before. */
@@ -70,6 +71,7 @@ export class BackupCopy implements Disposable {
   async copy(signal: AbortSignal): Promise<void> {
     await this.#readChanges(signal);
     const { listing, target, task, medium, instance, workerCount, counters, redo, threads } = this.#backup;
+    const { identity, start } = this.#backup;
     const { files, nextFileNumber } = numberFiles(
       listing.files,
       this.#before?.numbers ?? NO_NUMBERS,
@@ -92,14 +94,19 @@ export class BackupCopy implements Disposable {
       this.#before === undefined ? shrinkingTasks(totalBytes, workerCount) : evenTasks(totalBytes);
     const subTasks = groupPieces(pieces, firstSubTaskId + 1, wantedBytes);
     const settings = workerSettings(this.#backup);
-    const keep = (copy: SubTaskCopy) => this.#keep(copy);
-    await runSubTasks(threads, subTasks, settings, workerCount, keep, redo, signal);
+    const place = { medium, ...target };
+    const attempt = attemptOf(task, identity, start);
+    const care: SubTaskCare = {
+      makeCount: async (...what) => await makeCount(place, attempt, ...what),
+      onCopied: (copy) => this.#keep(copy),
+      redo,
+    };
+    await runSubTasks(threads, subTasks, settings, care, signal);
     const control = files.find((file) => file.kind === 'control');
     if (control === undefined)
       throw new HoldfastError('BACKUP_FAILED', 'the data directory has no control file');
     const bytes = await instance.readControlFile(signal);
     counters.add('readBytes', bytes.length);
-    const place = { medium, ...target };
     this.#control = await redo.untilDone(
       firstSubTaskId,
       (id) => copyControlFile(place, id, control.fileNumber, bytes, signal),
@@ -121,7 +128,7 @@ export class BackupCopy implements Disposable {
         before: this.#openBefore(signal),
         copied: new EntryStream(this.#spill.chunks()),
         takenOver: this.#takenOver?.open(signal),
-        control: entriesOf(this.#control),
+        control: this.#control === undefined ? [] : entriesOf(this.#control),
         gone: this.#gone,
         ends: this.#ends,
         pagesAreChecked: settings.pageChecksums,
@@ -196,10 +203,4 @@ const NO_NUMBERS: NumbersBefore = { byPath: new Map(), next: 1 };
 
 async function* noChunks(): AsyncGenerator<IndexChunk, void, undefined> {
   // A full backup: there is no index before.
-}
-
-function entriesOf(copy: SubTaskCopy | undefined): readonly MacroBlockEntry[] {
-  if (copy === undefined) return [];
-  const bytes = Buffer.from(copy.entries.buffer, copy.entries.byteOffset, copy.entries.byteLength);
-  return decodeMacroBlockEntries(bytes, 0, { file: `sub task ${copy.subTaskId}` });
 }

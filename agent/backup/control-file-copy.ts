@@ -4,6 +4,7 @@ import { toLsn } from '../../foundation/lsn.ts';
 import { crc32c } from '../../storage-layout/crc32c.ts';
 import type { Compression } from '../../storage-layout/macroblock/compress.ts';
 import { ENTRY_BYTES, encodeMacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
+import { nameMacroBlockFile } from '../../storage-layout/macroblock/file-name.ts';
 import { MacroBlockFileWriter } from '../../storage-layout/macroblock/writer.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
@@ -24,8 +25,8 @@ export async function copyControlFile(
 ): Promise<SubTaskCopy> {
   const { medium, root, setKey, group, compression } = target;
   const key = tree.macroBlock(root, setKey, group, subTaskId);
-  const id = { setId: setKey.setId, subTaskId, group };
-  await using writer = await MacroBlockFileWriter.create(medium, key, id, compression, signal);
+  const name = nameMacroBlockFile(setKey.setId, subTaskId, group);
+  await using writer = await MacroBlockFileWriter.create(medium, key, name, compression, signal);
   const place = await writer.append(bytes, { fileNumber, blockNumber: 0 });
   const { sizeBytes } = await writer.close();
   const entries = Buffer.alloc(ENTRY_BYTES);

@@ -10,6 +10,7 @@ import type { Clock } from '../../foundation/clock.ts';
 import { toLsn } from '../../foundation/lsn.ts';
 import type { Compression } from '../../storage-layout/macroblock/compress.ts';
 import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
+import type { MacroBlockFileName } from '../../storage-layout/macroblock/file-name.ts';
 import { MacroBlockFileWriter } from '../../storage-layout/macroblock/writer.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
@@ -52,19 +53,18 @@ export type CopiedBlocks = Found & { readonly writer: MacroBlockFileWriter };
 /** Everything but the closing of the file, which the caller does (and disposes the writer): it waits for the disk. */
 export async function copyBlocks(
   context: CopyContext,
-  subTask: SubTask,
+  { pieces }: SubTask,
+  name: MacroBlockFileName,
   signal: AbortSignal,
 ): Promise<CopiedBlocks> {
   const { medium, root, setKey, group } = context;
-  const { subTaskId } = subTask;
-  const key = tree.macroBlock(root, setKey, group, subTaskId);
-  const id = { setId: setKey.setId, subTaskId, group };
-  const writer = await MacroBlockFileWriter.create(medium, key, id, context.compression, signal);
+  const key = tree.macroBlock(root, setKey, group, name.subTaskId);
+  const writer = await MacroBlockFileWriter.create(medium, key, name, context.compression, signal);
   try {
     const found = { entries: [], suspects: [], vanished: [], ended: [] };
     using source = new SourceFile();
-    context.blocksBefore.expect(subTask.pieces.flatMap(({ before = [] }) => before));
-    for (const piece of subTask.pieces) await copyPiece(context, writer, piece, source, found, signal);
+    context.blocksBefore.expect(pieces.flatMap(({ before = [] }) => before));
+    for (const piece of pieces) await copyPiece(context, writer, piece, source, found, signal);
     return { writer, ...found };
   } catch (error) {
     await writer[Symbol.asyncDispose]();

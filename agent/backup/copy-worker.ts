@@ -15,14 +15,10 @@ import {
 } from '../../storage-layout/macroblock/entry.ts';
 import type { Medium } from '../../storage-layout/media/medium.ts';
 import { openKeyedMedium } from '../../storage-layout/media/with-keys.ts';
-import { tree } from '../../storage-layout/tree.ts';
-import { checkMountFile } from '../mount-file.ts';
 import { plainError } from '../plain-error.ts';
 import { threadSettings } from '../thread-settings.ts';
 import { type CopiedBlocks, type CopyContext, copyBlocks } from './copy-sub-task.ts';
 import { Counters } from './counters.ts';
-import type { SubTask } from './plan.ts';
-import { writeOwnIndex } from './resume/own-index.ts';
 import { mayBeRedone } from './resume/redo.ts';
 import { SharedLimits, Throttle } from './throttle.ts';
 import { BlocksBefore } from './unchanged-block.ts';
@@ -47,21 +43,21 @@ async function run(): Promise<void> {
     buffer: Buffer.allocUnsafeSlow(MACROBLOCK_BYTES),
   };
   let closing: Promise<void> = Promise.resolve();
-  for await (const subTask of subTasks()) {
+  for await (const order of subTasks()) {
     const counters = new Counters(settings.counters);
     let context: CopyContext;
     let copied: CopiedBlocks;
     try {
       context = { ...common, counters, ...(await destination.open()) };
-      copied = await copyBlocks(context, subTask, never);
+      copied = await copyBlocks(context, order.subTask, order.name, never);
     } catch (error) {
-      giveBack(counters, subTask, error);
+      giveBack(counters, order, error);
       continue;
     }
     await closing;
-    closing = close(context, subTask, copied).catch((error: unknown) => {
+    closing = close(counters, order, copied).catch((error: unknown) => {
       try {
-        giveBack(counters, subTask, error);
+        giveBack(counters, order, error);
       } catch (fatal) {
         // The parent waits for this sub task, and gives no other.
         post({ kind: 'failed', error: plainError(fatal) });
@@ -73,6 +69,7 @@ async function run(): Promise<void> {
   await closing;
 }
 
+type Order = Extract<ToWorker, { readonly kind: 'copy' }>;
 type Opened = { readonly medium: Medium; readonly blocksBefore: BlocksBefore };
 
 /** Opened for the first sub task: the parent had it open, so when it is not there it has gone away. */
@@ -97,37 +94,21 @@ class Destination implements AsyncDisposable {
   }
 }
 
-async function close(context: CopyContext, subTask: SubTask, copied: CopiedBlocks): Promise<void> {
+async function close(counters: Counters, { subTask }: Order, copied: CopiedBlocks): Promise<void> {
   await using writer = copied.writer;
-  const { sizeBytes } = await writer.close();
-  await writeOwnIndex(context, settings.attempt, subTask, copied, never);
-  await checkIsStored(context, subTask.subTaskId, sizeBytes);
+  const { sizeBytes: storedBytes } = await writer.close();
   const entries = encodeEntries(copied.entries);
   const { suspects, vanished, ended } = copied;
-  const subTaskId = subTask.redoOf ?? subTask.subTaskId;
-  const copy = { subTaskId, entries, suspects, vanished, ended, storedBytes: sizeBytes };
-  post({ kind: 'copied', copy }, [entries.buffer]);
-}
-
-/** A share may be taken away, and come back, while a file is written: then it stands on the disk below, or is cut. */
-async function checkIsStored(
-  { medium, root, setKey, group }: CopyContext,
-  subTaskId: number,
-  sizeBytes: number,
-): Promise<void> {
-  const { round } = settings;
-  if (round === undefined) return;
-  await checkMountFile({ medium, root, round }, never);
-  const key = tree.macroBlock(root, setKey, group, subTaskId);
-  if ((await medium.stat(key, never))?.sizeBytes === sizeBytes) return;
-  throw new HoldfastError('FILE_NOT_FOUND', `${key} is gone from ${medium.displayUri}, or cut`);
+  const { subTaskId, redoOf = subTaskId } = subTask;
+  const copy = { subTaskId: redoOf, entries, suspects, vanished, ended, storedBytes };
+  post({ kind: 'copied', subTaskId, copy, counted: counters.counted }, [entries.buffer]);
 }
 
 /** A destination that fails may come back. Throws `error` when the backup fails with it. */
-function giveBack(counters: Counters, subTask: SubTask, error: unknown): void {
+function giveBack(counters: Counters, { subTask }: Order, error: unknown): void {
   if (!mayBeRedone(toHoldfastError(error))) throw error;
-  counters.takeBack();
-  post({ kind: 'undone', subTask, error: plainError(error) });
+  counters.takeBack(counters.counted);
+  post({ kind: 'undone', subTaskId: subTask.subTaskId, error: plainError(error) });
 }
 
 function encodeEntries(entries: readonly MacroBlockEntry[]): Uint8Array<ArrayBuffer> {
@@ -137,14 +118,14 @@ function encodeEntries(entries: readonly MacroBlockEntry[]): Uint8Array<ArrayBuf
 }
 
 /** Asks for a sub task and yields it, until the parent has none. */
-async function* subTasks(): AsyncGenerator<SubTask> {
+async function* subTasks(): AsyncGenerator<Order> {
   for (;;) {
     const { promise, resolve } = Promise.withResolvers<ToWorker>();
     port.once('message', resolve);
     post({ kind: 'ready' });
     const message = await promise;
     if (message.kind === 'end') return;
-    yield message.subTask;
+    yield message;
   }
 }
 

@@ -11,7 +11,6 @@ import type { Counters } from './counters.ts';
 import type { FailedPage, Gathered } from './gather.ts';
 import type { NamedFiles } from './named-files.ts';
 import type { ProgressReporter } from './progress.ts';
-import { attemptOf } from './resume/attempt.ts';
 import type { Redo } from './resume/redo.ts';
 import type { ResumePoint } from './resume/resume.ts';
 import type { BackupTarget } from './target.ts';
@@ -51,20 +50,18 @@ export type IndexedCopy = Gathered & {
 };
 
 export function workerSettings(backup: BegunBackup): WorkerSettings {
-  const { target, task, identity, start, counters, limits, workerCount } = backup;
+  const { target, task, identity, counters, limits, workerCount } = backup;
   return {
     destinationUri: target.uri,
     keys: target.keys,
     root: target.root,
     setKey: target.setKey,
     group: target.group,
-    round: target.round,
     compression: target.compression,
     pageChecksums: task.pageCheck && identity.pageChecksumVersion !== 0,
     limits: limits.shared,
     workerCount,
     counters: counters.shared,
-    attempt: attemptOf(task, identity, start),
   };
 }
 

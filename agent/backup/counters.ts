@@ -2,12 +2,14 @@
 const NAMES = ['plainBytes', 'readBytes', 'storedBytes', 'macroblocks', 'files'] as const;
 type CounterName = (typeof NAMES)[number];
 
+/** What one added. Plain data: it goes from thread to thread. */
+export type Counted = ReadonlyMap<CounterName, number>;
+
 export type CounterValues = Readonly<Record<CounterName, bigint>>;
 
 export class Counters {
   readonly shared: SharedArrayBuffer;
   readonly #values: BigUint64Array;
-  /** What was added through this object. */
   readonly #own = new Map<CounterName, number>();
 
   constructor(shared = new SharedArrayBuffer(NAMES.length * BigUint64Array.BYTES_PER_ELEMENT)) {
@@ -20,11 +22,15 @@ export class Counters {
     this.#own.set(name, (this.#own.get(name) ?? 0) + amount);
   }
 
-  /** What was added through this object did not happen, but for the reading. */
-  takeBack(): void {
-    for (const [name, amount] of this.#own)
+  /** What was added through this object. */
+  get counted(): Counted {
+    return this.#own;
+  }
+
+  /** That did not happen, but for the reading. */
+  takeBack(counted: Counted): void {
+    for (const [name, amount] of counted)
       if (name !== 'readBytes') Atomics.sub(this.#values, NAMES.indexOf(name), BigInt(amount));
-    this.#own.clear();
   }
 
   read(): CounterValues {

@@ -1,10 +1,13 @@
 /** Runs a backup's sub tasks on worker threads. All threads have ended when a function of this file returns or throws. */
 import type { Worker } from 'node:worker_threads';
-import { HoldfastError } from '../../foundation/errors.ts';
+import { defined } from '../../foundation/assert.ts';
+import { HoldfastError, toHoldfastError } from '../../foundation/errors.ts';
+import { nameMacroBlockFile } from '../../storage-layout/macroblock/file-name.ts';
 import { errorOfPlain } from '../plain-error.ts';
 import { Threads } from '../threads.ts';
+import { Counters } from './counters.ts';
 import type { SubTask } from './plan.ts';
-import type { Redo } from './resume/redo.ts';
+import { mayBeRedone, type Redo } from './resume/redo.ts';
 import type { FromWorker, SubTaskCopy, ToWorker, WorkerSettings } from './worker-protocol.ts';
 
 const WORKER_FILE = new URL('copy-worker.ts', import.meta.url);
@@ -14,9 +17,18 @@ export function copyThreads(expected: number): Threads {
   return new Threads(WORKER_FILE, expected);
 }
 
+/** What becomes of each sub task. */
+export type SubTaskCare = {
+  /** Does what is left to do when the macroblock file is durable. */
+  readonly makeCount: (subTask: SubTask, copy: SubTaskCopy, signal: AbortSignal) => Promise<void>;
+  /** Told each copy that counts, in no order. */
+  readonly onCopied: (copy: SubTaskCopy) => void;
+  /** Says what is done again. */
+  readonly redo: Redo;
+};
+
 /**
- * Copies the sub tasks as they come, on up to `workerCount` threads, a further one for each sub task that is known;
- * `onCopied` is told each copy when it is durable, in no order. One whose destination failed is done again, as long as `redo`
+ * Copies the sub tasks as they come, on up to `workerCount` threads, a further one for each sub task that is known. One whose destination failed is done again, as long as `redo`
  * says so. The first other failure, or an aborted `signal`, ends all at once: files that were not finished stay behind as
  * garbage that no index names.
  */
@@ -24,14 +36,15 @@ export async function runSubTasks(
   threads: Threads,
   subTasks: AsyncGenerator<SubTask, void, undefined>,
   settings: WorkerSettings,
-  workerCount: number,
-  onCopied: (copy: SubTaskCopy) => void,
-  redo: Redo,
+  { makeCount, onCopied, redo }: SubTaskCare,
   signal: AbortSignal,
 ): Promise<void> {
+  const { workerCount } = settings;
   signal.throwIfAborted();
   const ended = new AbortController();
-  const queue = new SubTaskQueue(subTasks, redo, AbortSignal.any([signal, ended.signal]));
+  const live = AbortSignal.any([signal, ended.signal]);
+  const queue = new SubTaskQueue(subTasks, redo, live);
+  const settling = new Set<Promise<void>>();
   const workers: Worker[] = [];
   const runs: Promise<void>[] = [];
   const { promise: failed, reject } = Promise.withResolvers<never>();
@@ -40,7 +53,7 @@ export async function runSubTasks(
   const start = () => {
     const worker = threads.start(settings);
     workers.push(worker);
-    const run = serve(worker, queue, onCopied);
+    const run = serve(worker, queue, { settings, makeCount, onCopied, settling }, live);
     run.catch(reject);
     runs.push(run);
   };
@@ -55,6 +68,7 @@ export async function runSubTasks(
     signal.removeEventListener('abort', onAbort);
     ended.abort();
     await Promise.all(workers.map((worker) => worker.terminate()));
+    await Promise.allSettled(settling);
     await subTasks.return();
   }
 }
@@ -130,37 +144,69 @@ class SubTaskQueue {
   }
 }
 
+type Serving = Omit<SubTaskCare, 'redo'> & {
+  readonly settings: WorkerSettings;
+  /** What the parent is doing for sub tasks. */
+  readonly settling: Set<Promise<void>>;
+};
+
 /** Hands sub tasks to one worker whenever it is ready; resolves when its thread has ended. */
 async function serve(
   worker: Worker,
   queue: SubTaskQueue,
-  onCopied: (copy: SubTaskCopy) => void,
+  { settings, makeCount, onCopied, settling }: Serving,
+  signal: AbortSignal,
 ): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const inHand = new Map<number, SubTask>();
   const send = (message: ToWorker) => worker.postMessage(message, []);
   const giveNext = async () => {
     const subTask = await queue.next();
-    send(subTask === undefined ? { kind: 'end' } : { kind: 'copy', subTask });
+    if (subTask === undefined) {
+      send({ kind: 'end' });
+      return;
+    }
+    const { subTaskId } = subTask;
+    inHand.set(subTaskId, subTask);
+    send({
+      kind: 'copy',
+      subTask,
+      name: nameMacroBlockFile(settings.setKey.setId, subTaskId, settings.group),
+    });
   };
-  // A worker whose sub task came back waits with it: it would meet the same destination.
-  let givingBack: Promise<void> = Promise.resolve();
+  const take = (subTaskId: number): SubTask => {
+    const subTask = defined(inHand.get(subTaskId), 'a worker ends what it was given');
+    inHand.delete(subTaskId);
+    return subTask;
+  };
+  const keep = async ({ subTaskId, copy, counted }: Extract<FromWorker, { readonly kind: 'copied' }>) => {
+    const subTask = take(subTaskId);
+    try {
+      await makeCount(subTask, copy, signal);
+    } catch (error) {
+      const failure = toHoldfastError(error);
+      if (!mayBeRedone(failure)) throw error;
+      new Counters(settings.counters).takeBack(counted);
+      await queue.giveBack(subTask, failure);
+      return;
+    }
+    onCopied(copy);
+    queue.isDurable();
+  };
+  // A worker whose sub task came back waits with it: it would meet the same destination. What is left to do for the sub
+  // task before the last is waited for too: the parent falls behind by no more.
+  let settled: Promise<unknown> = Promise.resolve();
+  const settle = (act: Promise<void>) => {
+    settling.add(act);
+    settled = Promise.all([settled, act]);
+    settled.then(() => settling.delete(act), reject);
+  };
   worker.on('message', (message: FromWorker) => {
     if (message.kind === 'failed') reject(errorOfPlain(message.error));
-    else if (message.kind === 'ready') givingBack.then(giveNext).catch(reject);
-    else if (message.kind === 'undone') {
-      givingBack = Promise.all([
-        givingBack,
-        queue.giveBack(message.subTask, errorOfPlain(message.error)),
-      ]).then(() => undefined);
-      givingBack.catch(reject);
-    } else {
-      try {
-        onCopied(message.copy);
-        queue.isDurable();
-      } catch (error) {
-        reject(error);
-      }
-    }
+    else if (message.kind === 'ready') settled.then(giveNext).catch(reject);
+    else if (message.kind === 'undone')
+      settle(queue.giveBack(take(message.subTaskId), errorOfPlain(message.error)));
+    else settle(keep(message));
   });
   worker.once('error', (cause) => {
     reject(new HoldfastError('INTERNAL', 'a worker thread of the backup failed', { cause }));

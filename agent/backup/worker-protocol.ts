@@ -5,15 +5,16 @@
  *     ◄──────────── ready         may take a sub task
  *     copy ─────────►
  *     ◄──────────── ready         all of it is read and handed to the medium: the next may come
- *     ◄──────────── copied        its macro_block file and its own index are durable
+ *     ◄──────────── copied        its macro_block file is durable: the parent does what is left (durable-sub-task.ts)
  *     ◄──────────── undone        the destination failed: the parent gives the sub task again, under another id
  *     ◄──────────── failed        the backup fails
  */
 import type { DataKey } from '../../storage-layout/encryption/key-ring.ts';
-import type { RoundKey, SetKey, TreeRoot } from '../../storage-layout/tree.ts';
+import type { MacroBlockFileName } from '../../storage-layout/macroblock/file-name.ts';
+import type { SetKey, TreeRoot } from '../../storage-layout/tree.ts';
 import type { PlainError } from '../plain-error.ts';
+import type { Counted } from './counters.ts';
 import type { SubTask } from './plan.ts';
-import type { Attempt } from './resume/attempt.ts';
 
 /** What a worker is given first (threads.ts). */
 export type WorkerSettings = {
@@ -22,18 +23,17 @@ export type WorkerSettings = {
   readonly root: TreeRoot;
   readonly setKey: SetKey;
   readonly group: string;
-  /** Whose mount_file tells the destination from a directory that its share is not mounted on; undefined: none does. */
-  readonly round: RoundKey | undefined;
   readonly compression: string;
   readonly pageChecksums: boolean;
   /** Of the task (throttle.ts): each of its workers may use its share. */
   readonly limits: SharedArrayBuffer;
   readonly workerCount: number;
   readonly counters: SharedArrayBuffer;
-  readonly attempt: Attempt;
 };
 
-export type ToWorker = { readonly kind: 'copy'; readonly subTask: SubTask } | { readonly kind: 'end' };
+export type ToWorker =
+  | { readonly kind: 'copy'; readonly subTask: SubTask; readonly name: MacroBlockFileName }
+  | { readonly kind: 'end' };
 
 /** A page whose checksum stayed wrong over several reads. */
 export type SuspectFound = {
@@ -64,6 +64,12 @@ export type SubTaskCopy = {
 
 export type FromWorker =
   | { readonly kind: 'ready' }
-  | { readonly kind: 'copied'; readonly copy: SubTaskCopy }
-  | { readonly kind: 'undone'; readonly subTask: SubTask; readonly error: PlainError }
+  | {
+      readonly kind: 'copied';
+      /** By which its files are called. */
+      readonly subTaskId: number;
+      readonly copy: SubTaskCopy;
+      readonly counted: Counted;
+    }
+  | { readonly kind: 'undone'; readonly subTaskId: number; readonly error: PlainError }
   | { readonly kind: 'failed'; readonly error: PlainError };

@@ -3,15 +3,12 @@
  * threads: blocks are coded synchronously into one of two 4 MiB buffers, and one of them is being written while the other
  * is filled. The buffers are kept for the thread's next file.
  */
-import { create } from '@bufbuild/protobuf';
 import { assert } from '../../foundation/assert.ts';
-import { MacroBlockFileInfoSchema } from '../../proto/gen/holdfast/v1/records_pb.ts';
 import { crc32c } from '../crc32c.ts';
 import { type FileCipher, type Seal, sealOf } from '../encryption/cipher.ts';
 import { beginFile } from '../encryption/key-ring.ts';
 import type { Medium, StoredFileWriter } from '../media/medium.ts';
 import { encodeFileEnd, encodeRecord, putRecord, RECORD, recordBytes } from '../records/framing.ts';
-import { encodeMessage } from '../records/messages.ts';
 import { BlockCompressor, type Compression } from './compress.ts';
 import {
   encodeBlockName,
@@ -20,18 +17,18 @@ import {
   type MacroBlockName,
   type MacroBlockPlace,
 } from './entry.ts';
+import type { MacroBlockFileName } from './file-name.ts';
 
 const BATCH_BYTES = 4 * 1024 * 1024;
 const KEPT_BUFFERS = 4;
 const keptBuffers: Buffer[] = [];
 
-export type MacroBlockFileId = { readonly setId: bigint; readonly subTaskId: number; readonly group: string };
 /** Where an appended block went; spread into its index entry. */
 export type AppendedMacroBlock = MacroBlockPlace & MacroBlockName & { readonly plainBytes: number };
 
 export class MacroBlockFileWriter implements AsyncDisposable {
   readonly #file: StoredFileWriter;
-  readonly #id: MacroBlockFileId;
+  readonly #name: MacroBlockFileName;
   readonly #compressor: BlockCompressor;
   readonly #cipher: FileCipher | undefined;
   #batch: Buffer = takeBuffer();
@@ -45,12 +42,12 @@ export class MacroBlockFileWriter implements AsyncDisposable {
 
   private constructor(
     file: StoredFileWriter,
-    id: MacroBlockFileId,
+    name: MacroBlockFileName,
     compressor: BlockCompressor,
     cipher: FileCipher | undefined,
   ) {
     this.#file = file;
-    this.#id = id;
+    this.#name = name;
     this.#compressor = compressor;
     this.#cipher = cipher;
   }
@@ -59,25 +56,16 @@ export class MacroBlockFileWriter implements AsyncDisposable {
   static async create(
     medium: Medium,
     key: string,
-    id: MacroBlockFileId,
+    name: MacroBlockFileName,
     compression: Compression,
     signal?: AbortSignal,
   ): Promise<MacroBlockFileWriter> {
     const { header, cipher } = await beginFile(medium, key, RECORD.macroBlock, signal);
     const file = await medium.createFile(key, signal);
-    const writer = new MacroBlockFileWriter(file, id, new BlockCompressor(compression), cipher);
-    const info = create(MacroBlockFileInfoSchema, {
-      backupSetId: id.setId,
-      subTaskId: id.subTaskId,
-      partitionGroup: id.group,
-    });
+    const writer = new MacroBlockFileWriter(file, name, new BlockCompressor(compression), cipher);
     await writer.#append(header);
     await writer.#append(
-      encodeRecord({
-        type: RECORD.macroBlockFile,
-        payload: encodeMessage(MacroBlockFileInfoSchema, info),
-        seal: writer.#seal(),
-      }),
+      encodeRecord({ type: RECORD.macroBlockFile, payload: name.info, seal: writer.#seal() }),
     );
     return writer;
   }
@@ -122,8 +110,8 @@ export class MacroBlockFileWriter implements AsyncDisposable {
     return {
       fileNumber: name.fileNumber,
       blockNumber: name.blockNumber,
-      setId: this.#id.setId,
-      subTaskId: this.#id.subTaskId,
+      setId: this.#name.setId,
+      subTaskId: this.#name.subTaskId,
       offset,
       storedBytes,
       plainBytes: plain.length,

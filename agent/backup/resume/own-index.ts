@@ -7,7 +7,7 @@ import type { SubTask } from '../plan.ts';
 import type { SuspectFound } from '../worker-protocol.ts';
 import { type Attempt, infoOf } from './attempt.ts';
 
-type Place = {
+export type OwnIndexPlace = {
   readonly medium: Medium;
   readonly root: TreeRoot;
   readonly setKey: SetKey;
@@ -16,7 +16,7 @@ type Place = {
 
 /** Writes it when it has something to say; the sub task's macroblock file must be durable. */
 export async function writeOwnIndex(
-  { medium, root, setKey, group }: Place,
+  { medium, root, setKey, group }: OwnIndexPlace,
   attempt: Attempt,
   subTask: SubTask,
   copied: { readonly entries: readonly MacroBlockEntry[]; readonly suspects: readonly SuspectFound[] },

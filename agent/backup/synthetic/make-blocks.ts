@@ -15,6 +15,7 @@ import {
   encodeMacroBlockEntry,
   MACROBLOCK_BYTES,
 } from '../../../storage-layout/macroblock/entry.ts';
+import { nameMacroBlockFile } from '../../../storage-layout/macroblock/file-name.ts';
 import { decodeMacroBlock } from '../../../storage-layout/macroblock/reader.ts';
 import { MacroBlockFileWriter } from '../../../storage-layout/macroblock/writer.ts';
 import type { Medium } from '../../../storage-layout/media/medium.ts';
@@ -93,11 +94,11 @@ export async function makeBlocks(context: MakeContext, job: BlocksJob, signal: A
   const rewritten = job.blocks.filter(({ copiedTo }) => copiedTo === undefined);
   const entries = Buffer.from(new ArrayBuffer(rewritten.length * ENTRY_BYTES));
   const key = tree.macroBlock(root, target, group, job.subTaskId);
-  const id = { setId: target.setId, subTaskId: job.subTaskId, group };
+  const name = nameMacroBlockFile(target.setId, job.subTaskId, group);
   await using writer =
     rewritten.length === 0
       ? undefined
-      : await MacroBlockFileWriter.create(medium, key, id, compression, signal);
+      : await MacroBlockFileWriter.create(medium, key, name, compression, signal);
   const fetches = cutIntoFetches(job.blocks);
   let pending = fetchBlocks(context, fetches[0] ?? []);
   let written = 0;

@@ -1,6 +1,6 @@
 /**
- * What a thread loads is processor time at each start. Protocol buffers alone take 120 ms of it: threads that only read
- * blocks or log do without.
+ * What a thread loads is processor time at each start. Protocol buffers alone take 120 ms of it: threads that copy or read
+ * blocks, or read log, do without.
  */
 import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -11,6 +11,7 @@ const ROOT = join(import.meta.dirname, '..', '..', '..');
 const IMPORT = /^(?:import|export)\s(?!type\b)[^'";]*?\bfrom\s+'([^']+)'/gm;
 
 test.each([
+  'agent/backup/copy-worker.ts',
   'agent/restore/block-worker.ts',
   'agent/restore/compare-worker.ts',
   'agent/restore/read-ahead-worker.ts',

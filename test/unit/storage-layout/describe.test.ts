@@ -5,6 +5,7 @@ import { BackupInfoSchema, BackupMetaSchema, BackupType } from '../../../proto/g
 import { writeLogIndex } from '../../../storage-layout/clog/index.ts';
 import { LogFileWriter } from '../../../storage-layout/clog/writer.ts';
 import { describeFile } from '../../../storage-layout/describe.ts';
+import { nameMacroBlockFile } from '../../../storage-layout/macroblock/file-name.ts';
 import { writeMacroBlockIndex } from '../../../storage-layout/macroblock/index.ts';
 import { MacroBlockFileWriter } from '../../../storage-layout/macroblock/writer.ts';
 import { RECORD } from '../../../storage-layout/records/framing.ts';
@@ -81,7 +82,7 @@ it('a macroblock file and its index are described, long lists cut', async () => 
     await using file = await MacroBlockFileWriter.create(
       medium,
       'm',
-      { setId: 8n, subTaskId: 1, group: GROUP },
+      nameMacroBlockFile(8n, 1, GROUP),
       'zstd:1',
     );
     for (let n = 0; n < 5; n += 1)

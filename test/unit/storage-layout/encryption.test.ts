@@ -20,6 +20,7 @@ import {
 import { type DataKey, readFileCipher, ringOf } from '../../../storage-layout/encryption/key-ring.ts';
 import { unlockSet } from '../../../storage-layout/encryption/unlock.ts';
 import type { MacroBlockEntry } from '../../../storage-layout/macroblock/entry.ts';
+import { nameMacroBlockFile } from '../../../storage-layout/macroblock/file-name.ts';
 import { readMacroBlockIndex, writeMacroBlockIndex } from '../../../storage-layout/macroblock/index.ts';
 import { decodeMacroBlock } from '../../../storage-layout/macroblock/reader.ts';
 import { MacroBlockFileWriter } from '../../../storage-layout/macroblock/writer.ts';
@@ -80,8 +81,8 @@ async function writeBlocks(
   blocks: readonly Buffer[],
   compression: 'none' | 'zstd:1' = 'zstd:1',
 ): Promise<readonly MacroBlockEntry[]> {
-  const id = { setId: 8n, subTaskId: 1, group: GROUP };
-  await using writer = await MacroBlockFileWriter.create(medium, key, id, compression);
+  const name = nameMacroBlockFile(8n, 1, GROUP);
+  await using writer = await MacroBlockFileWriter.create(medium, key, name, compression);
   const entries: MacroBlockEntry[] = [];
   for (const [blockNumber, block] of blocks.entries()) {
     const appended = await writer.append(block, { fileNumber: 7, blockNumber });

@@ -15,6 +15,7 @@ import {
   MACROBLOCK_BYTES,
   type MacroBlockEntry,
 } from '../../../storage-layout/macroblock/entry.ts';
+import { nameMacroBlockFile } from '../../../storage-layout/macroblock/file-name.ts';
 import { readMacroBlockIndex, writeMacroBlockIndex } from '../../../storage-layout/macroblock/index.ts';
 import { addPages, emptyPageMap } from '../../../storage-layout/macroblock/page-map.ts';
 import { decodeMacroBlock, planReads } from '../../../storage-layout/macroblock/reader.ts';
@@ -34,7 +35,7 @@ const ENTRY: MacroBlockEntry = {
   crc32c: 0xdeadbeef,
   compression: 'zstd',
 };
-const FILE = { setId: 8n, subTaskId: 3, group: 'orders_0' };
+const FILE = nameMacroBlockFile(8n, 3, 'orders_0');
 const NAME = { fileNumber: 1, blockNumber: 0 };
 
 describe('an index entry', () => {

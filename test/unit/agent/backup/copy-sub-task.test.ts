@@ -16,6 +16,7 @@ import { systemClock } from '../../../../foundation/clock.ts';
 import { toLsn } from '../../../../foundation/lsn.ts';
 import { crc32c } from '../../../../storage-layout/crc32c.ts';
 import { MACROBLOCK_BYTES } from '../../../../storage-layout/macroblock/entry.ts';
+import { nameMacroBlockFile } from '../../../../storage-layout/macroblock/file-name.ts';
 import { openMedium } from '../../../../storage-layout/media/open.ts';
 import { tree } from '../../../../storage-layout/tree.ts';
 import { damage } from '../../../support/damage.ts';
@@ -193,8 +194,16 @@ describe('small files that are read whole, and are as the set before has them', 
 
 describe('runs of blocks that are fetched together', () => {
   const block = (setId: bigint, subTaskId: number, offset: number, storedBytes: number) => ({
-    ...{ setId, subTaskId, offset, storedBytes, crc32c: 1, compression: 'none' as const },
-    ...{ fileNumber: 1, blockNumber: offset, plainBytes: storedBytes, newestPageLsn: toLsn(0n) },
+    setId,
+    subTaskId,
+    offset,
+    storedBytes,
+    plainBytes: storedBytes,
+    crc32c: 1,
+    compression: 'none' as const,
+    fileNumber: 1,
+    blockNumber: offset,
+    newestPageLsn: toLsn(0n),
     pageCheckFailed: false,
   });
 
@@ -240,6 +249,7 @@ async function copy(
       buffer: Buffer.alloc(MACROBLOCK_BYTES),
     },
     { subTaskId, pieces: [wanted].flat() },
+    nameMacroBlockFile(1n, subTaskId, 'main'),
     new AbortController().signal,
   );
   await copied.writer.close();

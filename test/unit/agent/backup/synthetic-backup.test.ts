@@ -27,6 +27,7 @@ import { crc32c } from '../../../../storage-layout/crc32c.ts';
 import { type DataKey, readFileCipher } from '../../../../storage-layout/encryption/key-ring.ts';
 import { isStoredWhole } from '../../../../storage-layout/macroblock/delta.ts';
 import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../../../storage-layout/macroblock/entry.ts';
+import { nameMacroBlockFile } from '../../../../storage-layout/macroblock/file-name.ts';
 import { writeMacroBlockIndex } from '../../../../storage-layout/macroblock/index.ts';
 import { addPages, emptyPageMap } from '../../../../storage-layout/macroblock/page-map.ts';
 import { decodeMacroBlock } from '../../../../storage-layout/macroblock/reader.ts';
@@ -88,8 +89,8 @@ async function writeFileOf(
   blocks: readonly (readonly [number, number, Buffer])[],
 ): Promise<Written[]> {
   const key = tree.macroBlock(ROOT, { ...SOURCE, setId }, 'p0', subTaskId);
-  const id = { setId, subTaskId, group: 'p0' };
-  await using writer = await MacroBlockFileWriter.create(medium, key, id, 'zstd:1');
+  const name = nameMacroBlockFile(setId, subTaskId, 'p0');
+  await using writer = await MacroBlockFileWriter.create(medium, key, name, 'zstd:1');
   const written: Written[] = [];
   for (const [fileNumber, blockNumber, block] of blocks)
     written.push(await writer.append(block, { fileNumber, blockNumber }));

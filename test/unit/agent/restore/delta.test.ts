@@ -46,6 +46,7 @@ import {
 } from '../../../../proto/gen/holdfast/v1/records_pb.ts';
 import { crc32c } from '../../../../storage-layout/crc32c.ts';
 import { MACROBLOCK_BYTES, type MacroBlockEntry } from '../../../../storage-layout/macroblock/entry.ts';
+import { nameMacroBlockFile } from '../../../../storage-layout/macroblock/file-name.ts';
 import { writeMacroBlockIndex } from '../../../../storage-layout/macroblock/index.ts';
 import { MacroBlockFileWriter } from '../../../../storage-layout/macroblock/writer.ts';
 import type { Medium } from '../../../../storage-layout/media/medium.ts';
@@ -112,7 +113,7 @@ async function publish(): Promise<SourceSet> {
   await using writer = await MacroBlockFileWriter.create(
     medium,
     key,
-    { setId: 1n, subTaskId: 1, group: 'p0' },
+    nameMacroBlockFile(1n, 1, 'p0'),
     'zstd:1',
   );
   const entries: MacroBlockEntry[] = [];

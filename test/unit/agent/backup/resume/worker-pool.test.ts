@@ -4,10 +4,12 @@ import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { Counters } from '../../../../../agent/backup/counters.ts';
+import { makeCount } from '../../../../../agent/backup/durable-sub-task.ts';
 import { pieceOf, type SubTask } from '../../../../../agent/backup/plan.ts';
+import type { Attempt } from '../../../../../agent/backup/resume/attempt.ts';
 import { Redo } from '../../../../../agent/backup/resume/redo.ts';
 import { SharedLimits } from '../../../../../agent/backup/throttle.ts';
-import { copyThreads, runSubTasks } from '../../../../../agent/backup/worker-pool.ts';
+import { copyThreads, runSubTasks, type SubTaskCare } from '../../../../../agent/backup/worker-pool.ts';
 import type { SubTaskCopy, WorkerSettings } from '../../../../../agent/backup/worker-protocol.ts';
 import type { DataFile } from '../../../../../engine/engine.ts';
 import { systemClock } from '../../../../../foundation/clock.ts';
@@ -16,7 +18,7 @@ import { toLsn, toTimeline } from '../../../../../foundation/lsn.ts';
 import { decodeMacroBlockEntries } from '../../../../../storage-layout/macroblock/entry.ts';
 import { readSubTaskIndexHead } from '../../../../../storage-layout/macroblock/sub-task-index.ts';
 import { openMedium } from '../../../../../storage-layout/media/open.ts';
-import { tree } from '../../../../../storage-layout/tree.ts';
+import { type RoundKey, tree } from '../../../../../storage-layout/tree.ts';
 import { ARCHIVE_ROOT, ARCHIVE_ROUND, writeMountFile } from '../../../../support/archiver.ts';
 import { makeTestDirectory } from '../../../../support/postgres.ts';
 
@@ -53,25 +55,25 @@ function settings(counters: Counters): WorkerSettings {
     compression: 'zstd:1',
     pageChecksums: false,
     keys: [],
-    round: undefined,
     limits: new SharedLimits().shared,
     workerCount: 2,
     counters: counters.shared,
-    attempt: {
-      backupSetId: 1n,
-      partitionGroup: 'g',
-      retry: 0,
-      previousSetId: 0n,
-      pageCheck: true,
-      start: { timeline: toTimeline(1), lsn: toLsn(1n) },
-      systemIdentifier: 1n,
-      postgresMajor: 17,
-      blockSizeBytes: 8192,
-      segmentSizeBytes: 16_777_216,
-      pageChecksumVersion: 0,
-    },
   };
 }
+
+const ATTEMPT: Attempt = {
+  backupSetId: 1n,
+  partitionGroup: 'g',
+  retry: 0,
+  previousSetId: 0n,
+  pageCheck: true,
+  start: { timeline: toTimeline(1), lsn: toLsn(1n) },
+  systemIdentifier: 1n,
+  postgresMajor: 17,
+  blockSizeBytes: 8192,
+  segmentSizeBytes: 16_777_216,
+  pageChecksumVersion: 0,
+};
 
 function redo(limitMs: number, onWaiting: () => void): Redo {
   const parts = { clock: systemClock, logger: silentLogger(), firstSubTaskId: 1, subTaskIdCount: 1000 };
@@ -82,15 +84,22 @@ function redo(limitMs: number, onWaiting: () => void): Redo {
 async function copySubTasks(
   tasks: readonly SubTask[],
   to: WorkerSettings,
-  workerCount: number,
   again: Redo,
+  round?: RoundKey,
 ): Promise<readonly SubTaskCopy[]> {
   await using threads = copyThreads(1);
+  await using medium = await openMedium(to.destinationUri);
+  const place = { medium, root: to.root, setKey: to.setKey, group: to.group, round };
   const copies: SubTaskCopy[] = [];
   const source = (async function* () {
     yield* tasks;
   })();
-  await runSubTasks(threads, source, to, workerCount, (copy) => copies.push(copy), again, signal);
+  const care: SubTaskCare = {
+    makeCount: async (...what) => await makeCount(place, ATTEMPT, ...what),
+    onCopied: (copy) => copies.push(copy),
+    redo: again,
+  };
+  await runSubTasks(threads, source, to, care, signal);
   return copies.toSorted((a, b) => a.subTaskId - b.subTaskId);
 }
 
@@ -102,7 +111,7 @@ test('do again what could not be written, in its place, and count it once', asyn
   const comeBack = () => {
     back ??= rename(join(directory, 'away'), join(directory, 'destination'));
   };
-  const copying = copySubTasks(tasks, settings(counters), 2, redo(30_000, comeBack));
+  const copying = copySubTasks(tasks, settings(counters), redo(30_000, comeBack));
   // Workers open the destination before they copy, and find its directory gone when they create a file.
   copying.catch(() => undefined); // awaited below
   while (counters.read().macroblocks === 0n) await systemClock.sleep(1, signal);
@@ -141,8 +150,8 @@ test('nothing counts that was written below a share that was not mounted', async
     renameSync(destination, join(directory, 'below')); // a worker may be writing there
     renameSync(join(directory, 'share'), destination);
   };
-  const withRound = { ...settings(counters), root: ARCHIVE_ROOT, round: ARCHIVE_ROUND };
-  const copying = copySubTasks(tasks, withRound, 1, redo(30_000, mountAgain));
+  const toRound = { ...settings(counters), root: ARCHIVE_ROOT, workerCount: 1 };
+  const copying = copySubTasks(tasks, toRound, redo(30_000, mountAgain), ARCHIVE_ROUND);
   copying.catch(() => undefined); // awaited below
   while (counters.read().macroblocks === 0n) await systemClock.sleep(1, signal);
   await rename(destination, join(directory, 'share'));
@@ -162,7 +171,6 @@ test('give up when the destination stays away, with its error', async () => {
   const copying = copySubTasks(
     tasks,
     settings(new Counters()),
-    2,
     redo(600, () => undefined),
   );
   copying.catch(() => undefined); // awaited below
