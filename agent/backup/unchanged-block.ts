@@ -15,7 +15,7 @@ import { type SetKey, type TreeRoot, tree } from '../../storage-layout/tree.ts';
 import type { Throttle } from './throttle.ts';
 
 /** To store less than that again costs less than a request for it. */
-const SMALLEST_RUN_BYTES = 4096;
+const SMALLEST_RUN_BYTES = 1024;
 /** What lies between two blocks of a run is fetched for nothing. */
 const LARGEST_GAP_BYTES = 64 * 1024;
 /** A run ends behind this; a block that is longer is one by itself. */
