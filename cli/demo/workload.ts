@@ -29,6 +29,8 @@ export type WorkloadOptions = {
   readonly firstId?: number;
   /** `stop`: an error ends the workload and `stop()` rejects. `reconnect`: a lost connection is made again until it succeeds. */
   readonly onLostConnection?: 'stop' | 'reconnect';
+  /** How long a customer thinks before paying: the transaction is open meanwhile. Default: not at all. */
+  readonly thinkMs?: number;
 };
 
 export type Workload = AsyncDisposable & {
@@ -96,7 +98,7 @@ async function runClient(
       state.nextId += 1;
       log.push(record);
       try {
-        await runTransaction(client, record, bounds);
+        await runTransaction(client, record, bounds, options.thinkMs);
       } catch (error) {
         if (options.onLostConnection !== 'reconnect') throw error;
         await client.end().catch(() => undefined);
@@ -121,7 +123,12 @@ async function reconnect(options: WorkloadOptions, state: RunState, last: pg.Cli
 }
 
 /** One purchase: an order with lines and payment, stock and balance; every tenth is given up, every seventh deletes an old order. */
-async function runTransaction(client: pg.Client, record: TransactionRecord, bounds: Bounds): Promise<void> {
+async function runTransaction(
+  client: pg.Client,
+  record: TransactionRecord,
+  bounds: Bounds,
+  thinkMs = 0,
+): Promise<void> {
   const { id } = record;
   const customer = 1 + ((id * 7919) % bounds.customers);
   await client.query('BEGIN');
@@ -158,6 +165,7 @@ async function runTransaction(client: pg.Client, record: TransactionRecord, boun
     text: 'INSERT INTO transactions (id, client, orders) VALUES ($1, $2, 1)',
     values: [id, record.client],
   });
+  if (thinkMs > 0) await wait(thinkMs);
   if (id % 10 === 0) {
     await client.query('ROLLBACK');
     record.outcome = 'rolledBack';

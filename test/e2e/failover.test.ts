@@ -133,6 +133,7 @@ describe.each(majors(17))('PostgreSQL %i', (major) => {
       clients: 3,
       firstId,
       onLostConnection: 'reconnect',
+      thinkMs: 5,
     });
   }
 

@@ -122,6 +122,8 @@ async function startResilientWorkload({ server }: Scenario): Promise<Workload> {
     connect: () => server.connect(DATABASE),
     clients: 2,
     onLostConnection: 'reconnect',
+    // They buy for minutes: at full speed they would take a processor from what is tested.
+    thinkMs: 10,
   });
 }
 
