@@ -51,7 +51,11 @@ afterAll(async () => {
 
 test('the agent is killed in a full backup, under load and DDL, and killed again in the attempt that goes on', async () => {
   const { server, deployment } = scenario;
-  await using workload = await startWorkload({ connect: () => server.connect(DATABASE), clients: 2, thinkMs: 10 });
+  await using workload = await startWorkload({
+    connect: () => server.connect(DATABASE),
+    clients: 2,
+    thinkMs: 10,
+  });
   const setId = await beginSlowBackup(scenario, 'DATABASE', 4);
   await deployment.agent.kill();
   const first = await subTaskFiles(scenario, setId, 0);
