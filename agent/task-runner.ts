@@ -256,15 +256,15 @@ export class TaskRunner {
   #takeResult(kept: KeptResult): readonly AgentMessage[] {
     if (!kept.isDue) return [];
     kept.isDue = false;
-    kept.sentMs ??= this.#clock.nowMs();
+    kept.sentMs = this.#clock.nowMs();
     return [message({ case: 'taskResult', value: kept.result })];
   }
 
   #forgetOldResults(): void {
     const oldest = this.#clock.nowMs() - RESULT_KEPT_MS;
     for (const [taskId, kept] of this.#results) {
-      const isSurplus = this.#results.size > RESULTS_KEPT && kept.sentMs !== undefined;
-      if (isSurplus || (kept.sentMs !== undefined && kept.sentMs < oldest)) this.#results.delete(taskId);
+      if (kept.isDue || kept.sentMs === undefined) continue; // it is declared, and waited for
+      if (this.#results.size > RESULTS_KEPT || kept.sentMs < oldest) this.#results.delete(taskId);
     }
   }
 

@@ -6,6 +6,7 @@
  */
 import { type ErrorCode, isError } from '../../foundation/errors.ts';
 import { crc32c } from '../../storage-layout/crc32c.ts';
+import type { FileCipher } from '../../storage-layout/encryption/cipher.ts';
 import { FileCiphers } from '../../storage-layout/encryption/key-ring.ts';
 import { isStoredWhole } from '../../storage-layout/macroblock/delta.ts';
 import type { MacroBlockEntry } from '../../storage-layout/macroblock/entry.ts';
@@ -16,12 +17,12 @@ import type { Throttle } from './throttle.ts';
 
 /** To store less than that again costs less than a request for it. */
 const SMALLEST_RUN_BYTES = 1024;
-/** What lies between two blocks of a run is fetched for nothing. */
-const LARGEST_GAP_BYTES = 64 * 1024;
+/** What lies between two blocks of a run is fetched for nothing. Full backups have such blocks side by side (file-numbers.ts). */
+const LARGEST_GAP_BYTES = 2048;
 /** A run ends behind this; a block that is longer is one by itself. */
 const RUN_BYTES = 512 * 1024;
-/** Runs in as many macroblock files take turns without being fetched twice. */
-const RUNS_KEPT = 4;
+/** Runs in as many macroblock files may take turns: none is fetched twice, what is left of the oldest is stored anew. */
+const RUNS_KEPT = 8;
 
 const UNREADABLE: readonly ErrorCode[] = [
   'DATA_CORRUPT',
@@ -92,16 +93,21 @@ export class BlocksBefore {
     const { root, setKey, group } = place;
     const { setId, subTaskId, offset, storedBytes, plainBytes } = before;
     const key = tree.macroBlock(root, { ...setKey, setId }, group, subTaskId);
+    let stored: Buffer;
+    let cipher: FileCipher | undefined;
+    try {
+      const bytes = await this.#fetch(place, key, run, signal);
+      stored = bytes.subarray(offset - run.begin, offset - run.begin + storedBytes);
+      cipher = await this.#ciphers.of(key, signal);
+    } catch (error) {
+      this.#giveUp(run); // the file is not asked for once per block
+      return asUnreadable(error, signal);
+    }
     try {
       if (this.#plain.length < plainBytes) this.#plain = Buffer.allocUnsafeSlow(plainBytes);
-      const bytes = await this.#fetch(place, key, run, signal);
-      const stored = bytes.subarray(offset - run.begin, offset - run.begin + storedBytes);
-      const cipher = await this.#ciphers.of(key, signal);
       return decodeMacroBlock(stored, before, this.#plain, key, cipher).equals(extent);
     } catch (error) {
-      signal.throwIfAborted();
-      if (isError(error, ...UNREADABLE)) return false;
-      throw error;
+      return asUnreadable(error, signal);
     }
   }
 
@@ -113,20 +119,28 @@ export class BlocksBefore {
       known >= 0 ? this.#fetched.splice(known, 1) : this.#fetched.splice(RUNS_KEPT - 1);
     if (fetched.run !== run) {
       const runBytes = run.end - run.begin;
-      await throttle.spend(runBytes, signal);
+      if (fetched.run !== undefined) this.#giveUp(fetched.run);
       fetched.run = undefined;
+      await throttle.spend(runBytes, signal);
       if (fetched.buffer.length < runBytes) fetched.buffer = Buffer.allocUnsafeSlow(runBytes);
-      try {
-        fetched.bytes = await this.#medium.readRange(key, run.begin, run.end, fetched.buffer, signal);
-      } catch (error) {
-        for (const block of run.entries) this.#runs.delete(block); // not asked for once per block
-        throw error;
-      }
+      fetched.bytes = await this.#medium.readRange(key, run.begin, run.end, fetched.buffer, signal);
       fetched.run = run;
     }
     this.#fetched.unshift(fetched);
     return fetched.bytes;
   }
+
+  /** Its blocks are stored anew from now on. */
+  #giveUp(run: Run): void {
+    for (const block of run.entries) this.#runs.delete(block);
+  }
+}
+
+/** False for what keeps a block of before from being read; throws what is none of that. */
+function asUnreadable(error: unknown, signal: AbortSignal): false {
+  signal.throwIfAborted();
+  if (isError(error, ...UNREADABLE)) return false;
+  throw error;
 }
 
 const NOTHING = Buffer.alloc(0);

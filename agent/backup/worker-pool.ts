@@ -28,9 +28,9 @@ export type SubTaskCare = {
 };
 
 /**
- * Copies the sub tasks as they come, on up to `workerCount` threads, a further one for each sub task that is known. One whose destination failed is done again, as long as `redo`
- * says so. The first other failure, or an aborted `signal`, ends all at once: files that were not finished stay behind as
- * garbage that no index names.
+ * Copies the sub tasks as they come, on up to `workerCount` threads, a further one for each sub task that is known. One
+ * whose destination failed is done again, as long as `redo` says so. The first other failure, or an aborted `signal`, ends
+ * all at once: files that were not finished stay behind as garbage that no index names.
  */
 export async function runSubTasks(
   threads: Threads,
@@ -59,7 +59,10 @@ export async function runSubTasks(
   };
   const runAll = async () => {
     if (workerCount > 0) start();
-    while (workers.length < workerCount && (await queue.hasMoreThan(workers.length))) start();
+    while (workers.length < workerCount && (await queue.hasMoreThan(workers.length))) {
+      if (live.aborted) break; // what failed meanwhile has ended the others
+      start();
+    }
     await Promise.all(runs);
   };
   try {
@@ -179,6 +182,8 @@ async function serve(
     inHand.delete(subTaskId);
     return subTask;
   };
+  const giveBack = async ({ subTaskId, error }: Extract<FromWorker, { readonly kind: 'undone' }>) =>
+    await queue.giveBack(take(subTaskId), errorOfPlain(error));
   const keep = async ({ subTaskId, copy, counted }: Extract<FromWorker, { readonly kind: 'copied' }>) => {
     const subTask = take(subTaskId);
     try {
@@ -195,17 +200,20 @@ async function serve(
   };
   // A worker whose sub task came back waits with it: it would meet the same destination. What is left to do for the sub
   // task before the last is waited for too: the parent falls behind by no more.
-  let settled: Promise<unknown> = Promise.resolve();
+  let settled: Promise<void> = Promise.resolve();
+  const endBoth = async (earlier: Promise<void>, act: Promise<void>) => {
+    await Promise.all([earlier, act]);
+    settling.delete(act);
+  };
   const settle = (act: Promise<void>) => {
     settling.add(act);
-    settled = Promise.all([settled, act]);
-    settled.then(() => settling.delete(act), reject);
+    settled = endBoth(settled, act);
+    settled.catch(reject);
   };
   worker.on('message', (message: FromWorker) => {
     if (message.kind === 'failed') reject(errorOfPlain(message.error));
     else if (message.kind === 'ready') settled.then(giveNext).catch(reject);
-    else if (message.kind === 'undone')
-      settle(queue.giveBack(take(message.subTaskId), errorOfPlain(message.error)));
+    else if (message.kind === 'undone') settle(giveBack(message));
     else settle(keep(message));
   });
   worker.once('error', (cause) => {

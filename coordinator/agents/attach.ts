@@ -11,7 +11,7 @@ import {
   WelcomeSchema,
 } from '../../proto/gen/holdfast/v1/agent_pb.ts';
 import { checkName } from '../../storage-layout/tree.ts';
-import { findTask } from '../catalog/jobs.ts';
+import { findTask, type Task } from '../catalog/jobs.ts';
 import { deleteOwedSlot, insertOwedSlot, listOwedSlots } from '../catalog/owed-slots.ts';
 import { findLastRound } from '../catalog/rounds.ts';
 import {
@@ -62,6 +62,7 @@ export async function serveAgent(
   });
   await adoptTasks(context, session, hello);
   context.hub.open(session);
+  await cancelUnwanted(context, session, hello);
   context.bus.notify();
   context.logger.info({ serverId: String(serverId), zone: hello.zone, peer: stream.peer }, 'agent attached');
   try {
@@ -229,29 +230,49 @@ async function tenantOf(tx: Transaction, name: string, givenId: bigint): Promise
   return tenantId;
 }
 
-/** Tasks that went on while the stream was down go on; those that are no longer wanted are cancelled. */
+/** Tasks that went on while the stream was down go on. Before the session is open: from then on what it lacks is lost (T3). */
 async function adoptTasks(context: CoordinatorContext, session: AgentSession, hello: Hello): Promise<void> {
+  for (const { taskId, attempt } of hello.runningTasks)
+    if ((await wantedTask(context, session, taskId, attempt)) !== undefined) session.addTask(taskId, attempt);
+}
+
+/** Those that are no longer wanted are cancelled. Behind the opening: until then nobody could send it to this session. */
+async function cancelUnwanted(
+  context: CoordinatorContext,
+  session: AgentSession,
+  hello: Hello,
+): Promise<void> {
   for (const { taskId, attempt } of hello.runningTasks) {
-    const task = await findTask(context.catalog, taskId);
-    const wanted =
-      task !== undefined &&
-      task.attempt === attempt &&
-      task.server_id === session.serverId &&
-      (task.state === 'RUNNING' || task.state === 'CANCELLING');
-    if (wanted) {
-      session.addTask(taskId, attempt);
-      if (task.state === 'RUNNING') continue;
-    }
+    const task = await wantedTask(context, session, taskId, attempt);
+    if (task?.state === 'RUNNING') continue;
     session.send({
       case: 'cancelTask',
       value: create(CancelTaskSchema, {
         taskId,
         attempt,
-        reason: wanted ? 'the task is being cancelled' : 'another attempt was begun, or the job has ended',
-        drain: wanted && task.kind === 'ARCHIVE',
+        reason:
+          task === undefined
+            ? 'another attempt was begun, or the job has ended'
+            : 'the task is being cancelled',
+        drain: task?.kind === 'ARCHIVE',
       }),
     });
   }
+}
+
+/** The task, while this attempt of it is the server's and has not ended. */
+async function wantedTask(
+  context: CoordinatorContext,
+  session: AgentSession,
+  taskId: bigint,
+  attempt: number,
+): Promise<Task | undefined> {
+  const task = await findTask(context.catalog, taskId);
+  const isWanted =
+    task?.attempt === attempt &&
+    task.server_id === session.serverId &&
+    (task.state === 'RUNNING' || task.state === 'CANCELLING');
+  return isWanted ? task : undefined;
 }
 
 async function receive(
@@ -270,7 +291,7 @@ async function receive(
       return;
     case 'taskResult':
       await storeResult(context, message.kind.value, signal);
-      session.removeTask(message.kind.value.taskId);
+      session.removeTask(message.kind.value.taskId, message.kind.value.attempt);
       context.bus.notify();
       return;
     case 'taskAccepted':

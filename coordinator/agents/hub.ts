@@ -46,8 +46,9 @@ export class AgentSession {
     this.#tasks.set(taskId, attempt);
   }
 
-  removeTask(taskId: bigint): void {
-    this.#tasks.delete(taskId);
+  /** Of that attempt only: the result of an earlier one may come behind the dispatch of the next. */
+  removeTask(taskId: bigint, attempt: number): void {
+    if (this.hasTask(taskId, attempt)) this.#tasks.delete(taskId);
   }
 
   /** Messages go out in order. A failure ends the session; what was not sent is noticed by its absence (T3). */

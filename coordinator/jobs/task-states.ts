@@ -9,7 +9,8 @@
  * Task invariants (docs/states.md):
  * T1. Each dispatch is a new attempt; what any other attempt reports is ignored.
  * T2. A final state never changes.
- * T3. A task that is RUNNING or CANCELLING names its server; when that agent's lease ends, it is lost.
+ * T3. A task that is RUNNING or CANCELLING names its server; it is lost when that agent's lease ends, or when it is
+ *     attached and did not declare the task.
  */
 import type { ErrorCode } from '../../foundation/errors.ts';
 import { DESTINATION_CODES, ERRORS } from '../../foundation/errors.ts';

@@ -93,7 +93,8 @@ export const PARAMETERS = [
     range: '0, or 64kB or more',
     defaultValue: '0',
     scope: 'cluster',
-    meaning: 'How fast all backups together may write, shared evenly among those that run; 0 is no limit.',
+    meaning:
+      'How fast all backups together may write, and fetch what they compare, shared evenly among those that run; 0 is no limit.',
     parse: (value) => (value.trim() === '0' ? '0' : sizeOfAtLeast(64 * 1024)(value)),
   },
   {

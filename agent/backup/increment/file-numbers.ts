@@ -20,8 +20,9 @@ export type NumbersOfAttempt = { readonly next: number; numberOf(path: string): 
 
 /**
  * The listed files in the order of their numbers, and the next free one. A file that the backup before does not have, but
- * an earlier attempt of this one, keeps the number that it was given there. The control file, which is copied last, gets the
- * last number of those that are given.
+ * an earlier attempt of this one, keeps the number that it was given there. Main forks get greater numbers than the small
+ * files that every increment reads whole: these lie together, so that it can compare many at a time. The control file, which
+ * is copied last, gets the last number of those that are given.
  */
 export function numberFiles(
   listed: readonly DataFile[],
@@ -30,8 +31,7 @@ export function numberFiles(
   attempt?: NumbersOfAttempt,
 ): { readonly files: readonly IncrementFile[]; readonly nextFileNumber: number } {
   let nextFileNumber = Math.max(before.next, attempt?.next ?? 0);
-  const isControl = ({ kind }: DataFile) => kind === 'control';
-  const inOrder = [...listed.filter((file) => !isControl(file)), ...listed.filter(isControl)];
+  const inOrder = listed.toSorted((a, b) => rankOf(a) - rankOf(b));
   const files = inOrder.map((file): IncrementFile => {
     const number = isNew(file.path) ? undefined : before.byPath.get(file.path);
     if (number !== undefined) return { ...file, fileNumber: number, isKept: true };
@@ -41,4 +41,9 @@ export function numberFiles(
     return { ...file, fileNumber: nextFileNumber - 1, isKept: false };
   });
   return { files: files.sort((a, b) => a.fileNumber - b.fileNumber), nextFileNumber };
+}
+
+function rankOf({ kind }: DataFile): number {
+  if (kind === 'control') return 2;
+  return kind === 'main' ? 1 : 0;
 }

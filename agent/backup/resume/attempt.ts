@@ -3,7 +3,6 @@ import { create } from '@bufbuild/protobuf';
 import type { InstanceIdentity, LogPoint } from '../../../engine/engine.ts';
 import { type SubTaskIndexInfo, SubTaskIndexInfoSchema } from '../../../proto/gen/holdfast/v1/records_pb.ts';
 
-/** Plain data: it goes to worker threads. */
 export type Attempt = {
   readonly backupSetId: bigint;
   readonly partitionGroup: string;

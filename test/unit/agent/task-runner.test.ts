@@ -2,7 +2,7 @@ import { create } from '@bufbuild/protobuf';
 import { describe, expect, test } from 'vitest';
 import type { TaskControl } from '../../../agent/task-context.ts';
 import { type RunTask, type TaskOutcome, TaskRunner } from '../../../agent/task-runner.ts';
-import { systemClock } from '../../../foundation/clock.ts';
+import { type Clock, systemClock } from '../../../foundation/clock.ts';
 import { HoldfastError } from '../../../foundation/errors.ts';
 import { silentLogger } from '../../../foundation/log.ts';
 import {
@@ -21,7 +21,7 @@ type Call = {
   readonly fail: (error: Error) => void;
 };
 
-function makeRunner(): { readonly runner: TaskRunner; readonly calls: Call[] } {
+function makeRunner(clock: Clock = systemClock): { readonly runner: TaskRunner; readonly calls: Call[] } {
   const calls: Call[] = [];
   const runner = new TaskRunner(
     async (task, control, report, signal) => {
@@ -31,7 +31,7 @@ function makeRunner(): { readonly runner: TaskRunner; readonly calls: Call[] } {
       calls.push({ task, control, report, signal, end: resolve, fail: reject });
       return await promise;
     },
-    systemClock,
+    clock,
     silentLogger(),
   );
   return { runner, calls };
@@ -81,6 +81,28 @@ describe('the task runner', () => {
     runner.start(start(1, 0));
     expect(said(runner)).toEqual(['accepted 1.0', 'result 1.0 undefined']);
     expect(calls).toHaveLength(1);
+  });
+
+  test('a result that was said is kept for a while; one that was declared again is said again, however old', async () => {
+    let nowMs = 0;
+    const { runner, calls } = makeRunner({ ...systemClock, nowMs: () => nowMs });
+    runner.start(start(1, 0));
+    runner.start(start(2, 0));
+    await settle();
+    calls[0]?.end(checkResult);
+    calls[1]?.end(checkResult);
+    await settle();
+    expect(said(runner).filter((each) => each.startsWith('result'))).toHaveLength(2);
+    nowMs = 601_000; // the coordinator was away
+    expect(runner.known()).toHaveLength(2);
+    runner.repeatReports();
+    expect(said(runner)).toEqual(['result 1.0 undefined', 'result 2.0 undefined']);
+    nowMs = 1_200_000;
+    expect(said(runner)).toEqual([]);
+    expect(runner.known()).toHaveLength(2);
+    nowMs = 1_202_000;
+    expect(said(runner)).toEqual([]);
+    expect(runner.known()).toEqual([]);
   });
 
   test('a newer attempt ends the older one first; an older attempt is ignored', async () => {

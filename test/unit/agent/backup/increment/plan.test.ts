@@ -3,6 +3,7 @@ import { type IncrementFile, numberFiles } from '../../../../../agent/backup/inc
 import { planBlock, planPieces } from '../../../../../agent/backup/increment/plan.ts';
 import type { Piece } from '../../../../../agent/backup/plan.ts';
 import { evenTasks, groupPieces } from '../../../../../agent/backup/plan.ts';
+import type { DataFile } from '../../../../../engine/engine.ts';
 import { toLsn } from '../../../../../foundation/lsn.ts';
 import {
   ENTRY_BYTES,
@@ -118,6 +119,21 @@ describe('file numbers', () => {
       ['base/5/3', 13, false],
     ]);
     expect(nextFileNumber).toBe(14);
+  });
+
+  test('main forks are numbered behind the small files that are always read whole, the control file behind all', () => {
+    const paths = ['base/5/1', 'base/5/1_fsm', 'base/5/2', 'base/5/2_vm', 'global/pg_control', 'PG_VERSION'];
+    const kinds: readonly DataFile['kind'][] = ['main', 'fsm', 'main', 'vm', 'control', 'other'];
+    const listed = paths.map((path, n) => ({ ...file(path), kind: kinds[n] ?? 'other' }));
+    const { files } = numberFiles(listed, { byPath: new Map(), next: 1 }, () => false);
+    expect(files.map(({ path }) => path)).toEqual([
+      'base/5/1_fsm',
+      'base/5/2_vm',
+      'PG_VERSION',
+      'base/5/1',
+      'base/5/2',
+      'global/pg_control',
+    ]);
   });
 });
 
