@@ -356,13 +356,13 @@ describe('a chain of backups', () => {
     model.apply({ kind: 'create', relation: 100, page: 0, count: 300 });
     const second = await backUp(model, store, 2n, first);
     check(model, store, second);
-    expect(second.byPath.get('base/5/100')).toBe(first.next);
+    expect(second.byPath.get('base/5/100')).toBeGreaterThanOrEqual(first.next); // never given before
     model.apply({ kind: 'drop', relation: 100, page: 0, count: 0 });
     const third = await backUp(model, store, 3n, second);
     model.apply({ kind: 'create', relation: 100, page: 0, count: 2 });
     const fourth = await backUp(model, store, 4n, third);
     expect(third.next).toBe(second.next + 1); // the visibility map's
-    expect(fourth.byPath.get('base/5/100')).toBe(third.next);
+    expect(fourth.byPath.get('base/5/100')).toBeGreaterThanOrEqual(third.next);
   });
 
   test('a file that was found shorter ends there, and one that was gone is left out', async () => {
