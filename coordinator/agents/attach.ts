@@ -62,10 +62,10 @@ export async function serveAgent(
   });
   await adoptTasks(context, session, hello);
   context.hub.open(session);
-  await cancelUnwanted(context, session, hello);
   context.bus.notify();
   context.logger.info({ serverId: String(serverId), zone: hello.zone, peer: stream.peer }, 'agent attached');
   try {
+    await cancelUnwanted(context, session, hello);
     for (let next = await messages.next(); next.done !== true; next = await messages.next())
       await receive(context, session, next.value, signal);
   } finally {
